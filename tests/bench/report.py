@@ -1,0 +1,59 @@
+"""What a bench module reports to."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure.
+
+    Attributes:
+        group: The module that measured it.
+        name: What was measured.
+        value: How much.
+        unit: Of what.
+        goal: What it should be, such as "< 2", or nothing.
+    """
+
+    group: str
+    name: str
+    value: float
+    unit: str
+    goal: str = ""
+
+
+@dataclass
+class Report:
+    """Collects figures."""
+
+    group: str = ""
+    figures: list[Figure] = field(default_factory=list)
+
+    def add(self, name: str, value: float, unit: str, goal: str = "") -> None:
+        """Report one figure, such as `add("tell", 210_000, "1/s", goal="> 150000")`."""
+        self.figures.append(Figure(self.group, name, float(value), unit, goal))
+
+    def add_samples(self, name: str, samples: Sequence[float], unit: str, goal: str = "") -> None:
+        """Report median, 99th percentile (which the goal is for) and maximum of many."""
+        ranked = sorted(samples)
+        self.add(f"{name}, p50", statistics.median(ranked), unit)
+        self.add(f"{name}, p99", ranked[min(len(ranked) * 99 // 100, len(ranked) - 1)], unit, goal)
+        self.add(f"{name}, max", ranked[-1], unit)
+
+    def table(self) -> str:
+        """The figures as aligned lines."""
+        rows = [("what", "figure", "unit", "goal")] + [
+            (f"{figure.group}: {figure.name}", f"{figure.value:,.6g}", figure.unit, figure.goal)
+            for figure in self.figures
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            f"{what:<{widths[0]}}  {value:>{widths[1]}}  {unit:<{widths[2]}}  {goal}".rstrip()
+            for what, value, unit, goal in rows
+        )
+
+    def plain(self) -> list[dict[str, object]]:
+        """The figures as JSON values."""
+        return [asdict(figure) for figure in self.figures]

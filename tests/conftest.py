@@ -1,0 +1,151 @@
+"""Fixtures: databases of both kinds, telemetry, and the check for leaks around every test."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+from tests.support.databases import Database, Kind, new_database, new_prefix
+from tests.support.events import Recorder, recording
+from tests.support.leaks import no_leaked_threads
+from tests.support.postgres import GivenServer, PostgresServer, Server
+from tests.support.scratch import Scratch
+
+if TYPE_CHECKING:
+    from tests.support.instances import Starter
+
+GIVEN = "OBAN_TEST_DATABASE_URL"
+SCRATCH = pytest.StashKey[Scratch]()
+
+settings.register_profile("local", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Let `tmp_path` be where it is removed even if this run is killed."""
+    if config.option.basetemp is None:
+        scratch = config.stash[SCRATCH] = Scratch()
+        config.option.basetemp = scratch.path / "tests"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove what `pytest_configure` made."""
+    if SCRATCH in config.stash:
+        config.stash[SCRATCH].close()
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    with no_leaked_threads():
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """The server for all tests that leave it running: a given one, else one of our own."""
+    if url := os.environ.get(GIVEN):
+        yield GivenServer(url)
+        return
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pg_database(postgres_server: Server) -> Iterator[str]:
+    """Name of the database on it that this run uses."""
+    with new_database(postgres_server) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def pg_url(postgres_server: Server, pg_database: str) -> str:
+    """Address of that database, as SQLAlchemy takes it."""
+    return postgres_server.url(pg_database)
+
+
+@pytest.fixture(scope="session")
+def pg_conninfo(postgres_server: Server, pg_database: str) -> str:
+    """Address of that database, as psycopg takes it."""
+    return postgres_server.conninfo(pg_database)
+
+
+@pytest.fixture
+def prefix(pg_conninfo: str) -> Iterator[str]:
+    """A schema of that database for this test alone; not made yet."""
+    with new_prefix(pg_conninfo) as name:
+        yield name
+
+
+@pytest.fixture
+def pg(pg_url: str, prefix: str) -> Database:
+    """A PostgreSQL database for this test."""
+    return Database("postgresql", pg_url, prefix)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """Address of an SQLite file for this test, as SQLAlchemy takes it; not made yet."""
+    return f"sqlite:///{tmp_path / 'jobs.db'}"
+
+
+@pytest.fixture
+def sqlite(sqlite_url: str) -> Database:
+    """An SQLite database for this test."""
+    return Database("sqlite", sqlite_url)
+
+
+@pytest.fixture(params=[pytest.param("postgresql", marks=pytest.mark.db), "sqlite"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """A database for this test, which runs once for each kind."""
+    kind: Kind = request.param
+    found: Database = request.getfixturevalue({"postgresql": "pg", "sqlite": "sqlite"}[kind])
+    return found
+
+
+@pytest.fixture(scope="session")
+def _restartable() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def own_server(_restartable: PostgresServer) -> Iterator[PostgresServer]:
+    """A running server that the test may stop, kill and freeze."""
+    _restartable.start()
+    yield _restartable
+    _restartable.resume()
+    _restartable.start()
+
+
+@pytest.fixture
+def own_database(own_server: PostgresServer) -> Iterator[Database]:
+    """A database for this test on `own_server`."""
+    with new_database(own_server) as name:
+        yield Database("postgresql", own_server.url(name))
+
+
+@pytest.fixture
+def events() -> Iterator[Recorder]:
+    """Telemetry events of this test."""
+    with recording() as recorder:
+        yield recorder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a PostgreSQL server."""
+    for item in items:
+        if {"postgres_server", "own_server"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.db)
+
+
+@pytest.fixture
+def start_oban(database: Database) -> Iterator["Starter"]:
+    """Makes and starts instances on `database`, and stops them after the test."""
+    from tests.support.instances import starter  # noqa: PLC0415 (the actors' tests need no tree)
+
+    with starter(database) as one:
+        yield one
