@@ -1,0 +1,155 @@
+"""Config: every option of an instance, checked once, then frozen."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+from uuid import uuid4
+
+from oban_actors import config_options as check
+from oban_actors.actors.clock import SYSTEM_CLOCK, Clock
+from oban_actors.errors import ConfigError
+from oban_actors.options import (
+    EngineKind,
+    NotifierOptions,
+    PeerOptions,
+    PulseOptions,
+    QueueOptions,
+    StagerOptions,
+)
+from oban_actors.validation import OPTIONS
+
+__all__ = [
+    "Config",
+    "NotifierOptions",
+    "PeerOptions",
+    "PulseOptions",
+    "QueueOptions",
+    "StagerOptions",
+]
+
+
+def default_node() -> str:
+    """Name this node: `OBAN_NODE`, else `DYNO`, else the host's name. Mirrors `Oban.Config`."""
+    for variable in ("OBAN_NODE", "DYNO"):
+        if node := os.environ.get(variable):
+            return node
+    return socket.gethostname() or "localhost"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything an instance was told, checked. Mirrors `Oban.Config`.
+
+    Made by `build`. Times may be given as a number of seconds or as a timedelta; they are kept
+    as seconds. Options of a part may be given as a mapping.
+
+    Attributes:
+        name: the instance's, shared by all its nodes; default `Oban`.
+        node: this node's, default `default_node()`. Nodes need not differ in it.
+        identity: unique for each instance of each process, so what holds leases and claims;
+            not an option.
+        prefix: PostgreSQL schema of the tables, default `public`; SQLite has none.
+        stager: how due jobs are made available; None: not by this node.
+        peer: how the leader is found; None: this node never leads. May be given as the kind.
+        notifier: how nodes hear of each other. May be given as the kind.
+        pulse: how often this node shows that it lives.
+        engine: `postgres`, `sqlite`, or `auto` (default): as the database is.
+        plugins: objects with `child_spec()`; `validate()` is called, where there is one.
+        queues: by name, given as `{"mailers": 10}` or `{"mailers": {"limit": 10}}`.
+        shutdown_grace_period: seconds that running jobs have to end in, default 15.
+        insert_notify: whether queues are told of inserted jobs, default True.
+        clock: where time is read, default the system's.
+        statement_timeout: seconds that one SQL statement may take, default 30.
+        lock_timeout: seconds that a statement may wait for a lock, default 5.
+        connect_timeout: seconds that connecting may take, default 5.
+        pool_size: most connections in the instance's pool, default 4.
+        elixir_indexes: whether `migrate()` makes Elixir's two GIN indexes, default False.
+
+    Raises:
+        ConfigError: an option's value can't be used.
+
+    """
+
+    name: str = "Oban"
+    node: str = field(default_factory=default_node)
+    identity: str = field(default_factory=lambda: uuid4().hex)
+    prefix: str = "public"
+    stager: StagerOptions | None = field(default_factory=StagerOptions)
+    peer: PeerOptions | None = field(default_factory=PeerOptions)
+    notifier: NotifierOptions = field(default_factory=NotifierOptions)
+    pulse: PulseOptions = field(default_factory=PulseOptions)
+    engine: EngineKind = "auto"
+    plugins: tuple[Any, ...] = field(default=(), hash=False, repr=False)
+    queues: Mapping[str, QueueOptions] = field(default_factory=dict, hash=False)
+    shutdown_grace_period: float = 15.0
+    insert_notify: bool = True
+    clock: Clock = field(default=SYSTEM_CLOCK, hash=False, repr=False)
+    statement_timeout: float = 30.0
+    lock_timeout: float = 5.0
+    connect_timeout: float = 5.0
+    pool_size: int = 4
+    elixir_indexes: bool = False
+
+    @classmethod
+    def build(cls, **options: Any) -> Self:
+        """Check options and make a config of them.
+
+        Args:
+            **options: what differs from the defaults, see the attributes.
+
+        Raises:
+            ConfigError: an option is unknown or its value can't be used; the message names
+                its path, what was expected and what came, or the nearest known option.
+
+        """
+        OPTIONS.known(options, [name for name in _CHECKS if name != "identity"])
+        return cls(**options)
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            checked = _CHECKS[each.name](each.name, getattr(self, each.name))
+            object.__setattr__(self, each.name, checked)
+        kind, engine = self.notifier.kind, self.engine
+        if kind in ("postgres", "sqlite") and engine not in ("auto", kind):
+            expected = f"one for the engine {engine!r}"
+            raise OPTIONS.refusal("notifier.kind", expected, kind)
+        if self.notifier.listen_url is not None and engine == "sqlite":
+            raise ConfigError("option 'notifier.listen_url' needs the engine 'postgres'")
+
+    @property
+    def ident(self) -> str:
+        """What a notification for this node alone is addressed to."""
+        return f"{self.name}.{self.node}"
+
+    def channel(self, name: str) -> str:
+        """Name the database's channel for one of ours, such as `public.oban_insert`."""
+        return f"{self.prefix}.oban_{name}"
+
+    def matches_ident(self, ident: object) -> bool:
+        """Tell whether a notification so addressed is for this node; None is for all."""
+        return ident is None or ident in ("any", self.ident)
+
+
+_CHECKS: Mapping[str, check.Check] = {
+    "name": check.name,
+    "node": check.node,
+    "identity": check.node,
+    "prefix": check.prefix,
+    "stager": check.stager,
+    "peer": check.peer,
+    "notifier": check.notifier,
+    "pulse": check.pulse,
+    "engine": check.engine,
+    "plugins": check.plugins,
+    "queues": check.queues,
+    "shutdown_grace_period": check.grace,
+    "insert_notify": OPTIONS.boolean,
+    "clock": check.clock,
+    "statement_timeout": OPTIONS.seconds,
+    "lock_timeout": OPTIONS.seconds,
+    "connect_timeout": OPTIONS.seconds,
+    "pool_size": check.positive,
+    "elixir_indexes": OPTIONS.boolean,
+}

@@ -1,0 +1,242 @@
+"""Checks of the options of each part of an instance.
+
+Each takes the option's path, for messages, and what was given, and returns what is kept.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from types import MappingProxyType
+from typing import Any, TypeVar, get_args
+
+from oban_actors.actors.clock import Clock
+from oban_actors.errors import ConfigError
+from oban_actors.options import (
+    EngineKind,
+    NotifierKind,
+    NotifierOptions,
+    PeerKind,
+    PeerMode,
+    PeerOptions,
+    PulseOptions,
+    QueueOptions,
+    StagerOptions,
+)
+from oban_actors.validation import OPTIONS, duplicates, shown
+
+T = TypeVar("T")
+Check = Callable[[str, object], Any]
+
+CHANNELS = ("insert", "leader", "signal", "gossip", "sonar", "stager", "actors")
+"""The channels that nodes may hear of each other on."""
+
+_MAX_QUEUE = 127
+_MAX_LABEL = 255
+_MAX_IDENTIFIER = 63  # bytes that PostgreSQL keeps of a name
+_MAX_PREFIX = _MAX_IDENTIFIER - len(".oban_") - max(map(len, CHANNELS))
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LISTEN_URL = re.compile(r"postgres(ql)?(\+psycopg)?://.+", re.DOTALL)
+_CLOCK = ("monotonic", "boottime", "now", "monotonic_ns", "system_time_ns")
+
+
+def stager(path: str, given: object) -> StagerOptions | None:
+    """Check the stager's options; None and False mean none, as an interval of None does."""
+    if given is None or given is False:
+        return None
+    given = _mapping(path, given, StagerOptions, other=", None or False")
+    options = _built(path, given, StagerOptions, {"interval": _interval, "limit": positive})
+    return None if given.get("interval", 1.0) is None else options
+
+
+def peer(path: str, given: object) -> PeerOptions | None:
+    """Check the peer's options; None and False mean a node that never leads."""
+    if given is None or given is False:
+        return None
+    kinds = get_args(PeerKind)
+    given = _mapping(path, given, PeerOptions, kinds=kinds, other=", None or False")
+    checks: dict[str, Check] = {
+        "kind": lambda path, value: OPTIONS.one_of(path, value, kinds),
+        "mode": lambda path, value: OPTIONS.one_of(path, value, get_args(PeerMode)),
+        "leader": OPTIONS.boolean,
+        "lease": OPTIONS.seconds,
+        "renew": OPTIONS.seconds,
+        "advisory_lock": OPTIONS.boolean,
+    }
+    options = _built(path, given, PeerOptions, checks)
+    if options.renew * 2 > options.lease:
+        most = f"at most half of '{path}.lease', {options.lease / 2:g} seconds"
+        raise OPTIONS.refusal(f"{path}.renew", most, options.renew)
+    if not options.leader and options.kind != "isolated":
+        message = f"option '{path}.leader' needs the kind 'isolated'; peer=False never leads"
+        raise ConfigError(message)
+    return options
+
+
+def notifier(path: str, given: object) -> NotifierOptions:
+    """Check the notifier's options."""
+    kinds = get_args(NotifierKind)
+    given = _mapping(path, given, NotifierOptions, kinds=kinds)
+    checks: dict[str, Check] = {
+        "kind": lambda path, value: OPTIONS.one_of(path, value, kinds),
+        "listen_url": _listen_url,
+    }
+    options = _built(path, given, NotifierOptions, checks)
+    if options.listen_url is not None and options.kind not in ("auto", "postgres"):
+        message = f"option '{path}.listen_url' needs the kind 'postgres', got: {options.kind!r}"
+        raise ConfigError(message)
+    return options
+
+
+def pulse(path: str, given: object) -> PulseOptions:
+    """Check the pulse's options."""
+    given = _mapping(path, given, PulseOptions)
+    return _built(path, given, PulseOptions, {"interval": OPTIONS.seconds})
+
+
+def queues(path: str, given: object) -> Mapping[str, QueueOptions]:
+    """Check the queues, each a limit or options; None and False mean none."""
+    if given is None or given is False:
+        return MappingProxyType({})
+    if not isinstance(given, Mapping):
+        raise OPTIONS.refusal(path, "a mapping of names to limits or options", given)
+    checked = {}
+    for name, options in given.items():
+        queue = OPTIONS.text(path, name, high=_MAX_QUEUE)
+        if queue == "*":
+            raise OPTIONS.refusal(path, "another name than '*', which means all queues", queue)
+        checked[queue] = _queue(f"{path}.{queue}", options)
+    return MappingProxyType(checked)
+
+
+def plugins(path: str, given: object) -> tuple[Any, ...]:
+    """Check the plugins, as far as each can say itself; None and False mean none."""
+    if given is None or given is False:
+        return ()
+    if not isinstance(given, list | tuple):
+        raise OPTIONS.refusal(path, "a list of plugins", given)
+    for index, each in enumerate(given):
+        _check_plugin(f"{path}[{index}]", each)
+    if twice := duplicates(map(id, given)):
+        names = {id(each): getattr(each, "__name__", type(each).__name__) for each in given}
+        found = [names[each] for each in twice]
+        raise ConfigError(f"invalid value for '{path}': found duplicate plugins: {found}")
+    return tuple(given)
+
+
+def engine(path: str, given: object) -> EngineKind:
+    """Check which database is meant."""
+    kind: EngineKind = OPTIONS.one_of(path, given, get_args(EngineKind))  # type: ignore[assignment]  # one of them
+    return kind
+
+
+def prefix(path: str, given: object) -> str:
+    """Check the name of a schema: safe in SQL, and short enough for the channels' names."""
+    if not isinstance(given, str) or not _IDENTIFIER.fullmatch(given):
+        expected = "a name of letters, digits and underscores that begins with no digit"
+        raise OPTIONS.refusal(path, expected, given)
+    if len(given) > _MAX_PREFIX:
+        most = f"at most {_MAX_PREFIX} characters, so that the names of channels fit"
+        raise OPTIONS.refusal(path, most, given)
+    if given.startswith("pg_"):
+        raise OPTIONS.refusal(path, "a name that does not begin with 'pg_'", given)
+    return given
+
+
+def name(path: str, given: object) -> str:
+    """Check the name of an instance."""
+    if not isinstance(given, str) or not _printable(given):
+        raise OPTIONS.refusal(path, f"a printable string of 1 to {_MAX_LABEL} characters", given)
+    return given
+
+
+def node(path: str, given: object) -> str:
+    """Check the name of a node, which has no spaces."""
+    if not isinstance(given, str) or not _printable(given) or " " in given:
+        expected = f"a printable string of 1 to {_MAX_LABEL} characters without spaces"
+        raise OPTIONS.refusal(path, expected, given)
+    return given
+
+
+def positive(path: str, given: object) -> int:
+    """Check a count of at least one."""
+    return OPTIONS.integer(path, given, low=1)
+
+
+def grace(path: str, given: object) -> float:
+    """Check a time that may be none."""
+    return OPTIONS.seconds(path, given, zero=True)
+
+
+def clock(path: str, given: Any) -> Clock:
+    """Check that it can tell the time."""
+    methods = all(callable(getattr(given, method, None)) for method in _CLOCK)
+    if not methods or not isinstance(getattr(given, "virtual", None), bool):
+        raise OPTIONS.refusal(path, "a clock, as oban_actors.actors has them", given)
+    checked: Clock = given
+    return checked
+
+
+# Helpers
+
+
+def _mapping(
+    path: str, given: object, kind: type, *, kinds: tuple[str, ...] = (), other: str = ""
+) -> dict[str, Any]:
+    """Bring what was given into the form of a mapping with known names."""
+    names = [each.name for each in fields(kind)]
+    if isinstance(given, kind):
+        return {name: getattr(given, name) for name in names}
+    if isinstance(given, Mapping):
+        OPTIONS.known(given, names, owner=path)
+        return dict(given)
+    if kinds and isinstance(given, str):
+        return {"kind": OPTIONS.one_of(path, given, kinds)}
+    what = "a kind or a mapping of options" if kinds else "a mapping of options"
+    raise OPTIONS.refusal(path, f"{what}{other}", given)
+
+
+def _built(
+    path: str, given: Mapping[str, Any], kind: Callable[..., T], checks: Mapping[str, Check]
+) -> T:
+    return kind(**{name: checks[name](f"{path}.{name}", value) for name, value in given.items()})
+
+
+def _interval(path: str, given: object) -> float | None:
+    return None if given is None else OPTIONS.seconds(path, given, other=" or None")
+
+
+def _listen_url(path: str, given: object) -> str | None:
+    if given is None or (isinstance(given, str) and _LISTEN_URL.fullmatch(given)):
+        return given
+    expected = "a URL that begins with 'postgresql://' or None"
+    raise OPTIONS.veiled(path, expected, "something else, not shown")
+
+
+def _queue(path: str, given: object) -> QueueOptions:
+    if isinstance(given, int):
+        return QueueOptions(limit=positive(path, given))
+    if not isinstance(given, Mapping | QueueOptions):
+        raise OPTIONS.refusal(path, "a limit or a mapping of options", given)
+    options = _mapping(path, given, QueueOptions)
+    if "limit" not in options:
+        raise ConfigError(f"invalid value for '{path}': missing required option 'limit'")
+    return _built(path, options, QueueOptions, {"limit": positive, "paused": OPTIONS.boolean})
+
+
+def _printable(text: str) -> bool:
+    return 0 < len(text) <= _MAX_LABEL and text.isprintable() and not text.isspace()
+
+
+def _check_plugin(path: str, plugin: object) -> None:
+    if not callable(getattr(plugin, "child_spec", None)):
+        raise OPTIONS.refusal(path, "a plugin, an object with child_spec()", plugin)
+    validate = getattr(plugin, "validate", None)
+    # A class has its instances' methods, but no options to check.
+    if isinstance(plugin, type) or not callable(validate):
+        return
+    try:
+        validate()
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"invalid value for '{path}': {shown(str(error))}") from error

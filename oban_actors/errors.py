@@ -1,0 +1,119 @@
+"""Every error that a caller of this library may want to catch."""
+
+from oban_actors.actors.errors import (
+    ActorError,
+    AlreadyRegistered,
+    CallTimeout,
+    Deadlock,
+    NoProcess,
+    ServerCrashed,
+    StartFailed,
+    UnexpectedMessage,
+)
+
+__all__ = [
+    "ActorError",
+    "AlreadyRegistered",
+    "CallTimeout",
+    "CommitUnknown",
+    "ConfigError",
+    "DatabaseError",
+    "DatabaseUnavailable",
+    "Deadlock",
+    "ForkedError",
+    "InvalidJob",
+    "NoProcess",
+    "NotStarted",
+    "ObanError",
+    "SchemaMissing",
+    "SchemaTooNew",
+    "ServerCrashed",
+    "StartFailed",
+    "StatementTimeout",
+    "TransientError",
+    "UndefinedTable",
+    "UnexpectedMessage",
+]
+
+
+class ObanError(Exception):
+    """Something that concerns jobs, their database or an instance went wrong."""
+
+
+class ConfigError(ObanError, ValueError):
+    """An option is unknown or its value can't be used."""
+
+
+class InvalidJob(ObanError, ValueError):
+    """A job has a value that must not reach the table."""
+
+
+class NotStarted(ObanError):
+    """The instance has to run for this, and it does not."""
+
+
+class ForkedError(ObanError):
+    """The instance belongs to the parent process: a forked child has to make its own."""
+
+
+class DatabaseError(ObanError):
+    """The database refused, failed or was not there; the driver's error is the `__cause__`.
+
+    Attributes:
+        sqlstate: PostgreSQL's five-character code, None where there is none.
+
+    """
+
+    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+        self.sqlstate = sqlstate
+        super().__init__(message)
+
+
+class DatabaseUnavailable(DatabaseError):
+    """There was no connection, it broke, or it stayed silent beyond its deadline."""
+
+
+class TransientError(DatabaseError):
+    """Others were in the way (serialization, deadlock, lock, busy file), also in each retry."""
+
+
+class StatementTimeout(DatabaseError):
+    """A statement took longer than it may and was cancelled."""
+
+
+class UndefinedTable(DatabaseError):
+    """A statement named a table that is not there."""
+
+
+class CommitUnknown(DatabaseError):
+    """A COMMIT got no answer, and whether it took place can't be found out.
+
+    Attributes:
+        transaction_id: PostgreSQL's id of that transaction, None where it isn't known.
+
+    """
+
+    def __init__(
+        self, message: str, *, sqlstate: str | None = None, transaction_id: str | None = None
+    ) -> None:
+        self.transaction_id = transaction_id
+        super().__init__(message, sqlstate=sqlstate)
+
+
+class SchemaMissing(DatabaseError):
+    """The tables are not there, or older than what this library needs."""
+
+
+class SchemaTooNew(DatabaseError):
+    """The tables were made by a newer version than this library knows.
+
+    Attributes:
+        found: the version of the tables, None where it isn't given.
+        known: the newest version that this library knows, None where it isn't given.
+
+    """
+
+    def __init__(self, message: str, *, found: int | None = None, known: int | None = None) -> None:
+        self.found = found
+        self.known = known
+        super().__init__(message)

@@ -1,0 +1,132 @@
+"""Options that are refused: the path, what was expected, and what came without secrets."""
+
+from typing import Any
+
+import pytest
+
+from oban_actors.config import Config, StagerOptions
+from oban_actors.errors import ConfigError
+
+PRINTABLE = "a printable string of 1 to 255 characters"
+IDENTIFIER = "a name of letters, digits and underscores that begins with no digit"
+SHORT = "at most 51 characters, so that the names of channels fit"
+INTERVAL = "a positive number of seconds or None"
+SECONDS = "a positive number of seconds"
+MAPPING = "a mapping of options"
+KIND = "a kind or a mapping of options"
+ALTERNATIVES = ", None or False"
+KINDS = "one of 'auto', 'postgres', 'sqlite', 'isolated'"
+QUEUE = "a non-blank string of at most 127 characters"
+URL = "a URL that begins with 'postgresql://' or None"
+
+
+REFUSED: list[tuple[dict[str, Any], str, str, str | None]] = [
+    ({"name": ""}, "name", PRINTABLE, "''"),
+    ({"name": " "}, "name", PRINTABLE, "' '"),
+    ({"name": "a\x00"}, "name", PRINTABLE, r"'a\x00'"),
+    ({"name": None}, "name", PRINTABLE, "None"),
+    ({"node": ""}, "node", f"{PRINTABLE} without spaces", "''"),
+    ({"node": "a b"}, "node", f"{PRINTABLE} without spaces", "'a b'"),
+    ({"node": "a\nb"}, "node", f"{PRINTABLE} without spaces", r"'a\nb'"),
+    ({"node": 1}, "node", f"{PRINTABLE} without spaces", "1"),
+    ({"prefix": ""}, "prefix", IDENTIFIER, "''"),
+    ({"prefix": "1a"}, "prefix", IDENTIFIER, "'1a'"),
+    ({"prefix": 'a"; drop'}, "prefix", IDENTIFIER, "'a\"; drop'"),
+    ({"prefix": "a\n"}, "prefix", IDENTIFIER, r"'a\n'"),
+    ({"prefix": "ä"}, "prefix", IDENTIFIER, "'ä'"),
+    ({"prefix": None}, "prefix", IDENTIFIER, "None"),
+    ({"prefix": "p" * 52}, "prefix", SHORT, repr("p" * 52)),
+    ({"prefix": "pg_jobs"}, "prefix", "a name that does not begin with 'pg_'", "'pg_jobs'"),
+    ({"stager": True}, "stager", MAPPING + ALTERNATIVES, "True"),
+    ({"stager": 1.0}, "stager", MAPPING + ALTERNATIVES, "1.0"),
+    ({"stager": {"interval": 0}}, "stager.interval", INTERVAL, "0"),
+    ({"stager": {"interval": -1}}, "stager.interval", INTERVAL, "-1"),
+    ({"stager": {"interval": "1"}}, "stager.interval", INTERVAL, "'1'"),
+    ({"stager": {"interval": True}}, "stager.interval", INTERVAL, "True"),
+    ({"stager": {"limit": 0}}, "stager.limit", "a positive integer", "0"),
+    ({"stager": {"limit": 1.5}}, "stager.limit", "a positive integer", "1.5"),
+    ({"stager": {"interval": None, "limit": 0}}, "stager.limit", "a positive integer", "0"),
+    ({"stager": StagerOptions(limit=0)}, "stager.limit", "a positive integer", "0"),
+    ({"peer": True}, "peer", KIND + ALTERNATIVES, "True"),
+    ({"peer": "global"}, "peer", "one of 'database', 'isolated'", "'global'"),
+    ({"peer": {"kind": 1}}, "peer.kind", "one of 'database', 'isolated'", "1"),
+    ({"peer": {"mode": "no"}}, "peer.mode", "one of 'yield', 'equal'", "'no'"),
+    ({"peer": {"leader": 1}}, "peer.leader", "a boolean", "1"),
+    ({"peer": {"lease": 0}}, "peer.lease", SECONDS, "0"),
+    ({"peer": {"renew": None}}, "peer.renew", SECONDS, "None"),
+    ({"peer": {"renew": 8}}, "peer.renew", "at most half of 'peer.lease', 7.5 seconds", "8.0"),
+    ({"peer": {"lease": 9}}, "peer.renew", "at most half of 'peer.lease', 4.5 seconds", "5.0"),
+    ({"peer": {"advisory_lock": "x"}}, "peer.advisory_lock", "a boolean", "'x'"),
+    ({"notifier": None}, "notifier", KIND, "None"),
+    ({"notifier": "pg"}, "notifier", KINDS, "'pg'"),
+    ({"notifier": "postgresql://u:secret@h"}, "notifier", KINDS, "'postgresql://...'"),
+    (
+        {"notifier": {"listen_url": "host=h password=secret"}},
+        "notifier.listen_url",
+        URL,
+        "something else, not shown",
+    ),
+    (
+        {"notifier": "sqlite", "engine": "postgres"},
+        "notifier.kind",
+        "one for the engine 'postgres'",
+        "'sqlite'",
+    ),
+    ({"pulse": None}, "pulse", MAPPING, "None"),
+    ({"pulse": {"interval": 0}}, "pulse.interval", SECONDS, "0"),
+    ({"engine": "mysql"}, "engine", "one of 'auto', 'postgres', 'sqlite'", "'mysql'"),
+    ({"plugins": "x"}, "plugins", "a list of plugins", "'x'"),
+    ({"plugins": [1]}, "plugins[0]", "a plugin, an object with child_spec()", "1"),
+    ({"queues": ["a"]}, "queues", "a mapping of names to limits or options", "['a']"),
+    ({"queues": {"": 1}}, "queues", QUEUE, "''"),
+    ({"queues": {1: 1}}, "queues", QUEUE, "1"),
+    ({"queues": {"q" * 128: 1}}, "queues", QUEUE, None),
+    (
+        {"queues": {"*": 1}},
+        "queues",
+        "another name than '*', which means all queues",
+        "'*'",
+    ),
+    ({"queues": {"a": 0}}, "queues.a", "a positive integer", "0"),
+    ({"queues": {"a": True}}, "queues.a", "a positive integer", "True"),
+    ({"queues": {"a": None}}, "queues.a", "a limit or a mapping of options", "None"),
+    ({"queues": {"a": {"limit": 0}}}, "queues.a.limit", "a positive integer", "0"),
+    (
+        {"queues": {"a": {"limit": 1, "paused": 1}}},
+        "queues.a.paused",
+        "a boolean",
+        "1",
+    ),
+    (
+        {"shutdown_grace_period": -1},
+        "shutdown_grace_period",
+        "a non-negative number of seconds",
+        "-1",
+    ),
+    ({"insert_notify": None}, "insert_notify", "a boolean", "None"),
+    ({"clock": None}, "clock", "a clock, as oban_actors.actors has them", "None"),
+    ({"statement_timeout": None}, "statement_timeout", SECONDS, "None"),
+    ({"statement_timeout": 1e-9}, "statement_timeout", "at least 0.001 seconds", "1e-09"),
+    ({"lock_timeout": 0}, "lock_timeout", SECONDS, "0"),
+    ({"connect_timeout": 1e9}, "connect_timeout", "at most 2147483 seconds", "1000000000.0"),
+    ({"pool_size": 0}, "pool_size", "a positive integer", "0"),
+    ({"elixir_indexes": "no"}, "elixir_indexes", "a boolean", "'no'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "path", "expected", "got"),
+    REFUSED,
+    ids=[f"{path}-{index}" for index, (_, path, *_) in enumerate(REFUSED)],
+)
+def test_options_that_are_refused(
+    options: dict[str, Any], path: str, expected: str, got: str | None
+) -> None:
+    """The message has the path, what was expected and, without secrets, what came."""
+    with pytest.raises(ConfigError) as caught:
+        Config.build(**options)
+
+    message = f"invalid value for '{path}': expected {expected}, got: "
+    assert str(caught.value).startswith(message)
+    assert got is None or str(caught.value) == message + got
+    assert "secret" not in str(caught.value)
