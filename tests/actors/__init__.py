@@ -1,0 +1,1 @@
+"""The actor layer against OTP's rules."""
