@@ -1,0 +1,27 @@
+"""What a job store can do, one file a database."""
+
+from oban_actors.config import Config
+from oban_actors.engines.engine import JobEngine, StagedJob, StagedPass
+from oban_actors.engines.postgres import PostgresEngine
+from oban_actors.engines.sqlite import SqliteEngine
+from oban_actors.repo.times import Dialect
+
+__all__ = [
+    "JobEngine",
+    "PostgresEngine",
+    "SqliteEngine",
+    "StagedJob",
+    "StagedPass",
+    "make_engine",
+]
+
+
+def make_engine(config: Config, dialect: Dialect) -> JobEngine:
+    """Make the job store for a database.
+
+    Args:
+        config: its `prefix` is the schema of the tables on PostgreSQL.
+        dialect: the database's kind.
+
+    """
+    return SqliteEngine() if dialect == "sqlite" else PostgresEngine(config.prefix)

@@ -1,0 +1,179 @@
+"""The job store on SQLite, in the tables of Elixir Oban's Lite engine."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from oban_actors.engines.engine import StagedJob, StagedPass, batches, inserted
+from oban_actors.job import Job
+from oban_actors.repo.times import NOW, parameter, to_moment, to_text
+
+_NOW = NOW["sqlite"]
+
+_COLUMNS = (
+    "state",
+    "queue",
+    "worker",
+    "args",
+    "meta",
+    "tags",
+    "errors",
+    "attempt",
+    "max_attempts",
+    "priority",
+    "attempted_by",
+    "inserted_at",
+    "scheduled_at",
+    "attempted_at",
+    "completed_at",
+    "discarded_at",
+    "cancelled_at",
+)
+
+_PLACES = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(_COLUMNS)))
+
+_INSERT = text(
+    f"INSERT INTO oban_jobs ({', '.join(_COLUMNS)}) "
+    f"SELECT {_PLACES} FROM json_each(:jobs) ORDER BY key RETURNING id"
+)
+
+_GET = text("SELECT * FROM oban_jobs WHERE id = :id")
+
+# The index for staging has the same two expressions, word for word. Times may have been written
+# with fewer digits, or with a blank before the time of day: without the `Z`, and with a `T`, text
+# sorts as the times do.
+_DUE_AT = "rtrim(replace(scheduled_at, ' ', 'T'), 'Z')"
+_STAGEABLE = (
+    "state IN ('scheduled', 'retryable') AND queue IS NOT NULL "
+    "AND id NOT IN (SELECT value FROM json_each(:aside))"
+)
+
+_DUE = text(
+    f"SELECT id, queue, state FROM oban_jobs WHERE {_STAGEABLE} AND {_DUE_AT} <= rtrim(:now, 'Z') "
+    f"ORDER BY {_DUE_AT}, id LIMIT :limit"
+)
+
+# By id only: the `+` keeps the condition away from the index on state.
+_STAGE = text(
+    "UPDATE oban_jobs SET state = 'available' WHERE id IN (SELECT value FROM json_each(:ids)) "
+    "AND +state IN ('scheduled', 'retryable')"
+)
+
+_NEXT_DUE = text(
+    f"SELECT scheduled_at FROM oban_jobs WHERE {_STAGEABLE} ORDER BY {_DUE_AT}, id LIMIT 1"
+)
+
+# From each queue to the next one, instead of through all available jobs.
+_AVAILABLE = text("""
+WITH RECURSIVE queues (queue) AS (
+  SELECT (SELECT queue FROM oban_jobs WHERE state = 'available' ORDER BY queue LIMIT 1)
+  UNION ALL
+  SELECT (
+    SELECT queue FROM oban_jobs WHERE state = 'available' AND queue > queues.queue
+    ORDER BY queue LIMIT 1
+  )
+  FROM queues WHERE queues.queue IS NOT NULL
+)
+SELECT queue FROM queues WHERE queue IS NOT NULL
+""")
+
+_CLOCK = text(f"SELECT {_NOW}")
+
+
+class SqliteEngine:
+    """Jobs in an SQLite file; those who write have a `BEGIN IMMEDIATE` behind them."""
+
+    def insert_jobs(
+        self, connection: Connection, jobs: Sequence[Job], now: datetime | None
+    ) -> list[Job]:
+        """See `JobEngine`."""
+        at = self.database_now(connection, now)
+        done: list[Job] = []
+        for batch in batches(jobs):
+            times = [_times(job, at) for job in batch]
+            values = [_values(job, *both) for job, both in zip(batch, times, strict=True)]
+            ids = connection.execute(_INSERT, {"jobs": json.dumps(values)}).scalars()
+            # Ids are given in the order of the jobs, which is more than is promised of rows.
+            rows = ((job_id, *both) for job_id, both in zip(sorted(ids), times, strict=True))
+            done += inserted(batch, rows)
+        return done
+
+    def get_job(self, connection: Connection, job_id: int) -> Job | None:
+        """See `JobEngine`."""
+        row = connection.execute(_GET, {"id": job_id}).mappings().one_or_none()
+        return None if row is None else Job.from_row(dict(row))
+
+    def stage_jobs(
+        self, connection: Connection, limit: int, now: datetime | None, aside: Sequence[int]
+    ) -> StagedPass:
+        """See `JobEngine`."""
+        at = self.database_now(connection, now)
+        jobs = self._due(connection, limit, at, aside)
+        if jobs:
+            connection.execute(_STAGE, {"ids": json.dumps([job.id for job in jobs])})
+        earliest = connection.execute(_NEXT_DUE, {"aside": json.dumps(list(aside))}).scalar()
+        return StagedPass(jobs, _seconds_until(earliest, at), at)
+
+    def first_due(
+        self, connection: Connection, now: datetime | None, aside: Sequence[int]
+    ) -> int | None:
+        """See `JobEngine`."""
+        jobs = self._due(connection, 1, self.database_now(connection, now), aside)
+        return jobs[0].id if jobs else None
+
+    def check_available(self, connection: Connection) -> list[str]:
+        """See `JobEngine`."""
+        return list(connection.execute(_AVAILABLE).scalars())
+
+    def database_now(self, connection: Connection, now: datetime | None) -> datetime:
+        """See `JobEngine`."""
+        return to_moment(connection.execute(_CLOCK, {"now": parameter("sqlite", now)}).scalar_one())
+
+    def _due(
+        self, connection: Connection, limit: int, at: datetime, aside: Sequence[int]
+    ) -> list[StagedJob]:
+        parameters = {"limit": limit, "now": to_text(at), "aside": json.dumps(list(aside))}
+        return [StagedJob(*row) for row in connection.execute(_DUE, parameters)]
+
+
+def _times(job: Job, at: datetime) -> tuple[datetime, datetime]:
+    due = job.scheduled_at or at + timedelta(seconds=job.schedule_in or 0)
+    return job.inserted_at or at, due
+
+
+def _values(job: Job, inserted_at: datetime, scheduled_at: datetime) -> list[Any]:
+    return [
+        job.state,
+        job.queue,
+        job.worker,
+        _json(job.args),
+        _json(job.meta),
+        _json(job.tags),
+        # Each error is text that holds JSON, as Elixir appends it.
+        _json([_json(error) for error in job.errors]),
+        job.attempt,
+        job.max_attempts,
+        job.priority,
+        _json(job.attempted_by),
+        to_text(inserted_at),
+        to_text(scheduled_at),
+        *(
+            moment and to_text(moment)
+            for moment in (job.attempted_at, job.completed_at, job.discarded_at, job.cancelled_at)
+        ),
+    ]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _seconds_until(due: str | None, at: datetime) -> float | None:
+    try:
+        return None if due is None else (to_moment(due) - at).total_seconds()
+    except ValueError:
+        # A time that nobody can read never comes.
+        return None

@@ -1,0 +1,5 @@
+-- up
+-- It changed a table that Oban gave up since.
+
+-- down
+-- Likewise.

@@ -1,0 +1,209 @@
+"""Repo: the only door to the database."""
+
+import math
+import os
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar, cast
+
+import psycopg
+from sqlalchemy import Connection, Engine, event
+
+from oban_actors.config import Config
+from oban_actors.errors import ForkedError
+from oban_actors.repo import schema
+from oban_actors.repo.connect import Source, lone_connection, make_engine
+from oban_actors.repo.sqlstates import translate
+from oban_actors.repo.times import NOW, Dialect, parameter
+from oban_actors.repo.transactions import Terms, run
+from oban_actors.repo.watchdog import Watchdog
+
+T = TypeVar("T")
+
+GRACE = 5.0
+"""Seconds that the server gets beyond a time-out of its own before the connection is cut."""
+
+
+class Repo:
+    """The connections of one instance, and the transactions on them.
+
+    It never uses a connection of the host's: it makes a small pool of its own, the way the
+    host's engine makes connections if it is given one.
+
+    Args:
+        database: an address, or the host's engine.
+        config: `pool_size`, `connect_timeout`, `statement_timeout`, `lock_timeout` and the
+            notifier's `listen_url` are used here.
+
+    Attributes:
+        dialect: which kind of database it is.
+        engine: the engine of its own, in the driver's autocommit mode.
+        config: as given.
+        sql_now: the database's clock as an SQL expression with the parameter `now`, which
+            `now_parameter` gives.
+
+    Raises:
+        ConfigError: the database is of a kind that we can't use, or the address can't be read.
+
+    """
+
+    def __init__(self, database: Source, config: Config) -> None:
+        self.config = config
+        self.engine: Engine = make_engine(database, config)
+        self.dialect = cast("Dialect", self.engine.dialect.name)
+        self.sql_now = NOW[self.dialect]
+        self._watchdog = Watchdog(config.name)
+        self._pid = os.getpid()
+        event.listen(self.engine, "connect", self._on_connect, insert=True)
+        event.listen(self.engine, "before_cursor_execute", self._on_statement)
+
+    def __repr__(self) -> str:
+        return f"<Repo {self.dialect} prefix={self.config.prefix!r}>"
+
+    def now(self) -> datetime | None:
+        """Give the time of a virtual clock; None where the database's own clock decides."""
+        return self.config.clock.now() if self.config.clock.virtual else None
+
+    def now_parameter(self) -> datetime | str | None:
+        """Give `now` as the parameter that `sql_now` takes."""
+        return parameter(self.dialect, self.now())
+
+    def transaction(
+        self,
+        work: Callable[[Connection], T],
+        *,
+        idempotent: bool = True,
+        attempts: int = 5,
+        statement_timeout: float | None = None,
+        lock_timeout: float | None = None,
+        read_only: bool = False,
+    ) -> T:
+        """Run `work` in a transaction of its own and return what it returns, once committed.
+
+        What fails for a passing reason is tried again, so `work` may run several times:
+        conflicts with others up to 20 times within `statement_timeout`, lost or refused
+        connections `attempts` times.
+
+        A COMMIT whose connection broke before the answer may have taken place. Idempotent work is
+        run again. Any other is only run again if it certainly was not committed, which the server
+        is asked if `work` left its transaction's id as `connection.info["oban_xid"]`.
+
+        Args:
+            work: gets the connection; it neither commits nor rolls back.
+            idempotent: whether doing it twice is the same as doing it once.
+            attempts: how many connections may fail before it is given up.
+            statement_timeout: seconds that a statement may take, the config's by default; 0: any.
+            lock_timeout: seconds to wait for a lock, the config's by default; 0: any.
+            read_only: whether it only reads; on SQLite such a transaction waits for no writer.
+
+        Raises:
+            DatabaseUnavailable: there was no connection, or it broke or stayed silent.
+            TransientError: others were in the way each time.
+            StatementTimeout: a statement took too long.
+            CommitUnknown: whether the work was committed can't be found out.
+            DatabaseError: any other error of the database, or `cancel` was called.
+            ForkedError: this process is a fork of the one that made this.
+
+        """
+        self._check_usable()
+        seconds = self.config.statement_timeout if statement_timeout is None else statement_timeout
+        locks = self.config.lock_timeout if lock_timeout is None else lock_timeout
+        terms = Terms(
+            self._begin(seconds, locks, read_only=read_only),
+            idempotent,
+            attempts,
+            patience=seconds or math.inf,
+        )
+        # SQLite has no time-out of its own, so that ours takes its place.
+        allowance = (
+            seconds + (GRACE if self.dialect == "postgresql" else 0) if seconds else math.inf
+        )
+        with self._watchdog.watching(allowance) as call:
+            return run(self.engine, call, terms, work)
+
+    def cancel(self, thread_ident: int) -> bool:
+        """End what a thread does here now, from another thread; its call raises.
+
+        Args:
+            thread_ident: as `threading.get_ident` gives it.
+
+        Returns:
+            Whether it did anything here.
+
+        """
+        return self._watchdog.cancel(thread_ident)
+
+    def raw_connection(self) -> "psycopg.Connection[Any]":
+        """Make a PostgreSQL connection outside the pool, in autocommit mode; the caller closes it.
+
+        It goes to the notifier's `listen_url` if there is one, and has TCP keep-alives.
+
+        Raises:
+            DatabaseUnavailable: nobody answered.
+            ConfigError: the database is not PostgreSQL, or `listen_url` can't be read.
+            ForkedError: this process is a fork of the one that made this.
+
+        """
+        self._check_usable()
+        try:
+            return lone_connection(self.engine, self.config)
+        except psycopg.Error as error:
+            raise translate(error) from error
+
+    def verify(self) -> schema.Facts:
+        """Check that the tables are there and have what is used of them.
+
+        Raises:
+            SchemaMissing: they have not; the message says what to call.
+            DatabaseError: they can't be looked at.
+
+        """
+        return self.transaction(
+            lambda connection: schema.verify(connection, self.config.prefix), read_only=True
+        )
+
+    def open(self) -> None:
+        """Make sure that it can be used here, also after `close`; nothing is connected yet.
+
+        Raises:
+            ForkedError: this process is a fork of the one that made this.
+
+        """
+        self._check_usable()
+
+    def close(self) -> None:
+        """Close all connections that nobody uses, and end every wait for another try.
+
+        Whoever uses it again after that makes new ones; calling it again does no harm.
+        """
+        if os.getpid() == self._pid:
+            self._watchdog.close()
+            self.engine.dispose()
+
+    def _check_usable(self) -> None:
+        if os.getpid() != self._pid:
+            raise ForkedError("connections can't be shared with a fork: make an Oban of its own")
+
+    def _begin(self, seconds: float, locks: float, *, read_only: bool) -> tuple[str, ...]:
+        if self.dialect == "sqlite":
+            # It can't wait without end for a lock, but for 24 days.
+            waiting = math.ceil(locks * 1000) or 2**31 - 1
+            return f"PRAGMA busy_timeout = {waiting}", "BEGIN" if read_only else "BEGIN IMMEDIATE"
+        # One round trip for all of it, and nothing that outlives the transaction.
+        begin = (
+            f"BEGIN ISOLATION LEVEL READ COMMITTED, READ {'ONLY' if read_only else 'WRITE'};"
+            f"SET LOCAL statement_timeout = {math.ceil(seconds * 1000)};"
+            f"SET LOCAL lock_timeout = {math.ceil(locks * 1000)};"
+            f"SET LOCAL idle_in_transaction_session_timeout = {math.ceil(seconds * 1000)};"
+            "SET LOCAL timezone = 'UTC'"
+        )
+        return (begin,)
+
+    def _on_connect(self, connection: Any, _entry: object) -> None:
+        # SQLAlchemy asks a new connection a few things: not without a deadline either.
+        if call := self._watchdog.current():
+            call.hold(connection)
+
+    def _on_statement(self, *_details: object) -> None:
+        if call := self._watchdog.current():
+            call.touch()

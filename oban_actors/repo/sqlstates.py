@@ -1,0 +1,98 @@
+"""What a driver's error means to us: our own exceptions, without what rows or passwords held."""
+
+import sqlite3
+
+import psycopg
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from oban_actors.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    StatementTimeout,
+    TransientError,
+    UndefinedTable,
+)
+
+CONFLICTS = {
+    "40001",  # serialization_failure
+    "40P01",  # deadlock_detected
+    "55P03",  # lock_not_available
+}
+READ_ONLY = "25006"
+"""read_only_sql_transaction: the server is a standby by now."""
+UNAVAILABLE = {
+    "25P03",  # idle_in_transaction_session_timeout
+    "53300",  # too_many_connections
+    "57P01",  # admin_shutdown
+    "57P02",  # crash_shutdown
+    "57P03",  # cannot_connect_now
+    "57P05",  # idle_session_timeout
+}
+QUERY_CANCELED = "57014"
+UNDEFINED_TABLE = "42P01"
+
+_SQLITE = {
+    sqlite3.SQLITE_BUSY: TransientError,
+    sqlite3.SQLITE_LOCKED: TransientError,
+    sqlite3.SQLITE_INTERRUPT: StatementTimeout,
+    sqlite3.SQLITE_CANTOPEN: DatabaseUnavailable,
+    sqlite3.SQLITE_IOERR: DatabaseUnavailable,
+    sqlite3.SQLITE_FULL: DatabaseUnavailable,
+}
+
+
+def sqlstate(error: BaseException | None) -> str | None:
+    """Give the SQLSTATE of an error of any PostgreSQL driver, bare or as SQLAlchemy wraps it."""
+    found = getattr(error, "orig", None) or error
+    return getattr(found, "sqlstate", None) or getattr(found, "pgcode", None)
+
+
+def lost_connection(error: Exception) -> bool:
+    """Whether the error says that the connection is gone, so that nobody heard the rest."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    code = sqlstate(error)
+    if code is not None:
+        return code.startswith("08") or code in UNAVAILABLE
+    found = getattr(error, "orig", None) or error
+    return isinstance(found, psycopg.OperationalError | psycopg.InterfaceError)
+
+
+def translate(error: Exception) -> DatabaseError:
+    """Make the error of a driver or of SQLAlchemy one of ours; raise it `from` the given one."""
+    if isinstance(error, DatabaseError):
+        return error
+    if isinstance(error, PoolTimeout):
+        return DatabaseUnavailable("all connections of the pool were in use for too long")
+    found = getattr(error, "orig", None) or error
+    if isinstance(found, sqlite3.Error):
+        return _sqlite(found)
+    code = sqlstate(error)
+    return _kind(error, code)(_text(found), sqlstate=code)
+
+
+def _kind(error: Exception, code: str | None) -> type[DatabaseError]:
+    if code in CONFLICTS:
+        return TransientError
+    if code == READ_ONLY or lost_connection(error):
+        return DatabaseUnavailable
+    if code == QUERY_CANCELED:
+        return StatementTimeout
+    if code == UNDEFINED_TABLE:
+        return UndefinedTable
+    return DatabaseError
+
+
+def _sqlite(error: sqlite3.Error) -> DatabaseError:
+    # An extended code holds the plain one in its low byte.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_ERROR and str(error).startswith("no such table"):
+        return UndefinedTable(str(error))
+    return _SQLITE.get(code, DatabaseError)(str(error))
+
+
+def _text(error: BaseException) -> str:
+    # The detail of a PostgreSQL error may quote a whole row; its primary message does not.
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    return primary or " ".join(str(error).split())

@@ -1,0 +1,208 @@
+"""Running work in a transaction of its own, again and again where that is safe."""
+
+import math
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import psycopg
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from oban_actors.actors.clock import SYSTEM_CLOCK
+from oban_actors.backoff import exponential, jitter
+from oban_actors.errors import (
+    CommitUnknown,
+    DatabaseError,
+    DatabaseUnavailable,
+    TransientError,
+)
+from oban_actors.repo.sqlstates import (
+    QUERY_CANCELED,
+    READ_ONLY,
+    lost_connection,
+    sqlstate,
+    translate,
+)
+from oban_actors.repo.watchdog import Call
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+TRANSACTION_ID = "oban_xid"
+"""Key of `connection.info` under which work may leave the id of its transaction."""
+
+CONFLICT_ATTEMPTS = 20
+_CONFLICT_DELAY = 0.01
+_FIRST_DELAY = 0.02
+_VERDICT_ATTEMPTS = 10
+
+# What a driver raises while SQLAlchemy is not there to wrap it.
+_ERRORS = (SQLAlchemyError, psycopg.Error, sqlite3.Error, DatabaseError)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How a transaction is to run.
+
+    Attributes:
+        begin: the statements that begin it, all its settings included.
+        idempotent: whether doing it twice is the same as doing it once.
+        attempts: how many connections may fail before it is given up.
+        patience: seconds after which a conflict with others is no longer tried again.
+
+    """
+
+    begin: tuple[str, ...]
+    idempotent: bool = True
+    attempts: int = 5
+    patience: float = math.inf
+
+
+class _Unanswered(Exception):
+    # A COMMIT was sent and the connection was lost before an answer came.
+    def __init__(self, error: Exception, transaction_id: str | None, result: Any) -> None:
+        self.error = error
+        self.transaction_id = transaction_id
+        self.result = result
+
+
+def run(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
+    """Run `work` in a transaction until it is committed, or as often as makes sense.
+
+    Raises:
+        DatabaseError: what went wrong in the end, in our terms.
+
+    """
+    conflicts = failures = 0
+    until = SYSTEM_CLOCK.monotonic() + terms.patience
+    while True:
+        try:
+            return _attempt(engine, call, terms, work)
+        except TransientError:
+            conflicts += 1
+            if conflicts >= CONFLICT_ATTEMPTS or SYSTEM_CLOCK.monotonic() > until:
+                raise
+            delay = _CONFLICT_DELAY
+        except DatabaseUnavailable:
+            failures += 1
+            # Who was silent for so long is not worth as long again.
+            if failures >= terms.attempts or call.expired:
+                raise
+            delay = _failure_delay(failures)
+        except _Unanswered as unanswered:
+            failures += 1
+            silent = call.expired
+            if not terms.idempotent and _committed(engine, call, terms, unanswered):
+                result: T = unanswered.result
+                return result
+            if failures >= terms.attempts or silent:
+                raise _explained(unanswered.error, call) from unanswered.error
+            delay = _failure_delay(failures)
+        pause(call, jitter(delay, mult=0.5))
+
+
+def pause(call: Call, seconds: float) -> None:
+    """Wait, unless the call is cancelled.
+
+    Raises:
+        DatabaseError: it is.
+
+    """
+    if call.cancelled.wait(seconds):
+        raise DatabaseError("cancelled", sqlstate=QUERY_CANCELED)
+
+
+def _attempt(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
+    call.expired = False
+    try:
+        with engine.connect() as connection:
+            try:
+                return _in_transaction(connection, call, terms, work)
+            except BaseException as error:
+                if _spoiled(error, call):
+                    connection.invalidate()
+                raise
+            finally:
+                call.release()
+    except _ERRORS as error:
+        raise _explained(error, call) from error
+    finally:
+        call.release()
+
+
+def _in_transaction(connection: Connection, call: Call, terms: Terms, work: Work[T]) -> T:
+    driver = connection.connection.driver_connection
+    call.hold(driver)
+    connection.info.pop(TRANSACTION_ID, None)
+    with connection.begin() as transaction:
+        for statement in terms.begin:
+            connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+        result = work(connection)
+        transaction_id = connection.info.pop(TRANSACTION_ID, None)
+        call.touch()
+        try:
+            transaction.commit()
+        except (SQLAlchemyError, psycopg.Error) as error:
+            if lost_connection(error):
+                raise _Unanswered(error, transaction_id, result) from error
+            raise
+    return result
+
+
+def _spoiled(error: BaseException, call: Call) -> bool:
+    # A late cancel must not meet the next user, what was cut is of no use to one, and a server
+    # that has become a standby stays one.
+    return call.cancelled.is_set() or call.expired or sqlstate(error) == READ_ONLY
+
+
+def _explained(error: Exception, call: Call) -> DatabaseError:
+    if call.cancelled.is_set():
+        return DatabaseError("cancelled", sqlstate=QUERY_CANCELED)
+    found = translate(error)
+    if call.expired and isinstance(found, DatabaseUnavailable):
+        return DatabaseUnavailable(f"no answer within {call.allowance:g} s, connection cut")
+    return found
+
+
+def _failure_delay(failures: int) -> float:
+    # At once first: after a restart of the server all pooled connections are dead, none is new.
+    return _FIRST_DELAY if failures == 1 else exponential(failures - 2, mult=0.25)
+
+
+def _committed(engine: Engine, call: Call, terms: Terms, unanswered: _Unanswered) -> bool:
+    """Find out on a new connection what became of a COMMIT that got no answer.
+
+    Raises:
+        CommitUnknown: nobody knows.
+
+    """
+    unknown = CommitUnknown(
+        "a COMMIT got no answer and its outcome can't be found out",
+        sqlstate=sqlstate(unanswered.error),
+        transaction_id=unanswered.transaction_id,
+    )
+    if unanswered.transaction_id is None:
+        raise unknown from unanswered.error
+    once = Terms(terms.begin)
+    for attempt in range(_VERDICT_ATTEMPTS):
+        try:
+            status = _attempt(engine, call, once, lambda c: _status(c, unanswered.transaction_id))
+        except DatabaseUnavailable:
+            if call.expired:
+                break
+            status = "in progress"
+        if status in ("committed", "aborted"):
+            return status == "committed"
+        if status is None:
+            break
+        # The server has not noticed yet that its client is gone, or is not back yet.
+        pause(call, jitter(exponential(attempt, mult=0.05, max_pow=5)))
+    raise unknown from unanswered.error
+
+
+def _status(connection: Connection, transaction_id: str | None) -> str | None:
+    statement = text("SELECT pg_xact_status(cast(:id as xid8))")
+    found: str | None = connection.execute(statement, {"id": transaction_id}).scalar()
+    return found

@@ -1,0 +1,191 @@
+"""The client's own deadline: a server or a network that went silent must not hold a thread."""
+
+import contextlib
+import math
+import os
+import socket
+import sqlite3
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+
+from oban_actors.actors.clock import SYSTEM_CLOCK
+
+CANCEL_TIMEOUT = 1.0
+
+LINGER = 5.0
+"""Seconds after which the thread looks whether it is still needed, and ends if it isn't."""
+
+
+class Call:
+    """What one thread does on the database now.
+
+    Attributes:
+        allowance: seconds for which a round trip may stay without an answer; may be infinite.
+        cancelled: set once somebody wants it to end; waits between retries listen to it.
+        expired: whether it was silent for longer than it may and its connection was cut.
+
+    """
+
+    def __init__(self, allowance: float, outer: "Call | None" = None) -> None:
+        self.allowance = allowance
+        self.outer = outer
+        self.cancelled = threading.Event()
+        self.expired = False
+        self.deadline = math.inf
+        self._connection: Any = None
+        # Whoever holds it may use the connection: a thread must not return or close one, and have
+        # its descriptor used again, while another cancels or cuts it.
+        self._lock = threading.Lock()
+
+    def hold(self, connection: Any) -> None:
+        """Begin to use a driver's connection."""
+        with self._lock:
+            self._connection = connection
+        self.touch()
+
+    def release(self) -> None:
+        """Stop using it: from here on nobody cuts or cancels anything."""
+        with self._lock:
+            self._connection = None
+        self.deadline = math.inf
+
+    def touch(self) -> None:
+        """Begin a round trip: the time in which the server may be silent starts anew."""
+        self.deadline = SYSTEM_CLOCK.monotonic() + self.allowance
+
+    def cancel(self) -> None:
+        """End it: what runs is cancelled in the server, and nothing is tried again."""
+        self.cancelled.set()
+        with self._lock:
+            if isinstance(self._connection, psycopg.Connection):
+                # Unreachable for a cancel too: the deadline ends it.
+                with contextlib.suppress(psycopg.Error):
+                    self._connection.cancel_safe(timeout=CANCEL_TIMEOUT)
+            elif self._connection is not None:
+                _interrupt(self._connection)
+
+    def expire(self) -> None:
+        """Cut the connection, which ends whatever waits for it with an error."""
+        self.deadline = math.inf
+        with self._lock:
+            if self._connection is None:
+                return
+            self.expired = True
+            if isinstance(self._connection, psycopg.Connection):
+                _shut(self._connection)
+            else:
+                _interrupt(self._connection)
+
+
+class Watchdog:
+    """One thread that ends calls which are silent beyond their deadline; there while needed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: dict[int, Call] = {}
+        self._changed = threading.Condition()
+        self._wakes_at = math.inf
+        self._thread: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def watching(self, allowance: float) -> Iterator[Call]:
+        """Watch what this thread does on the database.
+
+        Args:
+            allowance: seconds for which a round trip may stay without an answer; may be infinite.
+
+        """
+        ident = threading.get_ident()
+        call = Call(allowance, outer=self._calls.get(ident))
+        with self._changed:
+            self._calls[ident] = call
+            # Deadlines only ever move ahead, so waking for the first one is enough.
+            if SYSTEM_CLOCK.monotonic() + allowance < self._wakes_at:
+                self._start()
+        try:
+            yield call
+        finally:
+            with self._changed:
+                if call.outer:
+                    self._calls[ident] = call.outer
+                else:
+                    del self._calls[ident]
+
+    def current(self) -> Call | None:
+        """What the calling thread does now."""
+        return self._calls.get(threading.get_ident())
+
+    def cancel(self, ident: int) -> bool:
+        """Cancel what a thread does now, and say whether it did anything."""
+        with self._changed:
+            call = self._calls.get(ident)
+        if call is None:
+            return False
+        call.cancel()
+        return True
+
+    def close(self) -> None:
+        """End every wait between retries, and the thread; what runs in the server goes on."""
+        with self._changed:
+            for call in self._every_call():
+                call.cancelled.set()
+            thread, self._thread, self._wakes_at = self._thread, None, math.inf
+            self._changed.notify_all()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            name = f"oban watchdog {self._name}"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._thread.start()
+        self._changed.notify_all()
+
+    def _run(self) -> None:
+        late: list[Call] = []
+        while True:
+            for call in late:
+                call.expire()
+            with self._changed:
+                if self._thread is not threading.current_thread():
+                    return
+                now = SYSTEM_CLOCK.monotonic()
+                calls = self._every_call()
+                late = [call for call in calls if call.deadline <= now]
+                if not late and not self._waited(calls, now) and not self._calls:
+                    self._thread, self._wakes_at = None, math.inf
+                    return
+
+    def _waited(self, calls: list[Call], now: float) -> bool:
+        # One that uses no connection at the moment may begin to at any time.
+        horizons = [min(call.deadline, now + call.allowance) for call in calls]
+        self._wakes_at = min(horizons, default=now + LINGER)
+        return self._changed.wait(min(self._wakes_at - now, threading.TIMEOUT_MAX))
+
+    def _every_call(self) -> list[Call]:
+        found = []
+        for innermost in self._calls.values():
+            call: Call | None = innermost
+            while call:
+                found.append(call)
+                call = call.outer
+        return found
+
+
+def _shut(connection: "psycopg.Connection[Any]") -> None:
+    # A copy of the descriptor, because closing a socket object closes what it was made from. A
+    # connection that is closed already has no descriptor, and nothing waits for it.
+    with (
+        contextlib.suppress(OSError, psycopg.Error),
+        socket.socket(fileno=os.dup(connection.fileno())) as copy,
+    ):
+        copy.shutdown(socket.SHUT_RDWR)
+
+
+def _interrupt(connection: sqlite3.Connection) -> None:
+    # Closed already: nothing to interrupt.
+    with contextlib.suppress(sqlite3.ProgrammingError):
+        connection.interrupt()

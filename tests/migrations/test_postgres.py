@@ -1,0 +1,377 @@
+"""PostgreSQL's tables: from anything that Elixir left, to its newest schema, and back."""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Identifier
+from sqlalchemy import make_url
+
+from oban_actors.errors import DatabaseError, SchemaMissing, SchemaTooNew
+from oban_actors.repo import Repo
+from oban_actors.repo.migrator import migrate, migrated_version, rollback
+from oban_actors.repo.schema import EXTERNAL
+from tests.migrations.describing import describe, without_gin
+from tests.migrations.elixir import VERSIONS, install
+from tests.repo.opening import opened_on
+from tests.support.databases import Database
+
+STAGING_DEFINITION = (
+    "CREATE INDEX oban_actors_staging_index ON oban_jobs USING btree (scheduled_at, id) WHERE "
+    "(state = ANY (ARRAY['scheduled'::oban_job_state, 'retryable'::oban_job_state]))"
+)
+STAGING = ("oban_actors_staging_index", STAGING_DEFINITION)
+NOW_UTC = "timezone('UTC'::text, now())"
+MOMENT = "timestamp without time zone"
+JOBS = [
+    ("id", "bigint", True, "nextval('oban_jobs_id_seq'::regclass)"),
+    ("state", "oban_job_state", True, "'available'::oban_job_state"),
+    ("queue", "text", True, "'default'::text"),
+    ("worker", "text", True, None),
+    ("args", "jsonb", True, "'{}'::jsonb"),
+    ("errors", "jsonb[]", True, "ARRAY[]::jsonb[]"),
+    ("attempt", "integer", True, "0"),
+    ("max_attempts", "integer", True, "20"),
+    ("inserted_at", MOMENT, True, NOW_UTC),
+    ("scheduled_at", MOMENT, True, NOW_UTC),
+    ("attempted_at", MOMENT, False, None),
+    ("completed_at", MOMENT, False, None),
+    ("attempted_by", "text[]", False, None),
+    ("discarded_at", MOMENT, False, None),
+    ("priority", "integer", True, "0"),
+    ("tags", "text[]", False, "ARRAY[]::text[]"),
+    ("meta", "jsonb", False, "'{}'::jsonb"),
+    ("cancelled_at", MOMENT, False, None),
+]
+CHECKS = {
+    "attempt_range": "CHECK (((attempt >= 0) AND (attempt <= max_attempts)))",
+    "non_negative_priority": "CHECK ((priority >= 0)) NOT VALID",
+    "positive_max_attempts": "CHECK ((max_attempts > 0))",
+    "queue_length": "CHECK (((char_length(queue) > 0) AND (char_length(queue) < 128)))",
+    "worker_length": "CHECK (((char_length(worker) > 0) AND (char_length(worker) < 128)))",
+}
+
+Admin = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def admin(pg_conninfo: str) -> Iterator[Admin]:
+    """A connection with every right."""
+    with psycopg.connect(pg_conninfo, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def repo(pg: Database) -> Iterator[Repo]:
+    """A repo on an empty schema."""
+    with opened_on(pg) as made:
+        yield made
+
+
+def run(admin: Admin, statement: str, *names: str) -> None:
+    """Execute SQL with identifiers in its places."""
+    admin.execute(SQL(statement).format(*(Identifier(name) for name in names)))  # type: ignore[arg-type]  # a test's own text
+
+
+def test_from_nothing(repo: Repo, admin: Admin) -> None:
+    """An empty database gets exactly the tables that Elixir's newest version has, and ours."""
+    assert migrate(repo) == 14
+
+    made = describe(admin, repo.config.prefix)
+    columns = [row[1:] for row in made["columns"] if row[0] == "oban_jobs"]
+    checks = {name: rule for name, rule in made["constraints"] if rule.startswith("CHECK")}
+    assert columns == JOBS
+    assert checks == CHECKS
+    assert made["tables"] == [
+        ("oban_actors_producers", "p", "1"),
+        ("oban_jobs", "p", "14"),
+        ("oban_peers", "u", None),
+    ]
+    assert [row[0] for row in made["states"]] == [
+        "available",
+        "suspended",
+        "scheduled",
+        "executing",
+        "retryable",
+        "completed",
+        "discarded",
+        "cancelled",
+    ]
+    assert made["code"] == []
+    assert STAGING in made["indexes"]
+    assert [name for name, _ in made["indexes"]] == [
+        "oban_actors_producers_pkey",
+        "oban_actors_staging_index",
+        "oban_jobs_pkey",
+        "oban_jobs_state_cancelled_at_index",
+        "oban_jobs_state_discarded_at_index",
+        "oban_jobs_state_queue_priority_scheduled_at_id_index",
+        "oban_peers_pkey",
+    ]
+
+
+@pytest.mark.parametrize("enum_of", [11, 14])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_from_elixir(repo: Repo, pg: Database, admin: Admin, version: int, enum_of: int) -> None:
+    """What Elixir left becomes the same as a new installation; jobs and GIN indexes stay."""
+    install(admin, pg.prefix, version, enum_of=enum_of)
+    run(admin, "INSERT INTO {}.oban_jobs (worker) VALUES ('MyApp.Worker')", pg.prefix)
+    assert migrated_version(repo) == version
+
+    assert migrate(repo) == 14
+
+    upgraded = describe(admin, pg.prefix)
+    names = {name for name, _ in upgraded["indexes"]}
+    rows = admin.execute(SQL("SELECT worker FROM {}.oban_jobs").format(Identifier(pg.prefix)))
+    assert rows.fetchall() == [("MyApp.Worker",)]
+    assert {"oban_jobs_args_index", "oban_jobs_meta_index"} < names
+    run(admin, "DROP SCHEMA {} CASCADE", pg.prefix)
+    migrate(repo, elixir_indexes=True)
+    assert upgraded == describe(admin, pg.prefix)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_back_to_elixir(repo: Repo, pg: Database, admin: Admin, version: int) -> None:
+    """Taken back, the tables are what Elixir's own migrations to that version leave."""
+    migrate(repo, elixir_indexes=True)
+
+    assert rollback(repo, version=version) == version
+
+    mine = describe(admin, pg.prefix)
+    assert migrate(repo) == 14
+    run(admin, "DROP SCHEMA {} CASCADE", pg.prefix)
+    install(admin, pg.prefix, version)
+    theirs = describe(admin, pg.prefix)
+    for part in ("states", "code"):
+        assert mine[part] == theirs[part]
+    for part in ("tables", "columns", "indexes"):
+        ours = [row for row in mine[part] if not row[0].startswith("oban_actors")]
+        assert ours == theirs[part]
+    for name, rule in theirs["constraints"]:
+        # A check that comes back is not applied to the rows that came meanwhile.
+        assert (name, rule) in mine["constraints"] or (name, f"{rule} NOT VALID") in mine[
+            "constraints"
+        ]
+
+
+def test_each_step_back_and_forth(repo: Repo, pg: Database, admin: Admin) -> None:
+    """From every version to every other: down to nothing and up again gives the same tables."""
+    migrate(repo)
+    newest = describe(admin, pg.prefix)
+
+    for version in reversed(range(14)):
+        assert rollback(repo, version=version) == version
+        assert migrated_version(repo) == version
+        assert migrate(repo) == 14
+        again = describe(admin, pg.prefix)
+        assert {part: sorted(again[part], key=str) for part in again} == {
+            part: sorted(newest[part], key=str) for part in newest
+        }
+
+    rollback(repo)
+    assert describe(admin, pg.prefix)["tables"] == []
+    assert describe(admin, pg.prefix)["states"] == []
+    assert rollback(repo) == 0
+
+
+def test_stops_at_a_version(repo: Repo, pg: Database, admin: Admin) -> None:
+    """An installation shared with an older Oban stays at that one's version."""
+    assert migrate(repo, version=11) == 11
+    assert migrate(repo, version=11) == 11
+
+    assert "oban_jobs_notify" in {row[0] for row in describe(admin, pg.prefix)["code"]}
+
+
+def test_repeated(repo: Repo, pg: Database, admin: Admin) -> None:
+    """Nothing changes when it is done again."""
+    migrate(repo)
+    before = describe(admin, pg.prefix)
+
+    assert migrate(repo) == 14
+
+    assert describe(admin, pg.prefix) == before
+
+
+@pytest.mark.parametrize("version", [None, *VERSIONS])
+def test_at_the_same_time(
+    pg: Database, admin: Admin, caplog: pytest.LogCaptureFixture, version: int | None
+) -> None:
+    """Several processes that start together all find the tables ready."""
+    if version is not None:
+        install(admin, pg.prefix, version)
+
+    def start(_: int) -> int:
+        with opened_on(pg) as repo:
+            return migrate(repo)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(start, range(4))) == [14] * 4
+
+    assert STAGING in describe(admin, pg.prefix)["indexes"]
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("prefix", ["Capital", "select", "_x9"])
+def test_any_prefix(pg: Database, admin: Admin, prefix: str) -> None:
+    """A schema's name that SQL knows otherwise is as good as any."""
+    database = Database(pg.kind, pg.url, prefix)
+    try:
+        with opened_on(database) as repo:
+            assert migrate(repo) == 14
+            assert migrate(repo, elixir_indexes=True) == 14
+            assert repo.verify().staging_index
+            assert rollback(repo, version=7) == 7
+            assert rollback(repo) == 0
+    finally:
+        run(admin, "DROP SCHEMA IF EXISTS {} CASCADE", prefix)
+
+
+@pytest.mark.parametrize("table", ["oban_jobs", "oban_actors_producers"])
+def test_newer_schema(repo: Repo, pg: Database, admin: Admin, table: str) -> None:
+    """Tables of a future version are refused and left as they are."""
+    migrate(repo)
+    run(admin, "COMMENT ON TABLE {}.{} IS '15'", pg.prefix, table)
+    before = describe(admin, pg.prefix)
+
+    for change in (migrate, rollback):
+        with pytest.raises(SchemaTooNew) as caught:
+            change(repo)
+        assert caught.value.found == 15
+
+    assert describe(admin, pg.prefix) == before
+
+
+def test_external(repo: Repo, pg: Database, admin: Admin) -> None:
+    """Jobs tables that somebody else looks after are left alone; ours come beside them."""
+    install(admin, pg.prefix, 14)
+    run(admin, "COMMENT ON TABLE {}.oban_jobs IS '∞'", pg.prefix)
+    before = describe(admin, pg.prefix)
+
+    assert migrate(repo, elixir_indexes=True) == EXTERNAL
+
+    after = describe(admin, pg.prefix)
+    assert ("oban_jobs", "p", "∞") in after["tables"]
+    assert [row for row in after["indexes"] if "oban_jobs" in row[1]] == [
+        row for row in before["indexes"] if "oban_jobs" in row[1]
+    ]
+    assert repo.verify().producers
+    assert rollback(repo) == EXTERNAL
+    assert describe(admin, pg.prefix) == before
+
+
+def test_comment_that_is_no_version(repo: Repo, pg: Database, admin: Admin) -> None:
+    """Somebody's own words on the table stop the migration before it does harm."""
+    install(admin, pg.prefix, 13)
+    run(admin, "COMMENT ON TABLE {}.oban_jobs IS 'our jobs'", pg.prefix)
+
+    with pytest.raises(DatabaseError, match="our jobs"):
+        migrate(repo)
+
+
+def test_lost_comment(repo: Repo, pg: Database, admin: Admin) -> None:
+    """Restored without its comment, a database goes through all steps again."""
+    migrate(repo)
+    newest = describe(admin, pg.prefix)
+    run(admin, "COMMENT ON TABLE {}.oban_jobs IS NULL", pg.prefix)
+
+    assert migrate(repo) == 14
+
+    again = describe(admin, pg.prefix)
+    assert without_gin(again) == newest
+
+
+def test_failed_migration_changes_nothing(repo: Repo, pg: Database, admin: Admin) -> None:
+    """A step that fails takes all others back."""
+    install(admin, pg.prefix, 11)
+    run(admin, "ALTER TYPE {}.oban_job_state RENAME TO renamed", pg.prefix)
+    before = describe(admin, pg.prefix)
+
+    with pytest.raises(DatabaseError):
+        migrate(repo)
+
+    assert describe(admin, pg.prefix) == before
+
+
+def test_invalid_index_is_replaced(repo: Repo, pg: Database, admin: Admin) -> None:
+    """An index that a killed migration left half built is built anew."""
+    migrate(repo)
+    admin.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass",
+        [f"{pg.prefix}.oban_actors_staging_index"],
+    )
+    assert repo.verify().staging_index is None
+
+    migrate(repo)
+
+    assert repo.verify().staging_index is True
+
+
+@pytest.fixture
+def stranger(pg: Database, admin: Admin) -> Iterator[str]:
+    """A role that may use the tables but not change them, and the address it has."""
+    name = f"stranger_{pg.prefix}"
+    admin.execute(SQL("CREATE ROLE {} LOGIN").format(Identifier(name)))
+    yield make_url(pg.url).set(username=name).render_as_string(hide_password=False)
+    admin.execute(SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(Identifier(name)))
+
+
+def grant(admin: Admin, pg: Database, *, create: bool) -> None:
+    """Let the stranger use the schema's tables, and perhaps make own ones."""
+    rights = "USAGE, CREATE" if create else "USAGE"
+    role = f"stranger_{pg.prefix}"
+    run(admin, f"GRANT {rights} ON SCHEMA {{}} TO {{}}", pg.prefix, role)
+    run(admin, "GRANT ALL ON ALL TABLES IN SCHEMA {} TO {}", pg.prefix, role)
+    run(admin, "GRANT ALL ON ALL SEQUENCES IN SCHEMA {} TO {}", pg.prefix, role)
+
+
+def test_without_the_right_to_the_index(
+    pg: Database, admin: Admin, stranger: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who does not own Elixir's table runs without the index, with a warning."""
+    install(admin, pg.prefix, 14)
+    grant(admin, pg, create=True)
+
+    with opened_on(Database(pg.kind, stranger, pg.prefix)) as repo:
+        assert migrate(repo) == 14
+        facts = repo.verify()
+
+    assert "without the index" in caplog.text
+    assert facts.producers
+    assert facts.staging_index is False
+
+
+def test_without_any_right(
+    pg: Database, repo: Repo, admin: Admin, stranger: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where all is there, no right to change anything is needed; where not, that is said."""
+    migrate(repo)
+    grant(admin, pg, create=False)
+    database = Database(pg.kind, stranger, pg.prefix)
+
+    with opened_on(database) as own:
+        assert migrate(own) == 14
+        rollback(repo, version=13)
+        with pytest.raises(DatabaseError) as caught:
+            migrate(own)
+
+    assert caught.value.sqlstate == "42501"
+    assert caplog.text == ""
+
+
+def test_verify(repo: Repo, pg: Database, admin: Admin) -> None:
+    """Starting needs the jobs table and the columns that are used, no certain version."""
+    with pytest.raises(SchemaMissing, match=r"call oban\.migrate\(\) first"):
+        repo.verify()
+    install(admin, pg.prefix, 11)
+    facts = repo.verify()
+    assert (facts.version, facts.peers, facts.producers) == (11, True, False)
+    run(admin, "DROP TABLE {}.oban_peers", pg.prefix)
+    assert repo.verify().peers is False
+
+    run(admin, "ALTER TABLE {}.oban_jobs DROP COLUMN meta", pg.prefix)
+
+    with pytest.raises(SchemaMissing, match="no column meta"):
+        repo.verify()

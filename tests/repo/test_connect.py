@@ -1,0 +1,225 @@
+"""Connections: made from whatever the host gives, bounded in time, and without leaking secrets."""
+
+import logging
+import socket
+import threading
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import create_engine, event, make_url, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from oban_actors.errors import ConfigError, DatabaseUnavailable
+from oban_actors.repo import Repo
+from tests.repo.opening import opened, opened_on
+from tests.support.databases import Database
+from tests.support.ports import free_port
+from tests.support.postgres import Server
+
+SECRET = "s3cret"
+
+
+def one(repo: Repo) -> object:
+    """Ask for next to nothing."""
+    return repo.transaction(lambda connection: connection.execute(text("SELECT 1")).scalar())
+
+
+@pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg", "postgresql+psycopg2"])
+def test_address(pg: Database, driver: str) -> None:
+    """Whichever driver a host names, ours connects."""
+    url = make_url(pg.url).set(drivername=driver).render_as_string(hide_password=False)
+    with opened(url) as repo:
+        assert one(repo) == 1
+        assert repo.engine.dialect.driver == "psycopg"
+
+
+def test_asyncpg_address(pg: Database) -> None:
+    """Options that only asyncpg knows are left out, and its word for TLS is translated."""
+    query = {"ssl": "disable", "prepared_statement_cache_size": "7"}
+    url = make_url(pg.url).set(drivername="postgresql+asyncpg", query=query)
+    with opened(url) as repo:
+        assert one(repo) == 1
+        assert repo.engine.url.query == {"sslmode": "disable"}
+
+
+@pytest.mark.parametrize("pool", [None, NullPool])
+def test_host_engine(pg: Database, pool: type[NullPool] | None) -> None:
+    """Given an engine, connections are made as it makes them, but none of its own is used."""
+    made: list[threading.Thread] = []
+
+    def creator() -> Any:
+        made.append(threading.current_thread())
+        return psycopg.connect(_conninfo(pg), options="-c search_path=mine")
+
+    host = create_engine("postgresql+psycopg://", creator=creator, poolclass=pool)
+    taken = []
+    event.listen(host, "checkout", lambda *_: taken.append(1))
+    with opened(host) as repo:
+        path = repo.transaction(lambda c: c.execute(text("SHOW search_path")).scalar())
+        with repo.raw_connection() as lone:
+            assert lone.execute("SHOW search_path").fetchone() == ("mine",)
+            assert lone.autocommit
+
+    assert path == "mine"
+    assert len(made) >= 2
+    assert taken == []
+    host.dispose()
+
+
+def test_async_engine(database: Database) -> None:
+    """An asynchronous engine gives its address."""
+    if database.kind == "sqlite":
+        pytest.importorskip("aiosqlite")
+    else:
+        pytest.importorskip("greenlet")
+    url = database.url.replace("sqlite:", "sqlite+aiosqlite:")
+    with opened(create_async_engine(url)) as repo:
+        assert one(repo) == 1
+
+
+def test_hanging_creator() -> None:
+    """A host's way of connecting that hangs is given up, and what it gives late is closed."""
+    free = threading.Event()
+    closed = threading.Event()
+
+    class Late:
+        def close(self) -> None:
+            closed.set()
+
+    def creator() -> Any:
+        free.wait(60)
+        return Late()
+
+    host = create_engine("postgresql+psycopg://", creator=creator)
+    event.listen(host, "connect", lambda *_: None)
+    with opened(host, connect_timeout=0.1) as repo:
+        with pytest.raises(DatabaseUnavailable, match="no connection within"):
+            repo.transaction(lambda connection: connection, attempts=1)
+        free.set()
+
+
+def test_keeps_to_its_pool(database: Database) -> None:
+    """No more connections than the pool may have are ever open."""
+    with opened_on(database, pool_size=1) as repo:
+        for _ in range(5):
+            one(repo)
+
+        assert repo.engine.pool.checkedin() == 1  # type: ignore[attr-defined]  # a QueuePool's
+
+
+def test_nothing_is_prepared(pg: Database) -> None:
+    """However often a statement runs, a transaction pooler sees no prepared one."""
+    with opened_on(pg, pool_size=1) as repo:
+        for _ in range(10):
+            one(repo)
+        query = text("SELECT count(*) FROM pg_prepared_statements")
+        count = repo.transaction(lambda connection: connection.execute(query).scalar())
+
+    assert count == 0
+
+
+def test_sqlite_pragmas(sqlite: Database) -> None:
+    """The file is in WAL mode, each commit reaches the disk, and who is kept out waits."""
+    with opened_on(sqlite, lock_timeout=3) as repo:
+        names = ("journal_mode", "synchronous", "busy_timeout")
+        found = repo.transaction(
+            lambda c: [c.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+        )
+
+    assert found == ["wal", 2, 3000]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file::memory:?uri=true",
+        "sqlite:///file:x?mode=memory&uri=true",
+    ],
+)
+def test_memory_is_refused(url: str) -> None:
+    """A database that each connection would have for itself is of no use."""
+    with pytest.raises(ConfigError, match="expected an SQLite file"), opened(url):
+        pass
+
+
+def test_other_databases_are_refused() -> None:
+    """Only what there is an engine for can be used."""
+    with pytest.raises(ConfigError, match="expected PostgreSQL or SQLite, got: mysql"):
+        opened("mysql://host/name").__enter__()
+    with pytest.raises(ConfigError, match="'engine': expected one for sqlite, got: 'postgres'"):
+        opened("sqlite:///jobs.db", engine="postgres").__enter__()
+
+
+def test_raw_connection(pg: Database) -> None:
+    """The listener's connection is its own, commits at once, is named, and is kept alive."""
+    with opened_on(pg, name="Mine") as repo, repo.raw_connection() as lone:
+        row = lone.execute("SELECT current_setting('application_name')").fetchone()
+        with socket.socket(fileno=socket.dup(lone.fileno())) as copy:
+            alive = copy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            idle = copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+
+        assert lone.autocommit
+        assert row == ("oban_actors Mine listen",)
+        assert (alive, idle) == (1, 30)
+
+
+def test_listen_url(pg: Database, postgres_server: Server) -> None:
+    """With `listen_url` the listener's connection goes elsewhere."""
+    url = postgres_server.url("postgres")
+    with opened(pg.url, notifier={"listen_url": url}) as repo:
+        with repo.raw_connection() as lone:
+            assert lone.info.dbname == "postgres"
+        here = repo.transaction(lambda c: c.execute(text("SELECT current_database()")).scalar())
+
+    assert here == make_url(pg.url).database
+
+
+def test_raw_connection_is_refused() -> None:
+    """Where nobody listens, the error is ours."""
+    with opened(f"postgresql://x:{SECRET}@127.0.0.1:{free_port()}/none") as repo:
+        with pytest.raises(DatabaseUnavailable) as caught:
+            repo.raw_connection()
+
+        assert SECRET not in _traced(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:{0}@127.0.0.1:{1}/none",
+        "postgresql://127.0.0.1:{1}/none?user=x&password={0}&sslpassword={0}",
+    ],
+)
+def test_no_password_anywhere(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither reprs, nor errors and their causes, nor logs show a password."""
+    caplog.set_level(logging.DEBUG)
+    with opened(url.format(SECRET, free_port())) as repo:
+        with pytest.raises(DatabaseUnavailable) as caught:
+            repo.transaction(lambda connection: connection, attempts=2)
+        said = [repr(repo), repr(repo.engine), repr(repo.__dict__), _traced(caught.value)]
+
+    assert SECRET not in "".join([*said, caplog.text])
+
+
+def test_no_password_of_an_unreadable_address() -> None:
+    """An address that can't be read is not shown, since it may hold one."""
+    with pytest.raises(ConfigError) as caught:
+        opened(f"postgresql:/user:{SECRET}@host").__enter__()
+
+    assert SECRET not in _traced(caught.value)
+
+
+def _conninfo(database: Database) -> str:
+    return make_url(database.url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _traced(error: BaseException | None) -> str:
+    said = ""
+    while error is not None:
+        said += f"{error!s}{error!r}"
+        error = error.__cause__
+    return said

@@ -1,0 +1,316 @@
+"""Transactions: what is committed, what is tried again, and what ends them."""
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
+from oban_actors.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    StatementTimeout,
+    TransientError,
+    UndefinedTable,
+)
+from oban_actors.repo import Repo
+from tests.repo.conftest import Notes
+from tests.repo.opening import opened, opened_on
+from tests.support.databases import Database
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
+
+ENDLESS = """
+WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers)
+SELECT count(*) FROM numbers
+"""
+
+
+def endless(repo: Repo) -> Callable[[Connection], object]:
+    """Make work that never ends by itself."""
+    query = text("SELECT pg_sleep(3600)" if repo.dialect == "postgresql" else ENDLESS)
+    return lambda connection: connection.execute(query).all()
+
+
+def test_commits_and_returns(repo: Repo) -> None:
+    """What work returns is returned, once what it wrote is committed."""
+    notes = Notes(repo)
+
+    assert repo.transaction(lambda connection: notes.add(connection, 7)) == 7
+
+    assert notes.all() == [7]
+
+
+def test_rolls_back(repo: Repo) -> None:
+    """An error of the work itself comes through as it is, and nothing it wrote stays."""
+    notes = Notes(repo)
+
+    def work(connection: Connection) -> None:
+        notes.add(connection, 7)
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        repo.transaction(work)
+
+    assert notes.all() == []
+    assert notes.tries == 1
+
+
+def test_nested_errors_can_be_caught(repo: Repo) -> None:
+    """A savepoint takes back a part of the work, so that the rest can go on."""
+    notes = Notes(repo)
+
+    def work(connection: Connection) -> None:
+        notes.add(connection, 1)
+        inner = connection.begin_nested()
+        notes.add(connection, 2)
+        with pytest.raises(DBAPIError):
+            connection.execute(text("SELECT * FROM nowhere"))
+        inner.rollback()
+        notes.add(connection, 3)
+
+    repo.transaction(work)
+
+    assert notes.all() == [1, 3]
+
+
+def test_undefined_table(repo: Repo) -> None:
+    """A missing table is an error of its own, not tried again."""
+    with pytest.raises(UndefinedTable, match="nowhere") as caught:
+        repo.transaction(lambda connection: connection.execute(text("SELECT * FROM nowhere")))
+
+    assert isinstance(caught.value.__cause__, DBAPIError)
+
+
+def test_read_only(pg_repo: Repo) -> None:
+    """A transaction that said it only reads may not write."""
+    notes = Notes(pg_repo)
+
+    with pytest.raises(DatabaseError, match="read-only"):
+        pg_repo.transaction(lambda connection: notes.add(connection, 1), read_only=True, attempts=1)
+
+
+def test_settings_are_local(pg_repo: Repo) -> None:
+    """Every time-out is set for the transaction alone, so that poolers carry nothing over."""
+    names = (
+        "statement_timeout",
+        "lock_timeout",
+        "idle_in_transaction_session_timeout",
+        "transaction_isolation",
+        "timezone",
+    )
+    settings = ", ".join(f"current_setting('{name}')" for name in names)
+    query = text(f"SELECT {settings}")
+
+    inside = pg_repo.transaction(
+        lambda connection: connection.execute(query).one(), statement_timeout=7.5, lock_timeout=2
+    )
+    with pg_repo.engine.connect() as connection:
+        after = connection.execute(query).one()
+
+    assert tuple(inside) == ("7500ms", "2s", "7500ms", "read committed", "UTC")
+    assert after[:3] == ("0", "0", "0")
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01", "55P03"])
+def test_conflicts_are_tried_again(pg_repo: Repo, code: str) -> None:
+    """Serialization, deadlock and lock errors cost nothing but another try."""
+    notes = Notes(pg_repo)
+
+    def work(connection: Connection) -> None:
+        notes.add(connection, 1)
+        if notes.tries < 3:
+            raising = f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{code}'; END $$"
+            connection.exec_driver_sql(raising)
+
+    pg_repo.transaction(work, idempotent=False)
+
+    assert notes.tries == 3
+    assert notes.all() == [1]
+
+
+def test_conflicts_are_given_up(pg_repo: Repo) -> None:
+    """After twenty tries the conflict is the caller's to know."""
+    tries = []
+
+    def work(connection: Connection) -> None:
+        tries.append(1)
+        raising = "DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '40001'; END $$"
+        connection.exec_driver_sql(raising)
+
+    with pytest.raises(TransientError) as caught:
+        pg_repo.transaction(work)
+
+    assert len(tries) == 20
+    assert caught.value.sqlstate == "40001"
+
+
+def test_deadlock(pg_repo: Repo) -> None:
+    """Two transactions that lock each other's rows both get through."""
+    notes = Notes(pg_repo)
+    for number in (1, 2):
+        pg_repo.transaction(lambda connection, n=number: notes.add(connection, n))
+    both_hold_one = threading.Barrier(2)
+
+    def work(first: int, second: int) -> None:
+        met = False
+
+        def lock(connection: Connection) -> None:
+            nonlocal met
+            query = text(f"SELECT 1 FROM {notes.table} WHERE number = :number FOR UPDATE")
+            connection.execute(query, {"number": first})
+            if not met:
+                met = True
+                both_hold_one.wait(30)
+            connection.execute(query, {"number": second})
+
+        pg_repo.transaction(lock, lock_timeout=0)
+
+    with ThreadPoolExecutor(2) as threads:
+        for done in (threads.submit(work, 1, 2), threads.submit(work, 2, 1)):
+            done.result(60)
+
+
+def test_waits_for_a_lock(pg_repo: Repo, admin: "psycopg.Connection[tuple[object, ...]]") -> None:
+    """A table that somebody has locked is tried again until it is free."""
+    notes = Notes(pg_repo)
+    with ThreadPoolExecutor(1) as threads:
+        with admin.transaction():
+            admin.execute("LOCK TABLE notes")
+            work = threads.submit(
+                pg_repo.transaction, lambda c: notes.add(c, 1), lock_timeout=0.01, attempts=1
+            )
+            wait_until(lambda: notes.tries > 2)
+        work.result(30)
+
+    assert notes.all() == [1]
+
+
+def test_busy_file(sqlite_repo: Repo, sqlite: Database) -> None:
+    """A file that another process writes to is tried again until it is free."""
+    notes = Notes(sqlite_repo)
+    other = sqlite3.connect(sqlite_repo.engine.url.database or "", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as threads:
+        work = threads.submit(sqlite_repo.transaction, lambda c: notes.add(c, 1), lock_timeout=0.01)
+        with pytest.raises(TransientError, match="locked"):
+            sqlite_repo.transaction(lambda c: notes.add(c, 2), lock_timeout=0.01)
+        reading = sqlite_repo.transaction(
+            lambda c: c.execute(text("SELECT 1")).scalar(), read_only=True
+        )
+        other.execute("COMMIT")
+        other.close()
+        try:
+            work.result(30)
+        except TransientError:
+            sqlite_repo.transaction(lambda c: notes.add(c, 1))
+
+    assert reading == 1
+    assert notes.all() == [1]
+
+
+def test_writers_take_turns(sqlite_repo: Repo) -> None:
+    """Many threads that read and then write one file all get through: none must upgrade a lock."""
+    notes = Notes(sqlite_repo)
+
+    def bump(_: int) -> None:
+        def work(connection: Connection) -> None:
+            count = connection.execute(text("SELECT count(*) FROM notes")).scalar_one()
+            notes.add(connection, count)
+
+        sqlite_repo.transaction(work)
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(bump, range(60)))
+
+    assert notes.all() == list(range(60))
+
+
+def test_statement_timeout(repo: Repo) -> None:
+    """A statement that takes too long is ended, and not tried again."""
+    with pytest.raises(StatementTimeout):
+        repo.transaction(endless(repo), statement_timeout=0.2)
+
+    assert repo.transaction(lambda connection: connection.execute(text("SELECT 1")).scalar()) == 1
+
+
+def test_cancel(repo: Repo) -> None:
+    """Another thread can end what a thread does; the repo goes on working."""
+    ident = []
+
+    def work(connection: Connection) -> object:
+        ident.append(threading.get_ident())
+        return endless(repo)(connection)
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(repo.transaction, work)
+        wait_until(lambda: ident)
+        wait_until(lambda: not repo.cancel(ident[0]) or running.done())
+        with pytest.raises(DatabaseError, match="cancelled"):
+            running.result(30)
+
+    assert len(ident) == 1
+    assert repo.cancel(ident[0]) is False
+    assert repo.transaction(lambda connection: connection.execute(text("SELECT 1")).scalar()) == 1
+
+
+@pytest.mark.parametrize("way", ["cancel", "close"])
+def test_waiting_between_tries_ends(way: str) -> None:
+    """Neither `cancel` nor `close` has to wait until a waiting thread has tried enough."""
+    with opened(f"postgresql://nobody@127.0.0.1:{free_port()}/none") as repo:
+        ident: list[int] = []
+
+        def work() -> None:
+            ident.append(threading.get_ident())
+            repo.transaction(lambda connection: connection.execute(text("SELECT 1")), attempts=1000)
+
+        with ThreadPoolExecutor(1) as threads:
+            running = threads.submit(work)
+            wait_until(lambda: ident)
+            wait_until(lambda: repo.cancel(ident[0]) if way == "cancel" else repo.close() is None)
+            wait_until(lambda: (repo.close(), running.done())[1])
+            with pytest.raises(DatabaseError, match="cancelled"):
+                running.result(30)
+
+
+def test_terminated_backend(pg_repo: Repo, admin: "psycopg.Connection[tuple[object, ...]]") -> None:
+    """A connection lost before COMMIT costs another try, also of work that must not run twice."""
+    notes = Notes(pg_repo)
+
+    def work(connection: Connection) -> None:
+        notes.add(connection, 1)
+        if notes.tries == 1:
+            backend = connection.execute(text("SELECT pg_backend_pid()")).scalar()
+            admin.execute("SELECT pg_terminate_backend(%s)", [backend])
+            connection.execute(text("SELECT 1"))
+
+    pg_repo.transaction(work, idempotent=False)
+
+    assert notes.tries == 2
+    assert notes.all() == [1]
+
+
+def test_refused_connection() -> None:
+    """Where nobody listens, that is said after the tries asked for."""
+    with opened(f"postgresql://nobody:secret@127.0.0.1:{free_port()}/none") as repo:
+        with pytest.raises(DatabaseUnavailable, match="refused") as caught:
+            repo.transaction(lambda connection: connection.execute(text("SELECT 1")), attempts=3)
+
+        assert "secret" not in f"{caught.value}{caught.value!r}{caught.value.__cause__}"
+
+
+def test_pool_is_exhausted(database: Database) -> None:
+    """Who gets no connection in time is told so."""
+    with opened_on(database, pool_size=1, statement_timeout=0.2) as repo:
+        held: list[Any] = [repo.engine.connect() for _ in range(3)]
+
+        with pytest.raises(DatabaseUnavailable, match="in use"):
+            repo.transaction(lambda connection: connection.execute(text("SELECT 1")), attempts=1)
+
+        for connection in held:
+            connection.close()
