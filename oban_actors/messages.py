@@ -1,0 +1,159 @@
+"""The messages of the tree's actors: public, so a host or a test may send them too."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from oban_actors.actors import Ref
+
+Status = Literal["unknown", "isolated", "solitary", "clustered"]
+"""What the notifications that come back say of the cluster.
+
+`isolated`: not even our own; `solitary`: only our own; `clustered`: others' too.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Election:
+    """To the Peer: seek or renew the leadership now. Asked, it answers whether it leads."""
+
+
+@dataclass(frozen=True, slots=True)
+class IsLeader:
+    """Asks the Peer whether this instance leads. Mirrors `Oban.Peer.leader?/1`."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetLeader:
+    """Asks the Peer which node leads, as it knows. Mirrors `Oban.Peer.get_leader/1`."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetLease:
+    """Asks the Peer for all it knows of the lease, a `LeaseView`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """The lease as one Peer knows it.
+
+    Attributes:
+        leader: whether this instance leads.
+        holder: who holds it, as read last, or None.
+        term: when this instance's term began, by the database's clock.
+        trusted_for: seconds for which the lease is surely held without another renewal.
+        locked: whether an advisory lock backs it.
+
+    """
+
+    leader: bool
+    holder: str | None
+    term: datetime | None
+    trusted_for: float
+    locked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """To the Notifier: send `ref` a `Notification` for whatever comes on these channels.
+
+    Asked, it answers when they are listened to. Mirrors `Oban.Notifier.listen/2`.
+    """
+
+    channels: Sequence[str]
+    ref: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisten:
+    """To the Notifier: send `ref` nothing more of these channels."""
+
+    channels: Sequence[str]
+    ref: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """To the Notifier: send these payloads. Mirrors `Oban.Notifier.notify/3`.
+
+    Args:
+        channel: the channel, without the prefix.
+        payloads: JSON objects.
+        published: they stood in a transaction that has committed, other nodes hear of them
+            from the database: tell this node's listeners without the detour.
+
+    """
+
+    channel: str
+    payloads: Sequence[Mapping[str, Any]]
+    published: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """From the Notifier to its listeners: a payload came.
+
+    Attributes:
+        channel: the channel, without the prefix.
+        payload: the JSON object.
+        pid: the database session that sent it, where that is known.
+
+    """
+
+    channel: str
+    payload: Mapping[str, Any]
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnected:
+    """From the Notifier to its listeners: something may have been missed, look for yourself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """To the Notifier: give the connection up, it seems dead, and make another."""
+
+
+@dataclass(frozen=True, slots=True)
+class TryLock:
+    """Asks the Notifier for a session's advisory lock on its connection; never waits for it."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unlock:
+    """To the Notifier: give the advisory lock back."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class LockLost:
+    """From the Notifier to the Peer: the lock went with its connection."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """To the Pulse: beat now. Asked, it answers when it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetStatus:
+    """Asks the Pulse for the `Status`. Mirrors `Oban.Notifier.status/1`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """From the Pulse to the Stager: the status changed."""
+
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """To the Stager: make due jobs available now. Asked, it answers with a `StageResult`."""
