@@ -1,0 +1,26 @@
+"""Which node leads: one at a time for each instance name, by a lease in `oban_peers`."""
+
+from oban_actors.actors import ChildSpec
+from oban_actors.config import Config
+from oban_actors.notifiers import Publisher
+from oban_actors.peers.database import DatabasePeer
+from oban_actors.peers.fence import holds_lease
+from oban_actors.peers.identity import row_identity
+from oban_actors.peers.isolated import IsolatedPeer
+from oban_actors.repo import Repo
+
+__all__ = ["DatabasePeer", "IsolatedPeer", "holds_lease", "peer_spec", "row_identity"]
+
+
+def peer_spec(config: Config, repo: Repo, publisher: Publisher) -> ChildSpec:
+    """Describe the Peer that the config asks for; every tree has one, named `peer`.
+
+    Args:
+        config: the instance's options.
+        repo: the way to the database.
+        publisher: how notifications are written in a transaction.
+
+    """
+    if config.peer is None or config.peer.kind == "isolated":
+        return IsolatedPeer.child_spec(config, name="peer")
+    return DatabasePeer.child_spec(config, repo, publisher, config.peer, name="peer")

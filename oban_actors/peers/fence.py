@@ -1,0 +1,34 @@
+"""The fence: no act of a leader's without the lease."""
+
+from datetime import datetime
+from typing import cast
+
+import sqlalchemy as sa
+
+from oban_actors.config import Config
+from oban_actors.peers.statements import LeaseTable
+from oban_actors.repo.times import Dialect
+
+
+def holds_lease(connection: sa.Connection, config: Config, now: datetime | None) -> bool:
+    """Read this process's own lease; the first statement of every transaction of a leader's duty.
+
+    While the transaction lasts nobody else can take the lease, so what it does is done by the
+    leader, however late it commits. Without a row of its own, unexpired by the database's
+    clock, it must do nothing.
+
+    Args:
+        connection: in the duty's transaction.
+        config: the instance's.
+        now: the time of a virtual clock, None for the database's.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the row could not be read.
+
+    """
+    if config.peer is None:
+        return False
+    if config.peer.kind == "isolated":
+        return config.peer.leader
+    dialect = cast("Dialect", connection.dialect.name)
+    return LeaseTable(config, dialect).holds(connection, now)
