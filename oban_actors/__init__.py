@@ -1,3 +1,88 @@
 """Durable background jobs on the database a program already has, run by supervised actors."""
 
+from oban_actors.actors import Node, Reason, SystemClock, VirtualClock
+from oban_actors.config import Config
+from oban_actors.errors import (
+    ActorError,
+    CallTimeout,
+    CommitUnknown,
+    ConfigError,
+    DatabaseError,
+    DatabaseUnavailable,
+    ForkedError,
+    InvalidJob,
+    NoProcess,
+    NotStarted,
+    ObanError,
+    SchemaMissing,
+    SchemaTooNew,
+    ServerCrashed,
+    StartFailed,
+    StatementTimeout,
+    TransientError,
+)
+from oban_actors.job import Job, JobState
+from oban_actors.messages import (
+    Beat,
+    Election,
+    GetLeader,
+    GetLease,
+    GetStatus,
+    IsLeader,
+    LeaseView,
+    Listen,
+    Notification,
+    Notify,
+    Reconnect,
+    Reconnected,
+    Stage,
+    Unlisten,
+)
+from oban_actors.oban import Oban
+from oban_actors.stager import StageResult
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "ActorError",
+    "Beat",
+    "CallTimeout",
+    "CommitUnknown",
+    "Config",
+    "ConfigError",
+    "DatabaseError",
+    "DatabaseUnavailable",
+    "Election",
+    "ForkedError",
+    "GetLeader",
+    "GetLease",
+    "GetStatus",
+    "InvalidJob",
+    "IsLeader",
+    "Job",
+    "JobState",
+    "LeaseView",
+    "Listen",
+    "NoProcess",
+    "Node",
+    "NotStarted",
+    "Notification",
+    "Notify",
+    "Oban",
+    "ObanError",
+    "Reason",
+    "Reconnect",
+    "Reconnected",
+    "SchemaMissing",
+    "SchemaTooNew",
+    "ServerCrashed",
+    "Stage",
+    "StageResult",
+    "StartFailed",
+    "StatementTimeout",
+    "SystemClock",
+    "TransientError",
+    "Unlisten",
+    "VirtualClock",
+    "__version__",
+]

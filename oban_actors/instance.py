@@ -1,0 +1,82 @@
+"""The supervisors of one instance: which actors it has, and in which order they start."""
+
+from collections.abc import Sequence
+
+from oban_actors import telemetry
+from oban_actors.actors import SYSTEM_CLOCK, ChildSpec, Reason, Supervisor
+from oban_actors.config import Config
+from oban_actors.engines import JobEngine
+from oban_actors.notifiers import Publisher, notifier_spec
+from oban_actors.peers import peer_spec
+from oban_actors.pulse import Pulse
+from oban_actors.repo import Repo
+from oban_actors.stager import Stager
+
+PLUGIN_RESTARTS = 5
+PLUGIN_SECONDS = 60.0
+
+
+class Instance(Supervisor):
+    """The root of an instance's tree: its children stop in reverse order.
+
+    First nothing new is staged, then the pulse ends and leadership is resigned; the Notifier,
+    which all of them need, goes last. Mirrors `Oban`'s own supervisor.
+
+    Args:
+        children: in start order.
+        config: the instance's options.
+        repo: the way to the database; opened as the tree starts, closed as it ends.
+
+    """
+
+    def __init__(self, children: Sequence[ChildSpec], config: Config, repo: Repo) -> None:
+        super().__init__(children, strategy="one_for_one", max_restarts=3, max_seconds=5.0)
+        self.config = config
+        self.repo = repo
+
+    def init(self) -> None:
+        """Check the tables, then start the children."""
+        self.repo.open()
+        self.runtime.timers.reopen()
+        try:
+            self.repo.verify()
+            super().init()
+        except BaseException:
+            self._close()
+            raise
+        times = {"system_time": SYSTEM_CLOCK.system_time_ns()}
+        telemetry.execute("oban.supervisor.init", times, {"conf": self.config})
+
+    def terminate(self, reason: Reason) -> None:
+        """End the children, then what they shared."""
+        super().terminate(reason)
+        self._close()
+
+    def _close(self) -> None:
+        self.runtime.timers.close()
+        self.repo.close()
+
+
+def children(
+    config: Config, repo: Repo, engine: JobEngine, publisher: Publisher
+) -> list[ChildSpec]:
+    """Describe an instance's children in start order."""
+    specs: list[ChildSpec] = [
+        notifier_spec(config, repo),
+        peer_spec(config, repo, publisher),
+        Pulse.child_spec(config, repo, publisher, name="pulse"),
+    ]
+    if config.stager is not None:
+        specs.append(
+            Stager.child_spec(config, repo, engine, publisher, config.stager, name="stager")
+        )
+    if config.plugins:
+        specs.append(
+            Supervisor.child_spec(
+                [plugin.child_spec() for plugin in config.plugins],
+                name="plugins",
+                max_restarts=PLUGIN_RESTARTS,
+                max_seconds=PLUGIN_SECONDS,
+            )
+        )
+    return specs

@@ -1,0 +1,389 @@
+"""Oban: one instance of the job system, and all that a host calls."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from functools import partial
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import Session
+
+from oban_actors import instance
+from oban_actors.actors import (
+    ChildSpec,
+    Name,
+    Node,
+    NoProcess,
+    Parent,
+    Reason,
+    Ref,
+    Root,
+    Runtime,
+    send,
+)
+from oban_actors.actors.lifecycle import spawn
+from oban_actors.actors.messages import Sentinel
+from oban_actors.actors.process import process_of
+from oban_actors.actors.tree import look
+from oban_actors.config import Config
+from oban_actors.engines import make_engine
+from oban_actors.errors import ConfigError, ForkedError, NotStarted, StartFailed
+from oban_actors.inserting import Inserter
+from oban_actors.job import Job
+from oban_actors.notifiers import make_publisher
+from oban_actors.repo import Repo
+from oban_actors.repo.migrator import migrate, rollback
+
+logger = logging.getLogger("oban_actors")
+
+START_TIMEOUT = 300.0
+"""Seconds that a tree may take to start; its actors put slow work off."""
+
+
+class Oban:
+    """One instance: durable jobs on a database, staged by a supervised tree of actors.
+
+    The object stays valid however often its tree is restarted. It can be used without a
+    running tree for all that needs only the database: `migrate`, `insert`, `get_job`.
+
+    Args:
+        database: a URL (`postgresql+psycopg://...`, `sqlite:///jobs.db`), or the host's own
+            SQLAlchemy `Engine` or `AsyncEngine`, whose way of connecting is used for a few
+            connections of the tree's own.
+        **options: see `Config.build`.
+
+    Raises:
+        ConfigError: an option is unknown or wrong; nothing has been started.
+
+    """
+
+    def __init__(self, database: str | sa.URL | sa.Engine | AsyncEngine, **options: Any) -> None:
+        self.config = Config.build(**options)
+        if self.config.queues:
+            raise ConfigError(
+                "invalid value for 'queues': expected none, since this version makes jobs "
+                f"available and runs none, got: {sorted(self.config.queues)!r}"
+            )
+        self.repo = Repo(database, self.config)
+        self._engine = make_engine(self.config, self.repo.dialect)
+        self._runtime = Runtime(self.config.clock)
+        self._publisher = make_publisher(self.config, self._runtime.registry, self.repo.dialect)
+        self._inserter = Inserter(self.config, self.repo, self._engine, self._publisher)
+        self._lock = threading.RLock()
+        self._root: Root | None = None
+        self._pid = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"<Oban {self.config.name} on {self.repo.dialect}>"
+
+    # Running
+
+    def child_spec(
+        self,
+        *,
+        id: Any = None,  # noqa: A002 (OTP's name for it)
+        shutdown: float | None = None,
+    ) -> ChildSpec:
+        """Describe the instance as a child of the host's supervisor.
+
+        Args:
+            id: unique among its siblings; the instance's name by default.
+            shutdown: seconds the whole tree has to end in; None lets each part's own count.
+
+        """
+        return ChildSpec(
+            id=self.config.name if id is None else id, start=self._start_under, shutdown=shutdown
+        )
+
+    def start(self, on_exit: Callable[[Reason], None] | None = None) -> Self:
+        """Start the tree on its own, under no supervisor of the host's.
+
+        Args:
+            on_exit: called with the reason when the tree has ended, for whatever reason.
+
+        Returns:
+            this object.
+
+        Raises:
+            StartFailed: a part did not start, or the instance runs already.
+            SchemaMissing: there is no jobs table; call `migrate`.
+
+        """
+        self._refuse_fork()
+        with self._lock:
+            if self._root is not None and self._root.alive:
+                raise StartFailed(self.config.name, "it runs already")
+            try:
+                ref = self._spawn(None)
+            except StartFailed as error:
+                # What went wrong is plainer than where.
+                cause = error.reason
+                if isinstance(cause, Exception) and not isinstance(cause, StartFailed):
+                    raise cause from error
+                raise
+            self._root = Root(ref, self._runtime, on_exit, owns_runtime=False)
+        return self
+
+    def stop(self, timeout: float | None = None) -> Reason | None:
+        """End a tree that `start` started, in order.
+
+        Args:
+            timeout: seconds; the parts' own shutdown times bound it in any case.
+
+        Returns:
+            why it ended; None when it was never started.
+
+        Raises:
+            CallTimeout: it still runs after `timeout` seconds; it goes on ending.
+
+        """
+        self._refuse_fork()
+        root = self._root
+        return None if root is None else root.stop(timeout)
+
+    def wait(self, timeout: float | None = None) -> Reason | None:
+        """Wait until the tree that `start` started has ended.
+
+        Args:
+            timeout: seconds; None is without limit.
+
+        Returns:
+            why it ended, or None when it still runs.
+
+        Raises:
+            NotStarted: `start` was not called.
+
+        """
+        self._refuse_fork()
+        if self._root is None:
+            raise NotStarted(f"{self.config.name} was not started")
+        return self._root.wait(timeout)
+
+    def run(self) -> Reason:
+        """Start the tree, and stop it in order when SIGTERM or SIGINT comes.
+
+        The only call that installs signal handlers; the host's are back when it returns.
+
+        Returns:
+            why the tree ended.
+
+        Raises:
+            ValueError: it is not called in the main thread.
+
+        """
+        over = threading.Event()
+
+        def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 (its shape)
+            logger.info("%s stops on %s", self.config.name, signal.Signals(signum).name)
+            over.set()
+
+        before = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            self.start(on_exit=lambda _: over.set())
+            over.wait()
+            return self.stop() or Reason("normal")
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+    # Talking to the tree
+
+    def whereis(self, name: Name) -> Ref:
+        """Find the living actor of a name: `stager`, `peer`, `notifier`, `pulse`, `oban`.
+
+        Raises:
+            NoProcess: nobody has the name now.
+
+        """
+        self._refuse_fork()
+        ref = self._runtime.registry.whereis(name)
+        if ref is None:
+            raise NoProcess(name)
+        return ref
+
+    def ask(self, name: Name, message: object, timeout: float | None = None) -> Any:
+        """Ask whoever has a name now, and wait for the answer.
+
+        Args:
+            name: as in `whereis`.
+            message: what to ask.
+            timeout: seconds; 5 by default.
+
+        Raises:
+            NoProcess: nobody has the name now.
+            ServerCrashed: it died over the question.
+            CallTimeout: no answer came in time.
+
+        """
+        return self.whereis(name).ask(message, timeout=timeout)
+
+    def tell(self, name: Name, message: object) -> bool:
+        """Send whoever has a name now a message; False when nobody has."""
+        self._refuse_fork()
+        ref = self._runtime.registry.whereis(name)
+        return ref is not None and send(ref, message)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the tree runs, under whichever supervisor."""
+        return self._runtime.registry.whereis("oban") is not None
+
+    def tree(self) -> Node:
+        """Look at all actors of the tree, sending them no message.
+
+        Raises:
+            NoProcess: the tree does not run.
+
+        """
+        return look(process_of(self.whereis("oban")))
+
+    # The database
+
+    def migrate(self, version: int | None = None) -> int:
+        """Create the tables, or bring them to the newest version; safe to repeat.
+
+        Args:
+            version: Oban's version to stop at; the newest known one by default.
+
+        Returns:
+            the version that the tables have now.
+
+        Raises:
+            SchemaTooNew: a newer version made them.
+
+        """
+        self._refuse_fork()
+        return migrate(self.repo, elixir_indexes=self.config.elixir_indexes, version=version)
+
+    def rollback(self, version: int = 0) -> int:
+        """Take the tables back to an older version; 0 drops them, with all jobs.
+
+        Args:
+            version: Oban's version to go back to.
+
+        Returns:
+            the version that the tables have now.
+
+        """
+        self._refuse_fork()
+        return rollback(self.repo, version=version)
+
+    def insert(
+        self,
+        job: Job,
+        *,
+        session: Session | None = None,
+        connection: sa.Connection | None = None,
+    ) -> Job:
+        """Insert a job. Mirrors `Oban.insert/2`.
+
+        Args:
+            job: from `Job.new`.
+            session: the host's, to insert in its transaction; its rollback takes the job back.
+            connection: the host's, likewise.
+
+        Returns:
+            the job as it stands in the table.
+
+        Raises:
+            InvalidJob: a value must not reach the table.
+            DatabaseError: the database failed; the job was not inserted.
+            CommitUnknown: whether it was inserted can't be found out.
+
+        """
+        return self.insert_all([job], session=session, connection=connection)[0]
+
+    def insert_all(
+        self,
+        jobs: Iterable[Job],
+        *,
+        session: Session | None = None,
+        connection: sa.Connection | None = None,
+    ) -> list[Job]:
+        """Insert many jobs with one statement. Mirrors `Oban.insert_all/2`.
+
+        Args:
+            jobs: from `Job.new`.
+            session: as in `insert`.
+            connection: as in `insert`.
+
+        Returns:
+            the jobs as they stand in the table, in the order given.
+
+        Raises:
+            InvalidJob: a value must not reach the table; nothing was inserted.
+            DatabaseError: the database failed; nothing was inserted.
+            CommitUnknown: whether they were inserted can't be found out.
+
+        """
+        self._refuse_fork()
+        return self._inserter.insert(jobs, session, connection)
+
+    def get_job(self, job_id: int) -> Job | None:
+        """Read a job, or None when there is none of this id.
+
+        Raises:
+            DatabaseError: the database failed.
+
+        """
+        self._refuse_fork()
+        return self.repo.transaction(partial(self._get, job_id), read_only=True)
+
+    # Helpers
+
+    def _get(self, job_id: int, connection: sa.Connection) -> Job | None:
+        return self._engine.get_job(connection, job_id)
+
+    def _start_under(self, parent: Parent) -> Ref:
+        self._refuse_fork()
+        return self._spawn(parent)
+
+    def _spawn(self, parent: Parent | None) -> Ref:
+        specs = instance.children(self.config, self.repo, self._engine, self._publisher)
+        ref = spawn(
+            instance.Instance,
+            (specs, self.config, self.repo),
+            {},
+            parent=parent,
+            name="oban",
+            runtime=self._runtime,
+            timeout=START_TIMEOUT,
+        )
+        if isinstance(ref, Sentinel):
+            raise StartFailed(self.config.name, "init returned IGNORE")
+        return ref
+
+    def _refuse_fork(self) -> None:
+        if self._pid != os.getpid():
+            raise ForkedError(
+                f"{self.config.name} was made in process {self._pid}, and its actors and "
+                "connections stayed there: make another Oban in the forked process"
+            )

@@ -1,0 +1,225 @@
+"""Pulse: one transaction per node every ten seconds, that proves the notifier and the cluster."""
+
+import logging
+import threading
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from oban_actors import telemetry
+from oban_actors.actors import ActorError, Continue, GenServer, Reason, Sender, Timer
+from oban_actors.backoff import jitter
+from oban_actors.config import Config
+from oban_actors.errors import DatabaseError
+from oban_actors.messages import (
+    Beat,
+    GetStatus,
+    Listen,
+    Notification,
+    Reconnect,
+    Reconnected,
+    Status,
+    Switched,
+)
+from oban_actors.notifiers import Publisher, listen
+from oban_actors.repo import Repo
+
+logger = logging.getLogger("oban_actors")
+
+PROOF_TIME = 5.0
+"""Seconds within which a node's own ping must come back."""
+
+STALE_AFTER = 120.0
+"""Seconds after which a node that was not heard is no longer counted, as in Oban."""
+
+LISTEN_TIME = 2.0
+"""Seconds that the first ping waits for the notifier to listen."""
+
+PATIENCE = 6
+"""Unproven beats between two requests to reconnect, once one did not help."""
+
+
+@dataclass(slots=True)
+class Proof:
+    """What the pings that come back say: the Pulse's decisions, apart from its effects.
+
+    Args:
+        token: this process's own mark.
+        proven: whether the last ping came back; None before the first had its time.
+
+    """
+
+    token: str
+    proven: bool | None = None
+    pending: bool = False
+    unproven: int = 0
+    others: dict[str, float] = field(default_factory=dict)
+
+    def sent(self) -> None:
+        """Record that a ping is on its way."""
+        self.pending = True
+
+    def heard(self, token: str, now: float) -> None:
+        """Record a ping: our own proves the notifier, others' make a cluster."""
+        if token == self.token:
+            self.proven, self.pending, self.unproven = True, False, 0
+        else:
+            self.others[token] = now
+
+    def judge(self) -> bool:
+        """Judge the last ping, its time over.
+
+        Returns:
+            whether the notifier's connection should be made anew.
+
+        """
+        if not self.pending:
+            return False
+        self.pending = False
+        self.proven = False
+        self.unproven += 1
+        return self.unproven == 1 or self.unproven % PATIENCE == 0
+
+    def status(self, now: float) -> Status:
+        """Say what the cluster looks like from here."""
+        self.others = {k: at for k, at in self.others.items() if now - at <= STALE_AFTER}
+        if self.proven is None:
+            return "unknown"
+        if not self.proven:
+            return "isolated"
+        return "clustered" if self.others else "solitary"
+
+
+class Pulse(GenServer):
+    """Pings through the database, and learns from what comes back.
+
+    Mirrors `Oban.Sonar`: the same channel, the same payload. Beside it stands a ping of our
+    own, in the same transaction, which names the process and not only the node.
+
+    Args:
+        config: the instance's options.
+        repo: the way to the database.
+        publisher: how notifications are written in a transaction.
+
+    """
+
+    def __init__(self, config: Config, repo: Repo, publisher: Publisher) -> None:
+        super().__init__()
+        self.config = config
+        self.repo = repo
+        self.publisher = publisher
+        self.proof = Proof(uuid.uuid4().hex)
+        self._status: Status = "unknown"
+        self._timer: Timer | None = None
+        self._judging: Timer | None = None
+        self._failing = False
+        self._thread = 0
+
+    # Callbacks
+
+    def init(self) -> Continue:
+        """Put the first beat off, so that a slow database delays nobody's start."""
+        self._thread = threading.get_ident()
+        return Continue()
+
+    def handle_continue(self, arg: Any) -> None:
+        """Listen first, then ping."""
+        channels = ["actors", "sonar"]
+        listen(self, channels)
+        try:
+            self.ask("notifier", Listen(channels, self.actor_ref), timeout=LISTEN_TIME)
+        except ActorError as error:
+            logger.debug("pinging before the notifier listens: %s", error)
+        self._beat()
+
+    def handle_call(self, message: Any, sender: Sender) -> Any:
+        """Beat, or tell the status."""
+        match message:
+            case Beat():
+                self._beat()
+                return None
+            case GetStatus():
+                return self._status
+            case _:
+                return super().handle_call(message, sender)
+
+    def handle_info(self, message: Any) -> None:
+        """Beat, hear a ping, judge the last one."""
+        match message:
+            case Beat() | Reconnected():
+                self._beat()
+            case Notification("actors", payload):
+                self._hear(payload.get("token"))
+            case Notification("sonar", payload):
+                self._hear_foreign(payload.get("node"))
+            case _Judge():
+                self._judge()
+            case _:
+                super().handle_info(message)
+
+    def terminate(self, reason: Reason) -> None:
+        """Cancel the timers."""
+        for timer in (self._timer, self._judging):
+            if timer is not None:
+                timer.cancel()
+
+    def on_kill(self) -> None:
+        """Cancel the statement that holds the thread."""
+        self.repo.cancel(self._thread)
+
+    # The beat
+
+    def _beat(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.send_after(Beat(), jitter(self.config.pulse.interval, mode="dec"))
+        try:
+            self.repo.transaction(self._ping, idempotent=True, attempts=1)
+        except DatabaseError as error:
+            if not self._failing:
+                logger.warning("the pulse failed and will be tried again: %s", error)
+            self._failing = True
+            return
+        self._failing = False
+        self.proof.sent()
+        if self._judging is None or not self._judging.live:
+            patience = min(PROOF_TIME, self.config.pulse.interval / 2)
+            self._judging = self.send_after(_Judge(), patience)
+
+    def _ping(self, connection: sa.Connection) -> None:
+        # Ours goes first: whoever hears a ping of Oban's right behind one of ours, from the
+        # same session, knows that it isn't an Elixir node's.
+        mine = {"name": self.config.name, "pulse": self.config.node, "token": self.proof.token}
+        self.publisher.publish(connection, "actors", [mine])
+        self.publisher.publish(connection, "sonar", [{"node": self.config.node, "ping": True}])
+
+    def _hear(self, token: object) -> None:
+        if isinstance(token, str):
+            self.proof.heard(token, self.runtime.clock.monotonic())
+            self._settle()
+
+    def _hear_foreign(self, node: object) -> None:
+        # Our own node's name is no proof of anybody else: the announcement beside it is.
+        if isinstance(node, str) and node != self.config.node:
+            self.proof.heard(f"node:{node}", self.runtime.clock.monotonic())
+            self._settle()
+
+    def _judge(self) -> None:
+        if self.proof.judge():
+            logger.warning("a ping through the database did not come back; listening anew")
+            self.tell("notifier", Reconnect())
+        self._settle()
+
+    def _settle(self) -> None:
+        status = self.proof.status(self.runtime.clock.monotonic())
+        if status != self._status:
+            self._status = status
+            telemetry.execute("oban.notifier.switch", {}, {"conf": self.config, "status": status})
+            self.tell("stager", Switched(status))
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """The last ping has had its time."""

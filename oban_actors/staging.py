@@ -1,0 +1,124 @@
+"""The Stager's decisions, apart from their effects: when to look next, and what to leave out."""
+
+from dataclasses import dataclass, field
+
+BURST = 10
+"""Passes that may follow each other at once."""
+
+RATE = 20.0
+"""Passes a second in the long run, however many due times there are."""
+
+SLACK = 0.0005
+"""Seconds a pass comes after a due time, so that rounding does not make it come before."""
+
+LOCKED_DELAY = 0.05
+"""Seconds until another look at rows that were due but locked; doubled each time."""
+
+FAILED_DELAY = 0.1
+"""Seconds until another try after the database failed; doubled each time."""
+
+FAILED_MOST = 5.0
+"""Seconds between tries at most, while the database fails."""
+
+ASIDE_FOR = 60.0
+"""Seconds that a row which can't be staged is left out."""
+
+ASIDE_MOST = 1_000
+"""Rows left out at the same time at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a pass came to, as far as the next one's time depends on it.
+
+    Args:
+        led: whether it was allowed to stage.
+        full: it staged as many as it may at once.
+        failed: the database failed.
+        next_due_in: seconds until the earliest row not staged, by the database's clock; zero
+            or less for one that is due but could not be staged; None for no row.
+
+    """
+
+    led: bool = False
+    full: bool = False
+    failed: bool = False
+    next_due_in: float | None = None
+
+
+@dataclass(slots=True)
+class Pace:
+    """When the next pass comes.
+
+    It comes when the next job is due, at most an interval ahead; at once after a full pass;
+    with growing delays while the due rows are locked, or the database fails. A bucket of
+    tokens keeps a thousand due times within a second from costing a thousand passes.
+
+    Args:
+        interval: seconds between passes when nothing is due sooner.
+
+    """
+
+    interval: float
+    _tokens: float = BURST
+    _filled_at: float | None = None
+    _locked: int = 0
+    _failed: int = 0
+
+    def next_delay(self, outcome: Outcome, now: float) -> float:
+        """Decide how long to wait after a pass.
+
+        Args:
+            outcome: what it came to.
+            now: monotonic seconds.
+
+        Returns:
+            seconds, zero or more.
+
+        """
+        self._fill(now)
+        self._failed = min(self._failed + 1, 16) if outcome.failed else 0
+        if outcome.failed:
+            most = min(FAILED_MOST, max(self.interval, FAILED_DELAY))
+            return min(FAILED_DELAY * 2.0 ** (self._failed - 1), most)
+        if outcome.full:
+            self._locked = 0
+            return 0.0
+        due = outcome.next_due_in
+        if not outcome.led or due is None or due > self.interval:
+            self._locked = 0
+            return self.interval
+        if due <= 0:
+            self._locked = min(self._locked + 1, 16)
+            return min(LOCKED_DELAY * 2.0 ** (self._locked - 1), self.interval)
+        self._locked = 0
+        return min(max(due + SLACK, self._earliest()), self.interval)
+
+    def _fill(self, now: float) -> None:
+        if self._filled_at is not None:
+            gained = max(0.0, now - self._filled_at) * RATE
+            self._tokens = min(BURST, self._tokens + gained)
+        self._filled_at = now
+        self._tokens = max(0.0, self._tokens - 1)
+
+    def _earliest(self) -> float:
+        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / RATE
+
+
+@dataclass(slots=True)
+class SetAside:
+    """Rows that can't be staged, left out for a while so that they stop no others."""
+
+    _until: dict[int, float] = field(default_factory=dict)
+
+    def add(self, job_id: int, now: float) -> None:
+        """Leave a row out; the oldest ones come back in when there are too many."""
+        self._until.pop(job_id, None)
+        self._until[job_id] = now + ASIDE_FOR
+        while len(self._until) > ASIDE_MOST:
+            del self._until[next(iter(self._until))]
+
+    def ids(self, now: float) -> list[int]:
+        """Name the rows to leave out now; those whose time is over get another try."""
+        self._until = {job_id: until for job_id, until in self._until.items() if until > now}
+        return list(self._until)

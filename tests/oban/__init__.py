@@ -1,0 +1,1 @@
+"""Oban as a host uses it."""

@@ -1,0 +1,151 @@
+"""The Stager's decisions: when the next pass comes, and which rows are left out."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oban_actors.messages import Status
+from oban_actors.stager import staging_mode
+from oban_actors.staging import (
+    ASIDE_FOR,
+    ASIDE_MOST,
+    BURST,
+    FAILED_DELAY,
+    FAILED_MOST,
+    LOCKED_DELAY,
+    RATE,
+    Outcome,
+    Pace,
+    SetAside,
+)
+
+
+def test_waits_an_interval_when_nothing_is_due() -> None:
+    """Without a due row the next pass is an interval away, led or not."""
+    assert Pace(2.0).next_delay(Outcome(led=True), 0.0) == 2.0
+    assert Pace(2.0).next_delay(Outcome(led=False, next_due_in=0.5), 0.0) == 2.0
+    assert Pace(2.0).next_delay(Outcome(led=True, next_due_in=99.0), 0.0) == 2.0
+
+
+def test_comes_when_the_next_job_is_due() -> None:
+    """A row due within the interval is what the timer is armed to."""
+    delay = Pace(2.0).next_delay(Outcome(led=True, next_due_in=0.7), 0.0)
+
+    assert delay == pytest.approx(0.7, abs=0.01)
+    assert delay >= 0.7
+
+
+def test_follows_a_full_pass_at_once() -> None:
+    """What is above the limit does not wait for the next tick."""
+    assert Pace(2.0).next_delay(Outcome(led=True, full=True, next_due_in=-3.0), 0.0) == 0.0
+
+
+def test_backs_off_from_rows_that_are_due_but_locked() -> None:
+    """The delays double from 50 ms up to the interval, and begin anew when the rows are gone."""
+    pace = Pace(1.0)
+    locked = Outcome(led=True, next_due_in=-1.0)
+
+    delays = [pace.next_delay(locked, at) for at in range(7)]
+
+    assert delays[0] == LOCKED_DELAY
+    assert delays == sorted(delays)
+    assert delays[-1] == 1.0
+    pace.next_delay(Outcome(led=True), 8.0)
+    assert pace.next_delay(locked, 9.0) == LOCKED_DELAY
+
+
+def test_backs_off_from_a_failing_database() -> None:
+    """The delays double up to a bound, and a success ends them."""
+    pace = Pace(30.0)
+    failed = Outcome(led=True, failed=True)
+
+    delays = [pace.next_delay(failed, at) for at in range(12)]
+
+    assert delays[0] == FAILED_DELAY
+    assert delays[-1] == FAILED_MOST
+    assert pace.next_delay(Outcome(led=True), 20.0) == 30.0
+    assert pace.next_delay(failed, 21.0) == FAILED_DELAY
+
+
+def test_a_thousand_due_times_within_a_second_cost_tens_of_passes() -> None:
+    """Passes follow due times exactly until their tokens are used up, then at a bounded rate."""
+    pace = Pace(1.0)
+    now, passes = 0.0, 0
+    while now < 1.0:
+        now += pace.next_delay(Outcome(led=True, next_due_in=0.001), now)
+        passes += 1
+
+    assert BURST < passes <= BURST + RATE + 2
+
+
+def test_ten_due_times_a_second_are_each_met() -> None:
+    """A load that the rate allows is never put off."""
+    pace = Pace(1.0)
+    now = 0.0
+    for _ in range(100):
+        delay = pace.next_delay(Outcome(led=True, next_due_in=0.1), now)
+        assert delay == pytest.approx(0.1, abs=0.001)
+        now += delay
+
+
+@given(
+    interval=st.floats(0.001, 3600),
+    steps=st.lists(
+        st.tuples(
+            st.booleans(),
+            st.booleans(),
+            st.booleans(),
+            st.none() | st.floats(-1e6, 1e6),
+            st.floats(0, 100),
+        )
+    ),
+)
+def test_a_delay_is_never_negative_and_never_beyond_the_interval(
+    interval: float, steps: list[tuple[bool, bool, bool, float | None, float]]
+) -> None:
+    """Whatever passes came to, the next is at most an interval, or a retry's delay, away."""
+    pace = Pace(interval)
+    now = 0.0
+    for led, full, failed, due, elapsed in steps:
+        now += elapsed
+        outcome = Outcome(led=led, full=full, failed=failed, next_due_in=due)
+        assert 0 <= pace.next_delay(outcome, now) <= max(interval, FAILED_DELAY)
+
+
+def test_a_row_set_aside_comes_back() -> None:
+    """It is left out for a while, then gets another try."""
+    aside = SetAside()
+    aside.add(7, 0.0)
+
+    assert aside.ids(ASIDE_FOR - 1) == [7]
+    assert aside.ids(ASIDE_FOR + 1) == []
+
+
+def test_rows_set_aside_are_bounded() -> None:
+    """The oldest give way to the newest."""
+    aside = SetAside()
+    for job_id in range(ASIDE_MOST + 5):
+        aside.add(job_id, 0.0)
+
+    ids = aside.ids(1.0)
+
+    assert len(ids) == ASIDE_MOST
+    assert ids[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "mode", "leads", "expected"),
+    [
+        ("unknown", "global", False, "global"),
+        ("unknown", "local", False, "local"),
+        ("isolated", "global", True, "local"),
+        ("solitary", "global", False, "local"),
+        ("solitary", "local", True, "global"),
+        ("clustered", "local", False, "global"),
+    ],
+)
+def test_the_mode_follows_the_status(
+    status: Status, mode: str, leads: object, expected: str
+) -> None:
+    """Local without a working notifier, or alone under somebody else's lead."""
+    assert staging_mode(status, mode, leads=bool(leads)) == expected

@@ -1,0 +1,79 @@
+"""Nodes of a cluster, each a process of its own."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.support.databases import Database
+from tests.support.waiting import wait_until
+
+
+class Node:
+    """A running node, and what it said."""
+
+    def __init__(self, database: Database, options: dict[str, Any]) -> None:
+        command = [sys.executable, "-m", "tests.cluster.node", database.url, database.prefix]
+        self.process = subprocess.Popen(
+            [*command, json.dumps(options)], stdout=subprocess.PIPE, text=True
+        )
+        self.said: list[dict[str, Any]] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said.append(json.loads(line))
+
+    @property
+    def leads(self) -> bool:
+        """Whether it said last that it leads."""
+        return next((line["leader"] for line in reversed(self.said) if "leader" in line), False)
+
+    @property
+    def staged(self) -> list[int]:
+        """Ids of all jobs that it staged."""
+        return [job_id for line in list(self.said) for job_id in line.get("staged", ())]
+
+    def signal(self, signum: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(signum)
+
+    def end(self) -> None:
+        """Let it end, by force if need be."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(30)
+        self._reader.join(30)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@contextmanager
+def cluster(database: Database, count: int, **options: Any) -> Iterator[list[Node]]:
+    """Run so many nodes on one database, and end them with the block."""
+    nodes: list[Node] = []
+    try:
+        for _ in range(count):
+            nodes.append(Node(database, options))
+            wait_until(lambda: any("started" in line for line in nodes[-1].said))
+        yield nodes
+    finally:
+        for node in nodes:
+            node.end()
+
+
+def leader_of(nodes: list[Node], timeout: float = 60.0) -> Node:
+    """Wait until exactly one of them leads, and give it."""
+    wait_until(lambda: sum(node.leads for node in nodes) == 1, timeout, "one leader")
+    return next(node for node in nodes if node.leads)
