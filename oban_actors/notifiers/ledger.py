@@ -19,10 +19,12 @@ class Ledger:
     def __init__(self, connection: sa.Connection, deliver: Callable[[str, str], object]) -> None:
         self._deliver = deliver
         self._entries: dict[tuple[str, str], None] = {}
-        self._sizes: dict[str, int] = {}
+        # A stack, since SQLAlchemy names a savepoint only after it told of it.
+        self._sizes: list[int] = []
         event.listen(connection, "rollback", self._rolled_back)
         event.listen(connection, "savepoint", self._saved)
         event.listen(connection, "rollback_savepoint", self._rolled_back_to)
+        event.listen(connection, "release_savepoint", self._released)
         # SQLAlchemy's own event comes before the commit: what it may still refuse must not
         # be told, and a listener that looks must find it.
         commit = connection._commit_impl  # noqa: SLF001 (there is no public word for "after")
@@ -42,13 +44,17 @@ class Ledger:
     def _rolled_back(self, _connection: sa.Connection) -> None:
         self._clear()
 
-    def _saved(self, _connection: sa.Connection, name: str) -> None:
-        self._sizes[name] = len(self._entries)
+    def _saved(self, _connection: sa.Connection, _name: str | None) -> None:
+        self._sizes.append(len(self._entries))
 
-    def _rolled_back_to(self, _connection: sa.Connection, name: str, _context: object) -> None:
+    def _released(self, _connection: sa.Connection, _name: str, _context: object) -> None:
+        if self._sizes:
+            self._sizes.pop()
+
+    def _rolled_back_to(self, _connection: sa.Connection, _name: str, _context: object) -> None:
         # A savepoint that it did not see is older than all that it keeps.
-        kept = list(self._entries)[: self._sizes.get(name, 0)]
-        self._entries = dict.fromkeys(kept)
+        size = self._sizes.pop() if self._sizes else 0
+        self._entries = dict.fromkeys(list(self._entries)[:size])
 
     def _clear(self) -> None:
         self._entries.clear()

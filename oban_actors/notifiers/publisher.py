@@ -1,11 +1,9 @@
 """Notifications as part of a transaction: delivered at its commit, never on rollback."""
 
 import json
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 
@@ -142,16 +140,15 @@ class IsolatedPublisher:
     def __init__(self, config: Config, registry: Registry) -> None:
         self._config = config
         self._delivery = Delivery(config, registry)
-        self._ledgers: WeakKeyDictionary[sa.Connection, Ledger] = WeakKeyDictionary()
-        self._lock = threading.Lock()
+        self._key = f"_oban_ledger_{id(self)}"
 
     def publish(self, connection: sa.Connection, channel: str, payloads: Payloads) -> None:
         """See `Publisher`."""
         with _notifying(self._config, channel, payloads) as texts:
-            with self._lock:
-                ledger = self._ledgers.get(connection)
-                if ledger is None:
-                    ledger = self._ledgers[connection] = Ledger(connection, self._delivery.deliver)
+            # It stands with the connection, so that it goes when that goes.
+            ledger: Ledger | None = vars(connection).get(self._key)
+            if ledger is None:
+                ledger = vars(connection)[self._key] = Ledger(connection, self._delivery.deliver)
             for text in texts:
                 ledger.add(channel, text)
 

@@ -179,7 +179,7 @@ def known(root: Root) -> list[Hashable]:
 
 
 def settled(root: Root) -> bool:
-    """Wait until a supervisor has done all that it was told, retries included; False if it ended."""
+    """Wait until a supervisor did all that it was told, retries included; False if it ended."""
 
     def quiet() -> bool:
         # Asked, and so read between two messages: amidst one the view is in flux.

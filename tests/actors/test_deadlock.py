@@ -122,8 +122,8 @@ def test_wait_that_is_over_is_no_cycle(tree: StartTree) -> None:
     assert b is not None
     answered = a.ask("answered", block=False)
     answered.get()
-    answered.target = process_of(b)
-    process_of(a).waiting = answered
+    answered.target = process_of(b)  # type: ignore[attr-defined]  # from below, or wrong on purpose
+    process_of(a).waiting = answered  # type: ignore[assignment]  # from below, or wrong on purpose
     assert root.ask("b", Run(_asking("a", "hello"))) == "hello"
     process_of(a).waiting = None
 
@@ -143,7 +143,7 @@ def test_two_who_ask_each_other(tree: StartTree) -> None:
     for _ in range(50):
         wait_until(lambda: root.whereis("a") and root.whereis("b"))
         futures = [
-            root.whereis(one).ask(Run(both(other)), block=False)  # type: ignore[union-attr]
+            root.whereis(one).ask(Run(both(other)), block=False)
             for one, other in ("ab", "ba")
         ]
         errors = []
@@ -208,7 +208,7 @@ def test_child_that_has_asked_already(tree: StartTree, journal: Journal) -> None
             me.journal("path", *error.path)
 
     # Ending `b` is what the supervisor does until `a` has asked it.
-    b.tell(Run(lambda me: (gate.wait(), wait_until(lambda: _waits(root, "a")))))
+    b.tell(Run(lambda _: (gate.wait(), wait_until(lambda: _waits(root, "a")))))
     root.tell("a", Run(ask_up))
     ends = [root.ref.ask(TerminateChild(id_), block=False) for id_ in "ba"]
     gate.open()

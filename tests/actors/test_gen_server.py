@@ -153,7 +153,7 @@ def test_continue_comes_first(start: StartLab, journal: Journal) -> None:
 
 
 def test_continue_from_handlers(start: StartLab, journal: Journal) -> None:
-    """A told handler may put work off too, and so may that work: all of it before the next message."""
+    """A told handler may put work off too, and so may that work: all before the next message."""
     hooks = Hooks(goes_on=lambda _, arg: Continue(arg - 1) if arg else None)
     ref = start(hooks=hooks)
     gate = Gate()
@@ -183,8 +183,8 @@ def test_crash_in_continue(journal: Journal) -> None:
 
 @pytest.mark.parametrize("error", [Boom(), SystemExit(), KeyboardInterrupt(), GeneratorExit()])
 @pytest.mark.parametrize("asked", [True, False])
-def test_crash(error: BaseException, asked: bool, journal: Journal) -> None:
-    """Asked or told, whatever leaves a handler ends the actor, with `terminate`, and no other one."""
+def test_crash(error: BaseException, asked: object, journal: Journal) -> None:
+    """Asked or told, whatever leaves a handler ends the actor, with `terminate`, and no other."""
     other = Lab.start("other")
     ref = Lab.start("lab", journal)
     if asked:
@@ -207,7 +207,7 @@ def test_crash_keeps_no_frames() -> None:
 
     def do(_: Lab) -> None:
         try:
-            raise ValueError("first")
+            raise ValueError("first")  # noqa: TRY301 (its context is what is tested)
         except ValueError as error:
             raise Boom("second") from error
 

@@ -111,7 +111,7 @@ def test_giving_up_ends_the_rest_in_order(
 
 
 def test_two_levels(tree: StartTree, clock: VirtualClock, journal: Journal) -> None:
-    """A supervisor that gives up is restarted by its own, with all its children; bursts multiply."""
+    """A supervisor that gives up is restarted by its own, with its children; bursts multiply."""
     inner = Supervisor.child_spec([lab("a", journal), lab("b", journal)], id="inner", name="inner")
     root = tree([inner, lab("c", journal)], clock=clock)
     for _ in range(15):
@@ -130,7 +130,7 @@ def test_two_levels(tree: StartTree, clock: VirtualClock, journal: Journal) -> N
 def test_giving_up_is_no_crash(tree: StartTree, restart: str) -> None:
     """It ends with reason shutdown, so only a permanent supervisor is started again."""
     inner = Supervisor.child_spec(
-        [lab("a")], id="inner", name="inner", restart=restart, max_restarts=0
+        [lab("a")], id="inner", name="inner", restart=restart, max_restarts=0  # type: ignore[arg-type]  # from below, or wrong on purpose
     )
     root = tree([inner])
     ref = root.whereis("inner")

@@ -118,7 +118,7 @@ def test_stop_is_in_order(start: StartLab, journal: Journal) -> None:
 
 
 def test_stop_of_itself(start: StartLab) -> None:
-    """pykka's `self.stop()` ends the actor in order."""
+    """Pykka's `self.stop()` ends the actor in order."""
     ref = start()
     ref.ask(Run(lambda me: me.stop()))
     assert gone(ref).exit_reason == NORMAL
@@ -146,7 +146,7 @@ def test_all_ways_at_once(tree: StartTree) -> None:
         for turn in range(200):
             ref = wait_until(lambda: root.whereis("a"))
             try:
-                answers.append(ref.ask(number, timeout=30))
+                answers.append(ref.ask(number, timeout=30))  # type: ignore[arg-type]  # from below, or wrong on purpose
                 ref.tell(number)
                 ref.proxy().tag.get(timeout=30)
                 if turn % 20 == number:

@@ -122,7 +122,7 @@ def test_subscriptions_of_the_dead_vanish(start: StartLab) -> None:
 
 
 def test_subscriptions_outlive_who_delivers(tree: StartTree) -> None:
-    """They stand in the registry, so a deliverer that crashed finds all listeners when it is back."""
+    """They stand in the registry, so a deliverer that crashed finds them when it is back."""
 
     def deliver(me: Lab) -> None:
         for ref in me.runtime.registry.subscribers("news"):

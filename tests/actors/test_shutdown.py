@@ -115,7 +115,7 @@ def test_crash_of_a_killed_actor(tree: StartTree, journal: Journal) -> None:
 
     root = tree([lab("a", journal, hooks=Hooks(killed=gate.open), shutdown=0.001)])
     ref = root.whereis("a")
-    future = ref.ask(Run(cancelled), block=False)  # type: ignore[union-attr]  # it has just started
+    future = ref.ask(Run(cancelled), block=False)
     gate.wait()
     root.ref.ask(TerminateChild("a"), timeout=60)
     assert gone(ref).exit_reason == Reason("killed")
@@ -157,7 +157,7 @@ def stuck(tree: StartTree, journal: Journal, _short: None) -> Any:
     gate.open()
 
 
-def _block(root: Root, gate: Gate, then: Any = lambda me: None) -> Any:
+def _block(root: Root, gate: Gate, then: Any = lambda _: None) -> Any:
     """Let `a` block, and do something when it is free again; gives its pending answer."""
     ref = root.whereis("a")
     assert ref is not None
@@ -220,7 +220,7 @@ def test_zombie_counts_no_more(stuck: tuple[Root, Gate], journal: Journal) -> No
 
 
 def test_zombies_deferred_answers(stuck: tuple[Root, Gate]) -> None:
-    """Questions it had put off are refused when it is abandoned, and its later answers don't count."""
+    """Questions it had put off are refused when it is abandoned, later answers don't count."""
     root, gate = stuck
     ref = root.whereis("a")
     assert ref is not None
@@ -254,7 +254,7 @@ def test_watchers_hear_of_an_abandoned_actor(stuck: tuple[Root, Gate]) -> None:
     """Its monitors get their `Down`, with reason killed."""
     root, gate = stuck
     ref = root.whereis("a")
-    journal = root.ask("b", Run(lambda me: (me.monitor(ref), me.journal)[1]))
+    journal = root.ask("b", Run(lambda me: (me.monitor(ref), me.journal)[1]))  # type: ignore[arg-type]  # from below, or wrong on purpose
     _block(root, gate)
     root.ref.ask(TerminateChild("a"), timeout=60)
     root.ask("b", "sync")

@@ -113,7 +113,7 @@ def test_never_early_on_real_time() -> None:
         due[number] = SYSTEM_CLOCK.monotonic() + delay
         runtime.timers.send_after(ref, number, delay)
     wait_until(lambda: len(_got(ref)) == len(due))
-    assert all(at >= due[number] for number, at in ref.ask("all"))
+    assert all(at >= due[number] for number, at in ref.ask("all"))  # type: ignore[misc]  # from below, or wrong on purpose
     ref.stop()
 
 
@@ -149,7 +149,7 @@ def test_cancelled_as_it_fires() -> None:
         for number in numbers:
             timer = runtime.timers.send_after(ref, number, pick.random() * 0.0004)
             if pick.random() < 0.5:
-                wait_until(lambda: not timer.live or pick.random() < 0.5)
+                wait_until(lambda timer=timer: not timer.live or pick.random() < 0.5)  # type: ignore[misc]  # a default binds it
             if timer.cancel():
                 cancelled.append(number)
 
@@ -179,9 +179,9 @@ def test_many_cancelled_take_no_room(clock: VirtualClock) -> None:
 
 
 def test_dies_with_its_actor(tree: StartTree, clock: VirtualClock, journal: Journal) -> None:
-    """A timer set for a reference does not reach the successor: no stale tick of an earlier life."""
+    """A timer set for a reference does not reach the successor: no tick of an earlier life."""
     root = tree([lab("a", journal)], clock=clock)
-    root.ask("a", Run(lambda me: me.send_after("stale", 1) and None))
+    root.ask("a", Run(lambda me: me.send_after("stale", 1) and None))  # type: ignore[truthy-bool]  # from below, or wrong on purpose
     old = root.whereis("a")
     root.tell("a", crash())
     gone(old)
@@ -231,7 +231,7 @@ def test_negative_delay_is_none(clock: VirtualClock) -> None:
 
 
 @pytest.mark.parametrize("virtual", [True, False])
-def test_endless_delay(virtual: bool) -> None:
+def test_endless_delay(virtual: bool) -> None:  # noqa: FBT001 (a parameter)
     """Infinity is as good as never, and stops no other timer; what is no time is refused."""
     runtime, ref = Runtime(VirtualClock() if virtual else SYSTEM_CLOCK), Tally.start()
     never = runtime.timers.send_after(ref, "never", math.inf)
@@ -264,7 +264,7 @@ def test_faulty_inbox_stops_no_other_timer(
     good.stop()
     runtime.close()
     with pytest.raises(TypeError, match="unhashable"):
-        runtime.timers.send_after([], "tick", 0)
+        runtime.timers.send_after([], "tick", 0)  # type: ignore[arg-type]  # from below, or wrong on purpose
 
 
 def test_thread_ends_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +280,7 @@ def test_thread_ends_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("virtual", [True, False])
-def test_close_and_reopen(virtual: bool) -> None:
+def test_close_and_reopen(virtual: bool) -> None:  # noqa: FBT001 (a parameter)
     """Closed timers send nothing more and take nothing; reopened ones serve again."""
     clock = VirtualClock()
     runtime, ref = Runtime(clock if virtual else SYSTEM_CLOCK), Tally.start()

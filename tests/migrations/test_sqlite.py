@@ -2,6 +2,7 @@
 
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_from_elixir(sqlite: Database, path: Path) -> None:
     with opened_on(sqlite) as repo:
         assert migrated_version(repo) == 1
         assert migrate(repo) == 1
-        plain, failed = (repo.transaction(lambda c, i=i: engine.get_job(c, i)) for i in (1, 2))
+        plain, failed = (repo.transaction(partial(engine.get_job, job_id=i)) for i in (1, 2))
         done = repo.transaction(lambda c: engine.stage_jobs(c, 10, None, []))
         mode = repo.transaction(lambda c: c.execute(text("PRAGMA journal_mode")).scalar())
 

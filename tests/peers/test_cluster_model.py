@@ -87,7 +87,7 @@ class World:
             self.row = Standing(lease.writes, f"t{self.terms}", self.now + RULES.lease)
             return True, self._read()
         held = lease.held
-        if plan is Plan.RENEW and held and row and mine and row.expires_at > self.now:
+        if plan is Plan.RENEW and held and row and mine and row.expires_at > self.now:  # noqa: SIM102 (as the two statements are)
             if (row.term, str(row.expires_at)) == (held.term, held.written):
                 self.row = Standing(lease.writes, row.term, self.now + RULES.lease)
                 return True, self._read()

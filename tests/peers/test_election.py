@@ -4,8 +4,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from oban_actors import telemetry
 from oban_actors.actors import VirtualClock
 from oban_actors.messages import Notification

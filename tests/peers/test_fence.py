@@ -74,7 +74,7 @@ def test_a_duty_in_flight_holds_off_the_successor(pg_cluster: Cluster) -> None:
     finally:
         finish.set()
         thread.join()
-    wait_until(lambda: second.elect())
+    wait_until(second.elect)
 
 
 @pytest.mark.parametrize(

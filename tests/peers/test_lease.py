@@ -287,7 +287,7 @@ def test_looks_when_somebody_unexpected_beats() -> None:
 
 
 def test_offers_leadership_to_an_elixir_node() -> None:
-    """It resigns, tells, stands back, and competes again after three seconds; once for each node."""
+    """It resigns, tells, stands back, and competes again after three seconds; once a node."""
     lease, effects = leader(FAST, locked=True).pinged(PID, ELIXIR, 1.0)
 
     assert effects == (Lost("it is offered to an Elixir node"), Withdraw(), Unlock())

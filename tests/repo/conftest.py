@@ -1,6 +1,7 @@
 """Fixtures for the repo: one on each kind of database, with a table to write to."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -64,7 +65,7 @@ def sqlite_repo(sqlite: Database) -> Iterator[Repo]:
 
 
 @pytest.fixture
-def admin(pg_conninfo: str, prefix: str) -> Iterator["psycopg.Connection[tuple[object, ...]]"]:
+def admin(pg_conninfo: str, prefix: str) -> Iterator[psycopg.Connection[Any]]:
     """A connection beside the repo's, on the same database and schema."""
     with psycopg.connect(pg_conninfo, autocommit=True) as connection:
         connection.execute(SQL("SET search_path = {}").format(Identifier(prefix)))

@@ -22,7 +22,7 @@ from tests.support.postgres import PostgresServer
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import wait_until
 
-Admin = "psycopg.Connection[tuple[Any, ...]]"
+Admin = psycopg.Connection[Any]
 GATE = 4711
 
 
@@ -107,7 +107,7 @@ class Gate:
 
     """
 
-    def __init__(self, notes: Notes, admin: "psycopg.Connection[tuple[Any, ...]]") -> None:
+    def __init__(self, notes: Notes, admin: Admin) -> None:
         self.admin = admin
         prefix = notes.repo.config.prefix
         admin.execute(f"""
@@ -126,11 +126,13 @@ class Gate:
 
     def waiting(self) -> int | None:
         """Name the server process whose COMMIT waits here."""
-        found = self.admin.execute(
-            "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted",
+        row = self.admin.execute(
+            "SELECT max(pid) FROM pg_locks "
+            "WHERE locktype = 'advisory' AND objid = %s AND NOT granted",
             [GATE],
         ).fetchone()
-        return found and found[0]
+        found: int | None = row[0] if row else None
+        return found
 
 
 def insert(notes: Notes, connection: Connection, *, mark: bool = True) -> str:
@@ -143,20 +145,19 @@ def insert(notes: Notes, connection: Connection, *, mark: bool = True) -> str:
 
 
 def submit(
-    threads: ThreadPoolExecutor, repo: Repo, notes: Notes, gate: Gate, **options: Any
+    threads: ThreadPoolExecutor, repo: Repo, notes: Notes, gate: Gate, *, mark: bool = True
 ) -> "Future[str]":
     """Begin to insert, and come back when its COMMIT waits at the gate."""
-    mark = options.pop("mark", True)
-    running = threads.submit(
-        repo.transaction, lambda c: insert(notes, c, mark=mark), idempotent=False, **options
-    )
+
+    def transaction() -> str:
+        return repo.transaction(lambda c: insert(notes, c, mark=mark), idempotent=False)
+
+    running = threads.submit(transaction)
     wait_until(gate.waiting)
     return running
 
 
-def test_lost_answer_of_a_commit(
-    far: Repo, proxy: TcpProxy, admin: "psycopg.Connection[tuple[Any, ...]]"
-) -> None:
+def test_lost_answer_of_a_commit(far: Repo, proxy: TcpProxy, admin: Admin) -> None:
     """A COMMIT that took place, but whose answer was lost, is found out and not done twice."""
     notes = Notes(far)
     gate = Gate(notes, admin)
@@ -173,7 +174,7 @@ def test_lost_answer_of_a_commit(
     assert notes.all() == [1]
 
 
-def test_commit_that_never_was(far: Repo, admin: "psycopg.Connection[tuple[Any, ...]]") -> None:
+def test_commit_that_never_was(far: Repo, admin: Admin) -> None:
     """A COMMIT that the server did not carry out is found out, and the work is done again."""
     notes = Notes(far)
     gate = Gate(notes, admin)
@@ -188,7 +189,7 @@ def test_commit_that_never_was(far: Repo, admin: "psycopg.Connection[tuple[Any, 
     assert notes.all() == [1]
 
 
-def test_unknown_outcome(far: Repo, admin: "psycopg.Connection[tuple[Any, ...]]") -> None:
+def test_unknown_outcome(far: Repo, admin: Admin) -> None:
     """Where nobody can say what became of a COMMIT, that is the answer."""
     notes = Notes(far)
     gate = Gate(notes, admin)
@@ -202,9 +203,7 @@ def test_unknown_outcome(far: Repo, admin: "psycopg.Connection[tuple[Any, ...]]"
     assert notes.tries == 1
 
 
-def test_lost_answer_of_idempotent_work(
-    far: Repo, proxy: TcpProxy, admin: "psycopg.Connection[tuple[Any, ...]]"
-) -> None:
+def test_lost_answer_of_idempotent_work(far: Repo, proxy: TcpProxy, admin: Admin) -> None:
     """Work for which twice is once is simply run again."""
     notes = Notes(far)
     gate = Gate(notes, admin)

@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -154,7 +155,7 @@ def test_deadlock(pg_repo: Repo) -> None:
     """Two transactions that lock each other's rows both get through."""
     notes = Notes(pg_repo)
     for number in (1, 2):
-        pg_repo.transaction(lambda connection, n=number: notes.add(connection, n))
+        pg_repo.transaction(partial(notes.add, number=number))
     both_hold_one = threading.Barrier(2)
 
     def work(first: int, second: int) -> None:
@@ -176,7 +177,7 @@ def test_deadlock(pg_repo: Repo) -> None:
             done.result(60)
 
 
-def test_waits_for_a_lock(pg_repo: Repo, admin: "psycopg.Connection[tuple[object, ...]]") -> None:
+def test_waits_for_a_lock(pg_repo: Repo, admin: psycopg.Connection[Any]) -> None:
     """A table that somebody has locked is tried again until it is free."""
     notes = Notes(pg_repo)
     with ThreadPoolExecutor(1) as threads:
@@ -272,13 +273,14 @@ def test_waiting_between_tries_ends(way: str) -> None:
         with ThreadPoolExecutor(1) as threads:
             running = threads.submit(work)
             wait_until(lambda: ident)
-            wait_until(lambda: repo.cancel(ident[0]) if way == "cancel" else repo.close() is None)
-            wait_until(lambda: (repo.close(), running.done())[1])
+            end = repo.close if way == "close" else lambda: repo.cancel(ident[0])
+            # Told too early, it has nothing to end.
+            wait_until(lambda: (end(), running.done())[1])
             with pytest.raises(DatabaseError, match="cancelled"):
                 running.result(30)
 
 
-def test_terminated_backend(pg_repo: Repo, admin: "psycopg.Connection[tuple[object, ...]]") -> None:
+def test_terminated_backend(pg_repo: Repo, admin: psycopg.Connection[Any]) -> None:
     """A connection lost before COMMIT costs another try, also of work that must not run twice."""
     notes = Notes(pg_repo)
 

@@ -129,7 +129,7 @@ def test_the_first_pass_comes_after_an_interval(database: Database, start_oban: 
     clock.advance(0.2)
 
     wait_until(lambda: start_oban.tables.count("available") == 1)
-    wait_until(lambda: oban.tree().find("stager").state == "idle")  # type: ignore[union-attr]
+    wait_until(lambda: oban.tree().find("stager").state == "idle")
     clock.advance(7.1)
     wait_until(lambda: start_oban.tables.count("available") == 2)
     assert start_oban.tables.count("scheduled") == 1

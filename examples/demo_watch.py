@@ -1,0 +1,186 @@
+"""What the demo sees of its jobs: how late each was, their states, and which queues were told."""
+
+import logging
+import math
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from oban_actors import Job, Listen, Notification, Oban, telemetry
+from oban_actors.actors import SYSTEM_CLOCK, GenServer
+
+RECENT = 3
+
+_COUNT = sa.text("SELECT queue, state, count(*) FROM oban_jobs GROUP BY queue, state")
+
+
+@dataclass(frozen=True, slots=True)
+class Lateness:
+    """How late jobs became available, in milliseconds.
+
+    Attributes:
+        values: each job's, in ascending order.
+
+    """
+
+    values: tuple[float, ...]
+
+    def percentile(self, percent: float) -> float:
+        """Give the smallest value that so many percent of the jobs did not exceed."""
+        return self.values[max(0, math.ceil(len(self.values) * percent / 100) - 1)]
+
+    def __str__(self) -> str:
+        if not self.values:
+            return "none yet"
+        return (
+            f"p50 {self.percentile(50):.1f} ms  p99 {self.percentile(99):.1f} ms  "
+            f"max {self.values[-1]:.1f} ms"
+        )
+
+
+class Watch:
+    """Listens to telemetry, and counts the rows in the table.
+
+    A job is late by the time from its `scheduled_at` to the event that ends the pass, whose
+    transaction has committed by then. SQLite reads the clock of this machine, as we do here.
+
+    Args:
+        oban: the instance whose jobs are watched.
+
+    """
+
+    def __init__(self, oban: Oban) -> None:
+        self.passes = 0
+        self.staged_twice = 0
+        self.told: Counter[str] = Counter()
+        self.done = threading.Event()
+        self._oban = oban
+        self._lock = threading.Lock()
+        self._due: dict[int, datetime] = {}
+        self._became: dict[int, datetime] = {}
+        self._news: list[str] = []
+        self._recent: deque[str] = deque(maxlen=RECENT)
+        self._began = SYSTEM_CLOCK.monotonic()
+        self._tables = sa.create_engine(oban.repo.engine.url, poolclass=sa.NullPool)
+
+    def expect(self, jobs: Iterable[Job]) -> None:
+        """Watch these jobs, as they stand in the table."""
+        with self._lock:
+            self._due |= {job.id: job.scheduled_at for job in jobs if job.id and job.scheduled_at}
+
+    def __enter__(self) -> Self:
+        telemetry.attach(self, "oban.plugin.stop", self._pass_ended)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        telemetry.detach(self)
+        self._tables.dispose()
+
+    # What came of it
+
+    @property
+    def total(self) -> int:
+        """How many jobs are watched."""
+        return len(self._due)
+
+    @property
+    def last_due(self) -> datetime:
+        """When the last of them is due."""
+        return max(self._due.values())
+
+    def elapsed(self) -> float:
+        """Seconds since the watch began."""
+        return SYSTEM_CLOCK.monotonic() - self._began
+
+    def lateness(self) -> Lateness:
+        """How late those were that are available."""
+        with self._lock:
+            late = [(at - self._due[id_]).total_seconds() for id_, at in self._became.items()]
+        return Lateness(tuple(sorted(seconds * 1000 for seconds in late)))
+
+    def states(self) -> dict[str, Counter[str]]:
+        """Read from the table how many jobs of each queue are in which state."""
+        found: dict[str, Counter[str]] = {}
+        with self._tables.connect() as connection:
+            for queue, state, count in connection.execute(_COUNT):
+                found.setdefault(queue, Counter())[state] = count
+        return dict(sorted(found.items(), key=lambda each: -each[1].total()))
+
+    def recent_passes(self) -> Sequence[str]:
+        """Describe the last passes that staged something, the newest last."""
+        with self._lock:
+            return list(self._recent)
+
+    def news(self) -> Sequence[str]:
+        """Give what else happened since the last call."""
+        with self._lock:
+            told, self._news = self._news, []
+        return told
+
+    def note(self, what: str) -> None:
+        """Add to the news."""
+        with self._lock:
+            self._news.append(f"{self.elapsed():5.2f} s  {what}")
+
+    # Hearing
+
+    def _pass_ended(
+        self, event: str, measurements: Mapping[str, Any], metadata: Mapping[str, Any]
+    ) -> None:
+        now = SYSTEM_CLOCK.now()
+        staged = metadata.get("staged_jobs", ())
+        if metadata["conf"] is not self._oban.config or not staged:
+            return
+        with self._lock:
+            self.passes += 1
+            self.staged_twice += sum(job.id in self._became for job in staged)
+            self._became |= {job.id: now for job in staged if job.id in self._due}
+            over = len(self._became) == len(self._due)
+            queues = ", ".join(sorted({job.queue for job in staged}))
+            took = measurements["duration"] / 1e6
+            self._recent.append(
+                f"{self.elapsed():5.2f} s  staged {len(staged):>3} in {took:5.1f} ms  {queues}"
+            )
+        if over:
+            self.done.set()
+
+
+class Ear(GenServer):
+    """An actor of the host's, beside Oban: hears which queues are told that they have work.
+
+    Args:
+        oban: the instance to listen to.
+        watch: whom to tell.
+
+    """
+
+    def __init__(self, oban: Oban, watch: Watch) -> None:
+        super().__init__()
+        self.oban = oban
+        self.watch = watch
+
+    def init(self) -> None:
+        """Listen."""
+        self.oban.ask("notifier", Listen(["insert"], self.actor_ref))
+
+    def handle_info(self, message: Any) -> None:
+        """Count."""
+        if isinstance(message, Notification):
+            self.watch.told[message.payload["queue"]] += 1
+
+
+class NewsHandler(logging.Handler):
+    """Makes what the tree logs part of the news, so that it does not tear the display."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__(logging.WARNING)
+        self.watch = watch
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add it, without its traceback."""
+        self.watch.note(f"{record.levelname.lower()}: {record.getMessage()}")
