@@ -143,8 +143,7 @@ def test_two_who_ask_each_other(tree: StartTree) -> None:
     for _ in range(50):
         wait_until(lambda: root.whereis("a") and root.whereis("b"))
         futures = [
-            root.whereis(one).ask(Run(both(other)), block=False)
-            for one, other in ("ab", "ba")
+            root.whereis(one).ask(Run(both(other)), block=False) for one, other in ("ab", "ba")
         ]
         errors = []
         for future in futures:

@@ -130,7 +130,11 @@ def test_two_levels(tree: StartTree, clock: VirtualClock, journal: Journal) -> N
 def test_giving_up_is_no_crash(tree: StartTree, restart: str) -> None:
     """It ends with reason shutdown, so only a permanent supervisor is started again."""
     inner = Supervisor.child_spec(
-        [lab("a")], id="inner", name="inner", restart=restart, max_restarts=0  # type: ignore[arg-type]  # from below, or wrong on purpose
+        [lab("a")],
+        id="inner",
+        name="inner",
+        restart=restart,  # type: ignore[arg-type]  # from below, or wrong on purpose
+        max_restarts=0,
     )
     root = tree([inner])
     ref = root.whereis("inner")

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from oban_actors.actors import SYSTEM_CLOCK, Clock, GenServer, Ref, Runtime, Supervisor
+from oban_actors.actors.process import process_of
 from oban_actors.config import Config
 from oban_actors.errors import ActorError
 from oban_actors.messages import (
@@ -20,7 +21,8 @@ from oban_actors.messages import (
     Notification,
 )
 from oban_actors.notifiers import make_publisher, notifier_spec
-from oban_actors.peers import holds_lease, peer_spec, row_identity
+from oban_actors.peers import DatabasePeer, holds_lease, peer_spec, row_identity
+from oban_actors.peers.lease import Lease
 from oban_actors.repo import Repo
 from oban_actors.repo.migrator import migrate
 from tests.support.databases import Database
@@ -78,6 +80,13 @@ class Node:
         """All it knows of the lease."""
         view: LeaseView = self.root.ask("peer", GetLease(), timeout=30)
         return view
+
+    @property
+    def state(self) -> Lease:
+        """What its Peer's decisions rest on, from beneath."""
+        actor = process_of(self.peer).actor
+        assert isinstance(actor, DatabasePeer)
+        return actor._lease
 
     def elect(self) -> bool:
         """Have an election now."""

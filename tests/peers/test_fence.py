@@ -1,10 +1,11 @@
 """The fence: a leader's duty is done by the leader, or not at all."""
 
 import threading
+from datetime import timedelta
 
 import pytest
 
-from oban_actors.actors import VirtualClock
+from oban_actors.actors import SYSTEM_CLOCK
 from oban_actors.config import Config
 from oban_actors.peers import holds_lease
 from oban_actors.repo import Repo
@@ -35,17 +36,18 @@ def test_a_deposed_leader_does_nothing(cluster: Cluster) -> None:
     assert not node.holds_lease()
 
 
-def test_the_lease_ends_by_the_clock_of_the_instance(cluster: Cluster) -> None:
-    """Under a virtual clock, that one counts."""
-    clock = VirtualClock()
-    node = cluster.start(clock=clock)
+def test_a_virtual_clock_stands_in_for_the_databases(cluster: Cluster) -> None:
+    """A test's time counts where one is given."""
+    node = cluster.start()
     assert node.leads
-    cluster.execute("UPDATE {table} SET started_at = {now}")
-    assert node.holds_lease()
+    now = SYSTEM_CLOCK.now()
 
-    # Its renewals find a term that is not theirs, so that it ends.
-    clock.advance(4.0)
-    assert node.holds_lease()
+    def at(seconds: float) -> bool:
+        moment = now + timedelta(seconds=seconds)
+        return node.repo.transaction(lambda one: holds_lease(one, node.config, moment))
+
+    assert at(10.0)
+    assert not at(60.0)
 
 
 def test_a_duty_in_flight_holds_off_the_successor(pg_cluster: Cluster) -> None:
