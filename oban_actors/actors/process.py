@@ -42,7 +42,7 @@ class Process:
         handling: the type of the message in hand, and `since` when.
         envelope: the message in hand; `deferred`: those to be answered later.
         stopping: it ended itself, and `farewell` is the answer to the message in hand.
-        children: a supervisor's children, as a snapshot that any thread may read.
+        children: gives a supervisor's children, to any thread.
 
     """
 
@@ -73,7 +73,7 @@ class Process:
         self.since = real_monotonic()
         self.monitors: list[Monitor] = []
         self.watchers: list[Callable[[Reason], None]] = []
-        self.children: tuple[ChildView, ...] | None = None
+        self.children: Callable[[], tuple[ChildView, ...]] | None = None
         self.recent_restarts: Callable[[], int] | None = None
         _LIVE.add(self)
 

@@ -66,7 +66,12 @@ class Registry:
     def channels(self) -> set[str]:
         """Name the channels that somebody listens to."""
         with self._lock:
-            return {channel for channel, refs in self._listeners.items() if refs}
+            # A listener of another tree's ends without this registry being told.
+            for channel, refs in list(self._listeners.items()):
+                for ref in refs:
+                    if not ref.is_alive():
+                        self._drop_listener(channel, ref)
+            return set(self._listeners)
 
     def forget(self, ref: Ref) -> None:
         """Free the names that are still an ended actor's own, and end its subscriptions."""

@@ -113,6 +113,7 @@ class Supervisor(GenServer):
         self._strategy: Strategy = strategy
         self._intensity = Intensity(max_restarts, max_seconds)
         self._children: dict[Hashable, _Child] = {spec.id: _Child(spec) for spec in children}
+        self._process.children = self._views
         self._process.recent_restarts = self._recent_restarts
 
     @classmethod
@@ -188,7 +189,6 @@ class Supervisor(GenServer):
             except StartFailed:
                 self._stop_all(SHUTDOWN)
                 raise
-        self._show()
 
     def handle_call(self, message: Any, sender: Sender) -> Any:
         """Add, end, restart, delete and list children."""
@@ -209,8 +209,6 @@ class Supervisor(GenServer):
                     answer = super().handle_call(message, sender)
         except (StartFailed, UnknownChild, TypeError, ValueError) as error:
             answer = Failure(error)
-        finally:
-            self._show()
         return answer
 
     def handle_info(self, message: Any) -> None:
@@ -224,7 +222,6 @@ class Supervisor(GenServer):
                     self._restart(child)
             case _:
                 super().handle_info(message)
-        self._show()
 
     def terminate(self, reason: Reason) -> None:
         """End the children in reverse order."""
@@ -234,7 +231,7 @@ class Supervisor(GenServer):
         """Kill what is below, from the last to the first, one that just starts before all."""
         waiting = self._process.waiting
         starting = waiting.target if waiting is not None else None
-        below = [view.process for view in reversed(self._process.children or ())]
+        below = [view.process for view in reversed(self._views())]
         for process in [starting, *below]:
             if process is not None and process.parent is self._process and process.alive:
                 kill(process)
@@ -287,7 +284,6 @@ class Supervisor(GenServer):
 
     def _start_child(self, child: _Child) -> None:
         child.restarting, child.starting = False, True
-        self._show()
         try:
             ref = child.spec.start(Parent(self.actor_ref, self.runtime))
         except StartFailed:
@@ -299,13 +295,12 @@ class Supervisor(GenServer):
         child.ref = None if isinstance(ref, Sentinel) else ref
         if child.ref is None and not keeps_spec(child.spec.restart):
             del self._children[child.spec.id]
-        self._show()
 
     def _end_child(self, child: _Child, reason: Reason) -> None:
-        ref, child.ref = child.ref, None
         child.restarting = False
-        if ref is not None:
-            ended = shut_down(process_of(ref), child.spec.shutdown, reason)
+        if child.ref is not None:
+            ended = shut_down(process_of(child.ref), child.spec.shutdown, reason)
+            child.ref = None
             if ended.kind == "killed" and child.spec.shutdown:
                 logger.error(
                     "child %s did not end within %g seconds", child.spec.id, child.spec.shutdown
@@ -318,7 +313,6 @@ class Supervisor(GenServer):
     def _stop_all(self, reason: Reason) -> None:
         for child in reversed(list(self._children.values())):
             self._end_child(child, reason)
-            self._show()
 
     # Requests
 
@@ -355,16 +349,17 @@ class Supervisor(GenServer):
 
     # For the tree
 
-    def _show(self) -> None:
-        self._process.children = tuple(
+    def _views(self) -> tuple[ChildView, ...]:
+        # Other threads read this: the copy is one step, and a reference is read once.
+        return tuple(
             ChildView(
-                id_,
-                process_of(child.ref) if child.ref is not None else None,
+                child.spec.id,
+                None if (ref := child.ref) is None else process_of(ref),
                 child.restarts,
                 child.last_crash,
                 child.idle,
             )
-            for id_, child in self._children.items()
+            for child in list(self._children.values())
         )
 
     def _recent_restarts(self) -> int:

@@ -107,6 +107,7 @@ def look(process: Process | None, view: ChildView | None = None) -> Node:
         idle = view.idle if view else "stopped"
         return Node(id_, str(id_), idle, restarts=restarts, last_crash=crash)
     handling, since = process.handling, process.since
+    children = process.children() if process.children else ()
     return Node(
         id=view.id if view else process.label,
         actor=process.label,
@@ -118,5 +119,5 @@ def look(process: Process | None, view: ChildView | None = None) -> Node:
         restarts=restarts,
         recent_restarts=process.recent_restarts() if process.recent_restarts else None,
         last_crash=crash,
-        children=tuple(look(one.process, one) for one in process.children or ()),
+        children=tuple(look(one.process, one) for one in children),
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pykka.messages import ProxyGetAttr
+from pykka.messages import ProxyCall
 
 from oban_actors.actors import (
     IGNORE,
@@ -17,6 +17,7 @@ from oban_actors.actors import (
     Root,
     Sender,
     ServerCrashed,
+    Stop,
     WhichChildren,
 )
 from oban_actors.actors.process import Process, process_of
@@ -183,18 +184,13 @@ def settled(root: Root) -> bool:
 
     def quiet() -> bool:
         # Asked, and so read between two messages: amidst one the view is in flux.
-        views = root.ref.ask(ProxyGetAttr(("_process", "children")))
+        views = root.ref.ask(ProxyCall(("_views",), (), {}))
         return not any(view.idle == "restarting" for view in views)
 
     try:
         return wait_until(quiet)
     except (NoProcess, ServerCrashed):
         return False
-
-
-def successor(root: Root, name: str, before: Any) -> Any:
-    """The reference that followed `before` under a name."""
-    return wait_until(lambda: (ref := root.whereis(name)) is not before and ref)
 
 
 def gone(ref: Any) -> Process:
@@ -205,3 +201,46 @@ def gone(ref: Any) -> Process:
         process.thread.join(30)
         assert not process.thread.is_alive()
     return process
+
+
+def failing(times: int, error: BaseException | None = None) -> Do:
+    """An `init` that fails so many times, and writes `fail` each time."""
+    left = [times]
+
+    def init(me: Lab) -> None:
+        if left[0]:
+            left[0] -= 1
+            me.journal("fail", me.tag)
+            raise error or Boom("init")
+
+    return init
+
+
+def failing_again(times: int) -> Do:
+    """As `failing`, but the first start succeeds."""
+    fail, first = failing(times), [True]
+
+    def init(me: Lab) -> None:
+        if first:
+            first.pop()
+        else:
+            fail(me)
+
+    return init
+
+
+def end_child(root: Any, name: str, message: Run) -> None:
+    """Let a child end, and wait until its supervisor has done what follows."""
+    ref = root.whereis(name)
+    ref.tell(message)
+    gone(ref)
+    settled(root)
+
+
+def stopping(reason: Reason) -> Run:
+    """A message that makes a Lab stop."""
+
+    def do(_: Lab) -> None:
+        raise Stop(reason)
+
+    return Run(do)

@@ -21,6 +21,7 @@ from oban_actors.actors import (
     WhichChildren,
 )
 from oban_actors.actors.process import process_of
+from oban_actors.actors.reply import Reply
 from tests.actors.conftest import StartTree
 from tests.actors.lab import Gate, Hooks, Journal, Lab, Run, gone, lab
 from tests.support.waiting import wait_until
@@ -120,10 +121,38 @@ def test_wait_that_is_over_is_no_cycle(tree: StartTree) -> None:
     a, b = root.whereis("a"), root.whereis("b")
     assert a is not None
     assert b is not None
-    answered = a.ask("answered", block=False)
-    answered.get()
-    answered.target = process_of(b)  # type: ignore[attr-defined]  # from below, or wrong on purpose
-    process_of(a).waiting = answered  # type: ignore[assignment]  # from below, or wrong on purpose
+    answered = Reply()
+    answered.target = process_of(b)
+    answered.set("there")
+    process_of(a).waiting = answered
+    assert root.ask("b", Run(_asking("a", "hello"))) == "hello"
+    process_of(a).waiting = None
+
+
+def test_cycle_that_dissolves_while_it_is_looked_at(tree: StartTree) -> None:
+    """Waits that were never there at one time are no circle."""
+    root = tree([lab("a"), lab("b")])
+    a, b = root.whereis("a"), root.whereis("b")
+    assert a is not None
+    assert b is not None
+
+    waited = process_of(b)
+
+    class Ending:
+        """A wait that is over when it is looked at again."""
+
+        target = waited
+        looks = iter([False, True])
+
+        def over(self) -> bool:
+            """Whether it is over."""
+            return next(self.looks)
+
+        def fail(self, error: BaseException) -> bool:
+            """Nobody is to be refused."""
+            raise AssertionError(error)
+
+    process_of(a).waiting = Ending()
     assert root.ask("b", Run(_asking("a", "hello"))) == "hello"
     process_of(a).waiting = None
 

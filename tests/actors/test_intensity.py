@@ -4,6 +4,7 @@ import pytest
 
 from oban_actors.actors import SHUTDOWN, Root, ServerCrashed, Supervisor, VirtualClock
 from oban_actors.actors.restarts import Intensity
+from oban_actors.actors.spec import Restart
 from tests.actors.conftest import StartTree
 from tests.actors.lab import Boom, Hooks, Journal, Lab, crash, gone, ids, lab
 from tests.support.waiting import wait_until
@@ -127,13 +128,13 @@ def test_two_levels(tree: StartTree, clock: VirtualClock, journal: Journal) -> N
 
 
 @pytest.mark.parametrize("restart", ["transient", "temporary"])
-def test_giving_up_is_no_crash(tree: StartTree, restart: str) -> None:
+def test_giving_up_is_no_crash(tree: StartTree, restart: Restart) -> None:
     """It ends with reason shutdown, so only a permanent supervisor is started again."""
     inner = Supervisor.child_spec(
         [lab("a")],
         id="inner",
         name="inner",
-        restart=restart,  # type: ignore[arg-type]  # from below, or wrong on purpose
+        restart=restart,
         max_restarts=0,
     )
     root = tree([inner])

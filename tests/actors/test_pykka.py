@@ -139,14 +139,14 @@ def test_proxy(start: StartLab) -> None:
 def test_all_ways_at_once(tree: StartTree) -> None:
     """Many threads ask, tell, use proxies and stop, while the supervisor keeps it running."""
     root = tree([lab("a")], max_restarts=10**9, max_seconds=0.001)
-    answers: list[int] = []
+    answers: list[object] = []
     errors: list[BaseException] = []
 
     def use(number: int) -> None:
         for turn in range(200):
             ref = wait_until(lambda: root.whereis("a"))
             try:
-                answers.append(ref.ask(number, timeout=30))  # type: ignore[arg-type]  # from below, or wrong on purpose
+                answers.append(ref.ask(number, timeout=30))
                 ref.tell(number)
                 ref.proxy().tag.get(timeout=30)
                 if turn % 20 == number:

@@ -89,6 +89,18 @@ def test_default_timeout(start: StartLab, monkeypatch: pytest.MonkeyPatch) -> No
     gate.open()
 
 
+def test_default_timeout_of_stop(start: StartLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Being asked to stop, an actor first does all that it was sent, so it has longer."""
+    assert reply.STOP_TIMEOUT == 60.0
+    monkeypatch.setattr(reply, "STOP_TIMEOUT", 0.01)
+    gate, ref = Gate(), start()
+    ref.tell(Run(gate))
+    with pytest.raises(CallTimeout) as late:
+        ref.stop()
+    assert late.value.seconds == 0.01
+    gate.open()
+
+
 def test_unlimited_timeout(start: StartLab) -> None:
     """Whoever wants to wait without limit says infinity."""
     assert start().ask("yes", timeout=float("inf")) == "yes"
@@ -280,14 +292,16 @@ def test_future_is_pykkas(start: StartLab) -> None:
     assert asyncio.run(wait()) == "awaited"
 
 
-def test_future_is_answered_once() -> None:
+@pytest.mark.parametrize(
+    ("method", "values"), [("set", [1]), ("set_exception", []), ("set_get_hook", [print])]
+)
+def test_future_is_answered_once(method: str, values: list[Any]) -> None:
     """A second answer through pykka's own methods is an error, as there."""
-    for put in (lambda f: f.set(1), lambda f: f.set_exception(), lambda f: f.set_get_hook(print)):
-        future = reply.Reply()
-        future.set("first")
-        with pytest.raises(queue.Full):
-            put(future)  # type: ignore[no-untyped-call]  # from below, or wrong on purpose
-        assert future.get() == "first"
+    future = reply.Reply()
+    future.set("first")
+    with pytest.raises(queue.Full):
+        getattr(future, method)(*values)
+    assert future.get() == "first"
 
 
 def test_error_of_future_without_one() -> None:

@@ -24,7 +24,7 @@ from oban_actors.actors import (
 )
 from oban_actors.actors.process import process_of
 from tests.actors.conftest import StartTree
-from tests.actors.lab import Boom, Gate, Hooks, Journal, Lab, Run, crash, gone, lab
+from tests.actors.lab import Boom, Gate, Hooks, Journal, Lab, Run, crash, lab
 from tests.support.waiting import wait_until
 
 
@@ -185,9 +185,6 @@ def test_members_can_be_found(tree: StartTree) -> None:
     assert ref is not None
     assert ref.ask("x") == root.ask("a", "x", timeout=5) == "x"
     assert root.whereis("nobody") is None
-    gone_ref = Lab.start()
-    gone_ref.stop()
-    gone(gone_ref)
 
 
 def _run(script: str) -> str:

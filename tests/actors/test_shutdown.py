@@ -10,8 +10,10 @@ from oban_actors.actors import (
     SHUTDOWN,
     Down,
     NoProcess,
+    Parent,
     Reason,
     Root,
+    Runtime,
     Sender,
     ServerCrashed,
     StartChild,
@@ -254,7 +256,8 @@ def test_watchers_hear_of_an_abandoned_actor(stuck: tuple[Root, Gate]) -> None:
     """Its monitors get their `Down`, with reason killed."""
     root, gate = stuck
     ref = root.whereis("a")
-    journal = root.ask("b", Run(lambda me: (me.monitor(ref), me.journal)[1]))  # type: ignore[arg-type]  # from below, or wrong on purpose
+    assert ref is not None
+    journal = root.ask("b", Run(lambda me: (me.monitor(ref), me.journal)[1]))
     _block(root, gate)
     root.ref.ask(TerminateChild("a"), timeout=60)
     root.ask("b", "sync")
@@ -308,6 +311,25 @@ def test_supervisor_that_does_not_start_in_time(tree: StartTree, journal: Journa
         [("start", "a")],
         [("start", "a"), ("start", "b")],
     )
+
+
+def test_nothing_starts_under_the_dead(journal: Journal) -> None:
+    """Who is dead, or dies meanwhile, can't be a parent: no orphan is left running."""
+    runtime = Runtime()
+    dead, dying = Lab.start(), Lab.start()
+    dead.stop()
+    with pytest.raises(StartFailed):
+        Lab.start_link(("a", journal), parent=Parent(dead, runtime), name="a")
+    assert journal.lines == []
+
+    def kill(_: Lab) -> None:
+        process_of(dying).killed = True
+
+    with pytest.raises(StartFailed):
+        Lab.start_link(("b", journal, Hooks(init=kill)), parent=Parent(dying, runtime), name="b")
+    assert journal.lines == [("start", "b"), ("kill", "b")]
+    assert runtime.registry.names() == {}
+    gone(dying)
 
 
 def test_unlimited_shutdown(tree: StartTree, journal: Journal) -> None:

@@ -1,6 +1,5 @@
-"""Supervisors: order, strategies, restart types, and children added and taken away by hand."""
+"""Supervisors: the order of starts, who is started again with whom, and restarts that fail."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,17 +8,14 @@ from oban_actors.actors import (
     IGNORE,
     NORMAL,
     SHUTDOWN,
-    ChildExit,
     ChildSpec,
     DeleteChild,
     GenServer,
     Parent,
     Reason,
     RestartChild,
-    ServerCrashed,
     StartChild,
     StartFailed,
-    Stop,
     Supervisor,
     TerminateChild,
     UnknownChild,
@@ -32,55 +28,15 @@ from tests.actors.lab import (
     Hooks,
     Journal,
     Lab,
-    Run,
     crash,
-    gone,
+    end_child,
+    failing,
+    failing_again,
     ids,
     known,
     lab,
-    settled,
+    stopping,
 )
-
-
-def _fail(times: int, error: BaseException | None = None) -> Callable[[Lab], None]:
-    left = [times]
-
-    def init(me: Lab) -> None:
-        if left[0]:
-            left[0] -= 1
-            me.journal("fail", me.tag)
-            raise error or Boom("init")
-
-    return init
-
-
-def _after_first(times: int) -> Callable[[Lab], None]:
-    """As `_fail`, but the first start succeeds."""
-    fail, first = _fail(times), [True]
-
-    def init(me: Lab) -> None:
-        if first:
-            first.pop()
-        else:
-            fail(me)
-
-    return init
-
-
-def _end(root: Any, name: str, message: Run) -> None:
-    """Let a child end, and wait until its supervisor has done what follows."""
-    ref = root.whereis(name)
-    ref.tell(message)
-    gone(ref)
-    settled(root)
-
-
-def _stop(reason: Reason) -> Run:
-    def do(_: Lab) -> None:
-        raise Stop(reason)
-
-    return Run(do)
-
 
 # Start
 
@@ -97,7 +53,7 @@ def test_start_in_order(tree: StartTree, journal: Journal) -> None:
 @pytest.mark.parametrize("error", [Boom("init"), SystemExit(1)])
 def test_failing_start(journal: Journal, error: BaseException) -> None:
     """When one fails at first, those before it end in reverse, and the starter gets the reason."""
-    bad = lab("c", journal, hooks=Hooks(init=_fail(1, error)))
+    bad = lab("c", journal, hooks=Hooks(init=failing(1, error)))
     with pytest.raises(StartFailed) as caught:
         Supervisor.start([lab("a", journal), lab("b", journal), bad, lab("d", journal)])
     assert journal.lines == [
@@ -116,7 +72,7 @@ def test_failing_start(journal: Journal, error: BaseException) -> None:
 def test_failing_start_two_levels_down(journal: Journal) -> None:
     """A failure below takes down all that had started, on every level."""
     inner = Supervisor.child_spec(
-        [lab("b", journal), lab("c", journal, hooks=Hooks(init=_fail(1)))], id="inner"
+        [lab("b", journal), lab("c", journal, hooks=Hooks(init=failing(1)))], id="inner"
     )
     with pytest.raises(StartFailed):
         Supervisor.start([lab("a", journal), inner])
@@ -163,7 +119,7 @@ def test_custom_start(tree: StartTree) -> None:
 
     root = tree([ChildSpec("mine", begin)])
     assert root.ask("made", 1) == 1
-    _end(root, "made", crash())
+    end_child(root, "made", crash())
     assert root.ask("made", 2) == 2
 
 
@@ -188,9 +144,9 @@ TYPES = {
     ("temporary", "exit"): "forgotten",
 }
 ENDS = {
-    "normal": _stop(NORMAL),
-    "shutdown": _stop(SHUTDOWN),
-    "shutdown with detail": _stop(Reason("shutdown", "drained")),
+    "normal": stopping(NORMAL),
+    "shutdown": stopping(SHUTDOWN),
+    "shutdown with detail": stopping(Reason("shutdown", "drained")),
     "error": crash(Boom),
     "exit": crash(SystemExit),
 }
@@ -200,13 +156,13 @@ ENDS = {
 def test_restart_types(tree: StartTree, restart: Any, end: str) -> None:
     """OTP's table: who is started again after which end, who is kept, who is forgotten."""
     root = tree([lab("a", restart=restart), lab("b")])
-    _end(root, "a", ENDS[end])
+    end_child(root, "a", ENDS[end])
     found = "restarted" if "a" in ids(root) else NO_PID if "a" in known(root) else "forgotten"
     assert found == TYPES[restart, end]
     assert "b" in ids(root)
 
 
-STRATEGIES = {
+STRATEGIES: dict[str, list[tuple[str, ...]]] = {
     "one_for_one": [("start", "b")],
     "rest_for_one": [
         ("end", "d", "shutdown"),
@@ -232,8 +188,8 @@ def test_strategies(tree: StartTree, journal: Journal, strategy: str) -> None:
     """Who ends with one that crashed, in reverse, and who starts with it, in order."""
     root = tree([lab(tag, journal) for tag in "abcd"], strategy=strategy)
     journal.clear()
-    _end(root, "b", crash())
-    assert journal.lines == [("end", "b", "crashed"), *STRATEGIES[strategy]]  # type: ignore[misc]  # from below, or wrong on purpose
+    end_child(root, "b", crash())
+    assert journal.lines == [("end", "b", "crashed"), *STRATEGIES[strategy]]
     assert ids(root) == ["a", "b", "c", "d"]
 
 
@@ -241,7 +197,7 @@ def test_strategies(tree: StartTree, journal: Journal, strategy: str) -> None:
 def test_temporary_siblings(tree: StartTree, journal: Journal, strategy: str) -> None:
     """A temporary child that a sibling's end took down never comes back."""
     root = tree([lab("a", journal), lab("b", journal, restart="temporary")], strategy=strategy)
-    _end(root, "a", crash())
+    end_child(root, "a", crash())
     assert known(root) == ["a"]
 
 
@@ -249,10 +205,10 @@ def test_temporary_siblings(tree: StartTree, journal: Journal, strategy: str) ->
 def test_siblings_without_pid(tree: StartTree, strategy: str) -> None:
     """A sibling that had ended for good is started again with the others."""
     root = tree([lab("a"), lab("b", restart="transient"), lab("c")], strategy=strategy)
-    _end(root, "b", _stop(NORMAL))
+    end_child(root, "b", stopping(NORMAL))
     root.ref.ask(TerminateChild("c"))
     assert ids(root) == ["a"]
-    _end(root, "a", crash())
+    end_child(root, "a", crash())
     assert ids(root) == ["a", "b", "c"]
 
 
@@ -265,7 +221,7 @@ def test_failing_restart_is_tried_again(
 ) -> None:
     """A restart that fails is tried again, without delay, until it succeeds."""
     first = [True]
-    fail = _fail(2, error)
+    fail = failing(2, error)
 
     def init(me: Lab) -> None:
         if first:
@@ -274,7 +230,7 @@ def test_failing_restart_is_tried_again(
             fail(me)
 
     root = tree([lab("a", journal, hooks=Hooks(init=init)), lab("b", journal)])
-    _end(root, "a", crash())
+    end_child(root, "a", crash())
     assert journal.about("start", "fail") == [
         ("start", "a"),
         ("start", "b"),
@@ -290,12 +246,12 @@ def test_failing_restart_stops_the_sequence(
     tree: StartTree, journal: Journal, strategy: str
 ) -> None:
     """Those after the one that fails stay down until its retry succeeds."""
-    hooks = Hooks(init=_after_first(1))
+    hooks = Hooks(init=failing_again(1))
     root = tree(
         [lab("a", journal), lab("b", journal, hooks=hooks), lab("c", journal)], strategy=strategy
     )
     journal.clear()
-    _end(root, "a", crash())
+    end_child(root, "a", crash())
     again = [("end", "a", "shutdown"), ("start", "a")] if strategy == "one_for_all" else []
     assert journal.lines == [
         ("end", "a", "crashed"),
@@ -367,162 +323,6 @@ def test_ignored_restart(tree: StartTree) -> None:
     first = [True]
     hooks = Hooks(init=lambda _: None if first and first.pop() else IGNORE)
     root = tree([lab("a", hooks=hooks)])
-    _end(root, "a", crash())
+    end_child(root, "a", crash())
     assert ids(root) == []
     assert known(root) == ["a"]
-
-
-# By hand
-
-
-def test_start_child(tree: StartTree, journal: Journal) -> None:
-    """A child added comes last, is watched like the others, and ends first."""
-    root = tree([lab("a", journal)])
-    ref = root.ref.ask(StartChild(lab("b", journal)))
-    assert root.whereis("b") is ref
-    _end(root, "b", crash())
-    assert ids(root) == ["a", "b"]
-    journal.clear()
-    root.stop()
-    assert [tag for _, tag, _ in journal.lines] == ["b", "a"]
-
-
-def test_start_child_refused(tree: StartTree) -> None:
-    """An id twice, a start that fails and what is no spec are the asker's errors, nobody else's."""
-    root = tree([lab("a")])
-    with pytest.raises(ValueError, match="has a child 'a' already"):
-        root.ref.ask(StartChild(lab("a", name="other")))
-    with pytest.raises(StartFailed):
-        root.ref.ask(StartChild(lab("b", hooks=Hooks(init=_fail(1)))))
-    with pytest.raises(StartFailed, match="is taken by"):
-        root.ref.ask(StartChild(lab("b", name="a")))
-    with pytest.raises(TypeError, match="expected a ChildSpec"):
-        root.ref.ask(StartChild("b"))  # type: ignore[arg-type]  # the fault to be found
-    with pytest.raises(TypeError, match="unhashable"):
-        root.ref.ask(TerminateChild([]))  # type: ignore[arg-type]  # the fault to be found
-    assert known(root) == ["a"]
-    assert root.tree().restarts == 0
-
-
-def test_terminate_and_restart_child(tree: StartTree, journal: Journal) -> None:
-    """A child ended by hand stays down, whatever its type, until it is started by hand."""
-    root = tree([lab("a", journal), lab("b", journal)])
-    root.ref.ask(TerminateChild("a"))
-    root.ref.ask(TerminateChild("a"))
-    assert ids(root) == ["b"]
-    assert journal.lines[-1] == ("end", "a", "shutdown")
-    with pytest.raises(UnknownChild, match="is running"):
-        root.ref.ask(RestartChild("b"))
-    assert root.ref.ask(RestartChild("a")) is root.whereis("a")
-    assert ids(root) == ["a", "b"]
-    assert root.tree().recent_restarts == 0
-
-
-def test_restart_child_that_fails(tree: StartTree) -> None:
-    """A start by hand that fails is the asker's error; the child stays down."""
-    root = tree([lab("a", hooks=Hooks(init=_after_first(1)))])
-    root.ref.ask(TerminateChild("a"))
-    with pytest.raises(StartFailed):
-        root.ref.ask(RestartChild("a"))
-    assert ids(root) == []
-    root.ref.ask(RestartChild("a"))
-    assert ids(root) == ["a"]
-
-
-def test_delete_child(tree: StartTree) -> None:
-    """Only a child that is down can be forgotten; its id is free then."""
-    root = tree([lab("a")])
-    with pytest.raises(UnknownChild, match="is running"):
-        root.ref.ask(DeleteChild("a"))
-    root.ref.ask(TerminateChild("a"))
-    root.ref.ask(DeleteChild("a"))
-    assert known(root) == []
-    root.ref.ask(StartChild(lab("a")))
-    assert ids(root) == ["a"]
-
-
-def test_terminated_temporary_child(tree: StartTree) -> None:
-    """A temporary child ended by hand is forgotten."""
-    root = tree([lab("a", restart="temporary")])
-    root.ref.ask(TerminateChild("a"))
-    assert known(root) == []
-
-
-@pytest.mark.parametrize("request_", [TerminateChild, RestartChild, DeleteChild])
-def test_unknown_child(tree: StartTree, request_: Any) -> None:
-    """An id that the supervisor does not know is the asker's error."""
-    root = tree([])
-    with pytest.raises(UnknownChild, match="has no child 'x'"):
-        root.ref.ask(request_("x"))
-    assert issubclass(UnknownChild, LookupError)
-
-
-def test_exit_of_a_stranger(tree: StartTree) -> None:
-    """An exit that belongs to no present child is nothing to a supervisor."""
-    root, stranger = tree([lab("a")]), Lab.start()
-    root.ref.tell(ChildExit(stranger, Reason("crashed")))
-    stranger.stop()
-    assert ids(root) == ["a"]
-    assert root.tree().children[0].restarts == 0
-
-
-def test_unknown_question_ends_a_supervisor(tree: StartTree, journal: Journal) -> None:
-    """Asking a supervisor what it does not know is a bug: it ends, its children in order."""
-    root = tree([lab("a", journal)])
-    with pytest.raises(ServerCrashed):
-        root.ref.ask("what")
-    assert journal.lines[-1] == ("end", "a", "shutdown")
-    assert root.reason is not None
-    assert root.reason.kind == "crashed"
-
-
-# Options
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"strategy": "all_for_one"}, "expected strategy to be one of"),
-        ({"max_restarts": -1}, "expected max_restarts of zero or more"),
-        ({"max_seconds": 0}, "max_seconds of more than zero"),
-    ],
-)
-def test_options_are_checked(options: dict[str, Any], message: str) -> None:
-    """A wrong option is refused before anything starts."""
-    with pytest.raises(StartFailed) as caught:
-        Supervisor.start([], **options)
-    assert isinstance(caught.value.reason, ValueError)
-    assert message in str(caught.value.reason)
-
-
-def test_ids_are_unique(journal: Journal) -> None:
-    """Two children of one id are refused before any starts."""
-    with pytest.raises(StartFailed, match="unique ids"):
-        Supervisor.start([lab("a", journal), lab("a", journal, name="b")])
-    assert journal.lines == []
-
-
-@pytest.mark.parametrize(
-    ("options", "error"),
-    [
-        ({"restart": "sometimes"}, "expected restart to be one of"),
-        ({"shutdown": -1}, "expected shutdown to be zero or more seconds"),
-        ({"shutdown": float("nan")}, "expected shutdown to be zero or more seconds"),
-        ({"start": None}, "expected start to be callable"),
-    ],
-)
-def test_specs_are_checked(options: dict[str, Any], error: str) -> None:
-    """A wrong spec is refused where it is made."""
-    spec = Lab.child_spec()
-    with pytest.raises((ValueError, TypeError), match=error):
-        spec.override(**options)
-
-
-def test_spec_defaults() -> None:
-    """OTP's defaults: permanent, five seconds for workers, without limit for supervisors."""
-    assert (Lab.child_spec().id, Lab.child_spec().restart) == ("Lab", "permanent")
-    assert Lab.child_spec().shutdown == 5.0
-    assert Lab.child_spec(name=("producer", "x")).id == ("producer", "x")
-    assert Lab.child_spec(id=0).id == 0
-    assert Supervisor.child_spec().shutdown is None
-    assert Lab.child_spec().override(id="b", shutdown=1).shutdown == 1

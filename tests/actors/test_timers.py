@@ -3,13 +3,14 @@
 import math
 import random
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oban_actors.actors import GenServer, Runtime, VirtualClock, timers
+from oban_actors.actors import GenServer, Runtime, Timer, VirtualClock, timers
 from oban_actors.actors.clock import SYSTEM_CLOCK
 from tests.actors.conftest import StartLab, StartTree
 from tests.actors.lab import Journal, Lab, Run, crash, gone, lab
@@ -32,8 +33,13 @@ class Tally(GenServer):
         return list(self.got)
 
 
+def _all(ref: Any) -> list[tuple[Any, float]]:
+    told: list[tuple[Any, float]] = ref.ask("all")
+    return told
+
+
 def _got(ref: Any) -> list[Any]:
-    return [message for message, _ in ref.ask("all")]
+    return [message for message, _ in _all(ref)]
 
 
 def test_fires_when_due(clock: VirtualClock) -> None:
@@ -94,10 +100,10 @@ def test_clock_shows_the_due_time(clock: VirtualClock) -> None:
             times.append(clock.monotonic())
 
     runtime.timers._registry = Seen()  # type: ignore[assignment]  # it is looked up as each fires
-    for due in (3.0, 1.0, 2.0):
+    for due in (3.01, 1.02, 2.03):
         runtime.timers.send_after(due, "tick", due)
     clock.advance(10)
-    assert times == [1.0, 2.0, 3.0]
+    assert times == [1.02, 2.03, 3.01]
     assert clock.monotonic() == 10
     runtime.close()
 
@@ -113,7 +119,7 @@ def test_never_early_on_real_time() -> None:
         due[number] = SYSTEM_CLOCK.monotonic() + delay
         runtime.timers.send_after(ref, number, delay)
     wait_until(lambda: len(_got(ref)) == len(due))
-    assert all(at >= due[number] for number, at in ref.ask("all"))  # type: ignore[misc]  # from below, or wrong on purpose
+    assert all(at >= due[number] for number, at in _all(ref))
     ref.stop()
 
 
@@ -139,6 +145,10 @@ def test_cancel(clock: VirtualClock) -> None:
     ref.stop()
 
 
+def _near(timer: Timer, pick: random.Random) -> bool:
+    return not timer.live or pick.random() < 0.5
+
+
 def test_cancelled_as_it_fires() -> None:
     """Cancelled or delivered, never both and never neither, however close the race."""
     runtime, ref = Runtime(), Tally.start()
@@ -149,7 +159,7 @@ def test_cancelled_as_it_fires() -> None:
         for number in numbers:
             timer = runtime.timers.send_after(ref, number, pick.random() * 0.0004)
             if pick.random() < 0.5:
-                wait_until(lambda timer=timer: not timer.live or pick.random() < 0.5)  # type: ignore[misc]  # a default binds it
+                wait_until(partial(_near, timer, pick))
             if timer.cancel():
                 cancelled.append(number)
 
@@ -181,7 +191,7 @@ def test_many_cancelled_take_no_room(clock: VirtualClock) -> None:
 def test_dies_with_its_actor(tree: StartTree, clock: VirtualClock, journal: Journal) -> None:
     """A timer set for a reference does not reach the successor: no tick of an earlier life."""
     root = tree([lab("a", journal)], clock=clock)
-    root.ask("a", Run(lambda me: me.send_after("stale", 1) and None))  # type: ignore[truthy-bool]  # from below, or wrong on purpose
+    root.ask("a", Run(lambda me: me.send_after("stale", 1).due))
     old = root.whereis("a")
     root.tell("a", crash())
     gone(old)
@@ -264,7 +274,7 @@ def test_faulty_inbox_stops_no_other_timer(
     good.stop()
     runtime.close()
     with pytest.raises(TypeError, match="unhashable"):
-        runtime.timers.send_after([], "tick", 0)  # type: ignore[arg-type]  # from below, or wrong on purpose
+        runtime.timers.send_after([], "tick", 0)  # type: ignore[arg-type]  # the fault to be found
 
 
 def test_thread_ends_when_idle(monkeypatch: pytest.MonkeyPatch) -> None:
