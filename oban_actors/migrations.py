@@ -38,7 +38,7 @@ def upgrade(
         elixir_indexes: whether Elixir's two GIN indexes are made too.
 
     Raises:
-        ConfigError: the prefix is none.
+        ConfigError: the prefix is none, or the version asked for unknown.
         SchemaTooNew: a newer version made the tables; nothing was changed.
 
     """
@@ -55,7 +55,7 @@ def downgrade(connection: Connection, prefix: str = "public", *, version: int = 
         version: the one to go back to, so unlike in `Oban.Migration.down/1` not itself undone.
 
     Raises:
-        ConfigError: the prefix is none.
+        ConfigError: the prefix is none, or the version asked for unknown.
         SchemaTooNew: a newer version made the tables; nothing was changed.
 
     """

@@ -46,13 +46,15 @@ _GET = text("SELECT * FROM oban_jobs WHERE id = :id")
 # with fewer digits, or with a blank before the time of day: without the `Z`, and with a `T`, text
 # sorts as the times do.
 _DUE_AT = "rtrim(replace(scheduled_at, ' ', 'T'), 'Z')"
+# Left to itself, SQLite may sort all scheduled rows instead.
+_INDEXED = "oban_jobs INDEXED BY oban_actors_staging_index"
 _STAGEABLE = (
     "state IN ('scheduled', 'retryable') AND queue IS NOT NULL "
     "AND id NOT IN (SELECT value FROM json_each(:aside))"
 )
 
 _DUE = text(
-    f"SELECT id, queue, state FROM oban_jobs WHERE {_STAGEABLE} AND {_DUE_AT} <= rtrim(:now, 'Z') "
+    f"SELECT id, queue, state FROM {_INDEXED} WHERE {_STAGEABLE} AND {_DUE_AT} <= rtrim(:now, 'Z') "
     f"ORDER BY {_DUE_AT}, id LIMIT :limit"
 )
 
@@ -63,7 +65,7 @@ _STAGE = text(
 )
 
 _NEXT_DUE = text(
-    f"SELECT scheduled_at FROM oban_jobs WHERE {_STAGEABLE} ORDER BY {_DUE_AT}, id LIMIT 1"
+    f"SELECT scheduled_at FROM {_INDEXED} WHERE {_STAGEABLE} ORDER BY {_DUE_AT}, id LIMIT 1"
 )
 
 # From each queue to the next one, instead of through all available jobs.

@@ -6,25 +6,29 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import psycopg
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from oban_actors.config import Config
 from oban_actors.errors import ConfigError, DatabaseUnavailable
 from oban_actors.repo.times import Dialect
 
-Source = str | URL | Engine | AsyncEngine
+if TYPE_CHECKING:
+    # It needs greenlet, which is not there unless the host uses asyncio with SQLAlchemy.
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+Source: TypeAlias = "str | URL | Engine | AsyncEngine"
 
 OVERFLOW = 2
 """Connections beyond `pool_size` that are made when all are in use, and closed after."""
 
+_PSYCOPG = "postgresql+psycopg"
 _DRIVERS: Mapping[str, tuple[Dialect, str]] = {
-    "postgresql": ("postgresql", "postgresql+psycopg"),
+    "postgresql": ("postgresql", _PSYCOPG),
     "sqlite": ("sqlite", "sqlite+pysqlite"),
 }
 _SECRET_OPTIONS = ("password", "sslpassword")
@@ -34,14 +38,14 @@ _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 def make_engine(source: Source, config: Config) -> Engine:
     """Make an engine of our own with a small pool, in the driver's autocommit mode.
 
-    Given the host's engine, connections are made the way it makes them, whatever its `creator`,
-    `connect_args` and events say; only where it uses another driver, its address is all we take.
+    Given the host's engine, if it uses psycopg, connections are made the way it makes them,
+    whatever its `creator`, `connect_args` and events say. Of any other its address is taken.
 
     Raises:
         ConfigError: the database is of a kind that we can't use, or the address can't be read.
 
     """
-    engine = source.sync_engine if isinstance(source, AsyncEngine) else source
+    engine = cast("str | URL | Engine", getattr(source, "sync_engine", source))
     url = engine.url if isinstance(engine, Engine) else _parse(engine)
     dialect, drivername = _driver(url, config)
     if dialect == "sqlite":
@@ -93,7 +97,7 @@ def lone_connection(engine: Engine, config: Config) -> "psycopg.Connection[Any]"
     return driver
 
 
-def _parse(url: str | URL) -> URL:
+def _parse(url: str | URL, option: str = "database") -> URL:
     if isinstance(url, URL):
         return url
     try:
@@ -101,7 +105,7 @@ def _parse(url: str | URL) -> URL:
     except (ArgumentError, ValueError):
         # What it can't read may hold a password, so neither the value nor its error is shown.
         raise ConfigError(
-            "invalid value for 'database': expected an address that SQLAlchemy can read, "
+            f"invalid value for '{option}': expected an address that SQLAlchemy can read, "
             "like 'postgresql+psycopg://user@host/name' or 'sqlite:///jobs.db'"
         ) from None
 
@@ -164,9 +168,9 @@ def _dial(engine: Engine, config: Config) -> "psycopg.Connection[Any]":
         made = engine.pool.recreate().connect()
         made.detach()
         return cast("psycopg.Connection[Any]", made.dbapi_connection)
-    own, arguments = _address(_parse(url).set(drivername="postgresql+psycopg"), config)
+    own, arguments = _address(_parse(url, "notifier.listen_url").set(drivername=_PSYCOPG), config)
     positional, keywords = engine.dialect.create_connect_args(own)
-    return psycopg.connect(*positional, **{**keywords, **arguments})
+    return psycopg.connect(*positional, **{**keywords, **arguments, "prepare_threshold": None})
 
 
 def _borrowed_creator(host: Engine, seconds: float) -> Callable[[], Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects import postgresql
 
-from oban_actors.errors import SchemaTooNew
+from oban_actors.errors import ConfigError, SchemaTooNew
 from oban_actors.repo import schema, staging_index
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def migrate(
         the version of the jobs tables now; `sys.maxsize` for ones that somebody else looks after.
 
     Raises:
+        ConfigError: the version asked for is unknown.
         SchemaTooNew: a newer version made the tables; nothing was changed.
         DatabaseError: the database refused or failed; nothing was changed.
 
@@ -66,7 +67,7 @@ def migrate(
             connection, name, version, elixir_indexes=elixir_indexes, own_transaction=True
         ),
         statement_timeout=0,
-        lock_timeout=0,
+        lock_timeout=_patience(repo),
     )
     if repo.dialect == "postgresql":
         staging_index.ensure(repo, name)
@@ -88,13 +89,16 @@ def rollback(repo: "Repo", prefix: str | None = None, *, version: int = 0) -> in
         the version of the jobs tables now.
 
     Raises:
+        ConfigError: the version asked for is unknown.
         SchemaTooNew: a newer version made the tables; nothing was changed.
         DatabaseError: the database refused or failed; nothing was changed.
 
     """
     name = prefix or repo.config.prefix
     return repo.transaction(
-        lambda connection: downgrade(connection, name, version), statement_timeout=0, lock_timeout=0
+        lambda connection: downgrade(connection, name, version),
+        statement_timeout=0,
+        lock_timeout=_patience(repo),
     )
 
 
@@ -119,6 +123,7 @@ def upgrade(
 
 def downgrade(connection: Connection, prefix: str, version: int = 0) -> int:
     """Do what `rollback` does, within the connection's transaction and with nothing retried."""
+    _known(connection, version, lowest=0)
     facts = _locked_facts(connection, prefix)
     if facts.version == schema.EXTERNAL:
         _drop_own(connection, prefix, facts)
@@ -141,8 +146,8 @@ def _migrate(
     own_transaction: bool = False,
 ) -> int:
     postgres = connection.dialect.name == "postgresql"
+    goal = _known(connection, version, lowest=1)
     facts = _locked_facts(connection, prefix)
-    goal = NEWEST[connection.dialect.name] if version is None else version
     if postgres and own_transaction:
         # Only now: the wait for another process that migrates has no end but its own.
         connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
@@ -159,6 +164,23 @@ def _migrate(
         _run(connection, prefix, f"own_{OWN_VERSION:02}", "up")
         _record(connection, prefix, schema.OWN_TABLE, OWN_VERSION)
     return max(goal, facts.version)
+
+
+def _known(connection: Connection, version: int | None, *, lowest: int) -> int:
+    newest = NEWEST[connection.dialect.name]
+    if version is None:
+        return newest
+    if lowest <= version <= newest:
+        return version
+    raise ConfigError(
+        f"invalid value for 'version': expected a number from {lowest} to {newest}, got: {version}"
+    )
+
+
+def _patience(repo: "Repo") -> float | None:
+    # PostgreSQL's wait for another process that migrates ends with that one. SQLite's can't be
+    # interrupted, so there it is one of several tries.
+    return None if repo.dialect == "sqlite" else 0.0
 
 
 def _locked_facts(connection: Connection, prefix: str) -> schema.Facts:

@@ -92,7 +92,7 @@ def inspect(connection: Connection, prefix: str) -> Facts:
 
 
 def verify(connection: Connection, prefix: str) -> Facts:
-    """Check that the jobs table is there with every column that is used.
+    """Check that the jobs table is there with all that is used of it.
 
     Raises:
         SchemaMissing: it is not.
@@ -107,6 +107,8 @@ def verify(connection: Connection, prefix: str) -> Facts:
             f"the table oban_jobs{where} has no column {', '.join(sorted(missing))}: "
             "call oban.migrate() first"
         )
+    if connection.dialect.name == "sqlite" and not facts.staging_index:
+        raise SchemaMissing(f"there is no index {STAGING_INDEX}: call oban.migrate() first")
     return facts
 
 

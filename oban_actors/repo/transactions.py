@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,6 +20,8 @@ from oban_actors.errors import (
     TransientError,
 )
 from oban_actors.repo.sqlstates import (
+    ABORTED,
+    INVALID_PARAMETER,
     QUERY_CANCELED,
     READ_ONLY,
     lost_connection,
@@ -104,18 +107,32 @@ def run(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
 
 
 def pause(call: Call, seconds: float) -> None:
-    """Wait, unless the call is cancelled.
+    """Wait, unless there is no more time to.
 
     Raises:
-        DatabaseError: it is.
+        DatabaseError: the call was cancelled.
+        DatabaseUnavailable: the repo was closed.
 
     """
-    if call.cancelled.wait(seconds):
+    if call.hurry.wait(seconds):
+        check(call)
+        raise DatabaseUnavailable("closed while waiting for another try")
+
+
+def check(call: Call) -> None:
+    """Go on unless the call was cancelled.
+
+    Raises:
+        DatabaseError: it was.
+
+    """
+    if call.cancelled:
         raise DatabaseError("cancelled", sqlstate=QUERY_CANCELED)
 
 
 def _attempt(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
     call.expired = False
+    pool = engine.pool
     try:
         with engine.connect() as connection:
             try:
@@ -126,6 +143,9 @@ def _attempt(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
                 raise
             finally:
                 call.release()
+                # Closed meanwhile: nobody looks into the old pool any more.
+                if engine.pool is not pool:
+                    connection.invalidate()
     except _ERRORS as error:
         raise _explained(error, call) from error
     finally:
@@ -141,6 +161,7 @@ def _in_transaction(connection: Connection, call: Call, terms: Terms, work: Work
             connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         result = work(connection)
         transaction_id = connection.info.pop(TRANSACTION_ID, None)
+        _refuse_aborted(driver)
         call.touch()
         try:
             transaction.commit()
@@ -151,14 +172,23 @@ def _in_transaction(connection: Connection, call: Call, terms: Terms, work: Work
     return result
 
 
+def _refuse_aborted(driver: Any) -> None:
+    # PostgreSQL would take a COMMIT after a failed statement, and roll back without a word.
+    aborted = isinstance(driver, psycopg.Connection) and (
+        driver.info.transaction_status == TransactionStatus.INERROR
+    )
+    if aborted:
+        raise DatabaseError("a statement of the transaction had failed", sqlstate=ABORTED)
+
+
 def _spoiled(error: BaseException, call: Call) -> bool:
     # A late cancel must not meet the next user, what was cut is of no use to one, and a server
     # that has become a standby stays one.
-    return call.cancelled.is_set() or call.expired or sqlstate(error) == READ_ONLY
+    return call.cancelled or call.expired or sqlstate(error) == READ_ONLY
 
 
 def _explained(error: Exception, call: Call) -> DatabaseError:
-    if call.cancelled.is_set():
+    if call.cancelled:
         return DatabaseError("cancelled", sqlstate=QUERY_CANCELED)
     found = translate(error)
     if call.expired and isinstance(found, DatabaseUnavailable):
@@ -193,6 +223,11 @@ def _committed(engine: Engine, call: Call, terms: Terms, unanswered: _Unanswered
             if call.expired:
                 break
             status = "in progress"
+        except DatabaseError as error:
+            # This server never came as far as that transaction: it took over from the one that did.
+            if error.sqlstate != INVALID_PARAMETER:
+                raise unknown from error
+            status = "aborted"
         if status in ("committed", "aborted"):
             return status == "committed"
         if status is None:

@@ -24,7 +24,8 @@ class Call:
 
     Attributes:
         allowance: seconds for which a round trip may stay without an answer; may be infinite.
-        cancelled: set once somebody wants it to end; waits between retries listen to it.
+        cancelled: whether somebody wants it to end.
+        hurry: set once there is no more time to wait between tries.
         expired: whether it was silent for longer than it may and its connection was cut.
 
     """
@@ -32,7 +33,8 @@ class Call:
     def __init__(self, allowance: float, outer: "Call | None" = None) -> None:
         self.allowance = allowance
         self.outer = outer
-        self.cancelled = threading.Event()
+        self.cancelled = False
+        self.hurry = threading.Event()
         self.expired = False
         self.deadline = math.inf
         self._connection: Any = None
@@ -58,7 +60,8 @@ class Call:
 
     def cancel(self) -> None:
         """End it: what runs is cancelled in the server, and nothing is tried again."""
-        self.cancelled.set()
+        self.cancelled = True
+        self.hurry.set()
         with self._lock:
             if isinstance(self._connection, psycopg.Connection):
                 # Unreachable for a cancel too: the deadline ends it.
@@ -131,7 +134,7 @@ class Watchdog:
         """End every wait between retries, and the thread; what runs in the server goes on."""
         with self._changed:
             for call in self._every_call():
-                call.cancelled.set()
+                call.hurry.set()
             thread, self._thread, self._wakes_at = self._thread, None, math.inf
             self._changed.notify_all()
         if thread is not None and thread is not threading.current_thread():

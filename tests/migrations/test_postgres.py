@@ -10,7 +10,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import make_url
 
-from oban_actors.errors import DatabaseError, SchemaMissing, SchemaTooNew
+from oban_actors.errors import ConfigError, DatabaseError, SchemaMissing, SchemaTooNew
 from oban_actors.repo import Repo
 from oban_actors.repo.migrator import migrate, migrated_version, rollback
 from oban_actors.repo.schema import EXTERNAL
@@ -183,6 +183,14 @@ def test_stops_at_a_version(repo: Repo, pg: Database, admin: Admin) -> None:
     assert migrate(repo, version=11) == 11
 
     assert "oban_jobs_notify" in {row[0] for row in describe(admin, pg.prefix)["code"]}
+
+
+@pytest.mark.parametrize("version", [-1, 15])
+def test_unknown_version(repo: Repo, version: int) -> None:
+    """A version that nobody has made yet can't be asked for."""
+    for change in (migrate, rollback):
+        with pytest.raises(ConfigError, match="'version'"):
+            change(repo, version=version)
 
 
 def test_repeated(repo: Repo, pg: Database, admin: Admin) -> None:

@@ -189,6 +189,25 @@ def test_commit_that_never_was(far: Repo, admin: Admin) -> None:
     assert notes.all() == [1]
 
 
+def test_server_that_took_over(far: Repo, admin: Admin) -> None:
+    """A server that never came as far as the transaction says so, and the work is done again."""
+    notes = Notes(far)
+    gate = Gate(notes, admin)
+
+    def work(connection: Connection) -> None:
+        notes.add(connection, 1)
+        connection.info[TRANSACTION_ID] = str(10**9)
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(lambda: far.transaction(work, idempotent=False))
+        admin.execute("SELECT pg_terminate_backend(%s)", [wait_until(gate.waiting)])
+        wait_until(lambda: notes.tries == 2)
+        gate.open()
+        running.result(60)
+
+    assert notes.all() == [1]
+
+
 def test_unknown_outcome(far: Repo, admin: Admin) -> None:
     """Where nobody can say what became of a COMMIT, that is the answer."""
     notes = Notes(far)

@@ -80,6 +80,21 @@ def test_nested_errors_can_be_caught(repo: Repo) -> None:
     assert notes.all() == [1, 3]
 
 
+def test_a_swallowed_error_is_no_success(pg_repo: Repo) -> None:
+    """Work that goes on after a failed statement was rolled back, and must not look committed."""
+    notes = Notes(pg_repo)
+
+    def work(connection: Connection) -> None:
+        notes.add(connection, 1)
+        with pytest.raises(DBAPIError):
+            connection.execute(text("SELECT * FROM nowhere"))
+
+    with pytest.raises(DatabaseError, match="had failed"):
+        pg_repo.transaction(work)
+
+    assert notes.all() == []
+
+
 def test_undefined_table(repo: Repo) -> None:
     """A missing table is an error of its own, not tried again."""
     with pytest.raises(UndefinedTable, match="nowhere") as caught:
@@ -260,6 +275,31 @@ def test_cancel(repo: Repo) -> None:
     assert repo.transaction(lambda connection: connection.execute(text("SELECT 1")).scalar()) == 1
 
 
+def test_cancel_between_statements(repo: Repo) -> None:
+    """Cancelled while it does something else, a call ends at its next statement."""
+
+    def work(connection: Connection) -> None:
+        assert repo.cancel(threading.get_ident())
+        connection.execute(text("SELECT 1"))
+
+    with pytest.raises(DatabaseError, match="cancelled"):
+        repo.transaction(work)
+
+
+def test_close_leaves_others_alone(repo: Repo) -> None:
+    """Closing ends no transaction that somebody is in, and the repo can be used again."""
+    notes = Notes(repo)
+
+    def work(connection: Connection) -> None:
+        repo.close()
+        notes.add(connection, 1)
+
+    repo.transaction(work)
+    repo.open()
+
+    assert notes.all() == [1]
+
+
 @pytest.mark.parametrize("way", ["cancel", "close"])
 def test_waiting_between_tries_ends(way: str) -> None:
     """Neither `cancel` nor `close` has to wait until a waiting thread has tried enough."""
@@ -276,7 +316,7 @@ def test_waiting_between_tries_ends(way: str) -> None:
             end = repo.close if way == "close" else lambda: repo.cancel(ident[0])
             # Told too early, it has nothing to end.
             wait_until(lambda: (end(), running.done())[1])
-            with pytest.raises(DatabaseError, match="cancelled"):
+            with pytest.raises(DatabaseError, match="cancelled" if way == "cancel" else "closed"):
                 running.result(30)
 
 
