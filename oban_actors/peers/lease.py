@@ -33,10 +33,7 @@ GRACE = 0.3
 """Seconds that a beat may be late."""
 
 FIRST_BEAT = 1.3
-"""Seconds until a holder must have beaten, of whom no beat was heard yet."""
-
-UNHEARD = 5.0
-"""Seconds more, at most, while it isn't known whether beats reach this node at all."""
+"""Seconds until a holder must have beaten whose row was read; a lock tried in vain does no harm."""
 
 AGAIN = 1.0
 """Seconds between two tries of a silent holder's lock, or two looks because of strange beats."""
@@ -76,7 +73,6 @@ class Lease:
         aside_until: until when it leaves a free lease to others.
         acted_at: when the last election ended.
         silent_at: when the holder counts as silent.
-        hears: whether beats were ever heard.
         rivals: the Elixir nodes around.
         warned: whether competing with them was told.
 
@@ -93,7 +89,6 @@ class Lease:
     aside_until: float = _PAST
     acted_at: float = _PAST
     silent_at: float = _NEVER
-    hears: bool = False
     rivals: Rivals = field(default_factory=Rivals)
     warned: bool = False
 
@@ -275,14 +270,13 @@ class Lease:
         """A leader beats, and says when it will again."""
         if node == self.rules.node:
             return self
-        lease = replace(self, hears=True)
         known = self.seen is not None and owner(self.seen.node) == node
         if self.held is not None or not known:
             # Somebody else leads than was thought.
-            return _sooner(lease, max(now, self.acted_at + AGAIN, self.aside_until))
+            return _sooner(self, max(now, self.acted_at + AGAIN, self.aside_until))
         if not self.rules.fast:
-            return lease
-        return replace(lease, silent_at=now + min(max(seconds, 0.0), self.rules.renew) + GRACE)
+            return self
+        return replace(self, silent_at=now + min(max(seconds, 0.0), self.rules.renew) + GRACE)
 
     def announced(self, pid: int | None, node: object) -> "Lease":
         """A Python node announces its next ping."""
@@ -371,7 +365,7 @@ def _silence(lease: Lease, row: Row, now: float) -> float:
         return _NEVER
     before = lease.seen
     if before is None or owner(before.node) != owner(row.node):
-        return now + FIRST_BEAT + (0.0 if lease.hears else min(lease.rules.renew, UNHEARD))
+        return now + FIRST_BEAT
     newly_locked = is_locked(row.node) and not is_locked(before.node)
     return lease.silent_at if now < lease.silent_at or newly_locked else now + AGAIN
 

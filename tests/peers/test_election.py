@@ -112,6 +112,7 @@ def test_a_leader_renews_for_as_long_as_it_lives(cluster: Cluster, events: Recor
     """Over many renewals the term stays, nobody else leads, and expiry moves on."""
     options = {"lease": 6.0, "renew": 0.25}
     leader = cluster.start(peer=options)
+    assert leader.leads
     cluster.start(peer=options)
     term = leader.lease.term
 
