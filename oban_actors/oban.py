@@ -11,7 +11,6 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
 from oban_actors import instance
@@ -38,6 +37,7 @@ from oban_actors.inserting import Inserter
 from oban_actors.job import Job
 from oban_actors.notifiers import make_publisher
 from oban_actors.repo import Repo
+from oban_actors.repo.connect import Source
 from oban_actors.repo.migrator import migrate, rollback
 
 logger = logging.getLogger("oban_actors")
@@ -63,7 +63,7 @@ class Oban:
 
     """
 
-    def __init__(self, database: str | sa.URL | sa.Engine | AsyncEngine, **options: Any) -> None:
+    def __init__(self, database: Source, **options: Any) -> None:
         self.config = Config.build(**options)
         if self.config.queues:
             raise ConfigError(
@@ -131,7 +131,7 @@ class Oban:
         return self
 
     def stop(self, timeout: float | None = None) -> Reason | None:
-        """End a tree that `start` started, in order.
+        """End a tree that `start` started, in order, and close the connections.
 
         Args:
             timeout: seconds; the parts' own shutdown times bound it in any case.
@@ -145,7 +145,12 @@ class Oban:
         """
         self._refuse_fork()
         root = self._root
-        return None if root is None else root.stop(timeout)
+        if root is None:
+            # Inserting without a tree opens connections too.
+            if not self.alive:
+                self.repo.close()
+            return None
+        return root.stop(timeout)
 
     def wait(self, timeout: float | None = None) -> Reason | None:
         """Wait until the tree that `start` started has ended.

@@ -3,16 +3,20 @@
 import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from psycopg.sql import SQL, Identifier
 
-from oban_actors import Oban
+from oban_actors import DatabaseError, IsLeader, Job, Oban, Stage
 from oban_actors.config import (
     Config,
     NotifierOptions,
@@ -22,11 +26,19 @@ from oban_actors.config import (
 )
 from tests.support.databases import new_database
 from tests.support.postgres import Server
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "oban_actors"
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 POSTGRES = "postgresql+psycopg://app@localhost/app"
+
+RIGHTS = """
+GRANT USAGE ON SCHEMA background TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA background TO {role};
+GRANT USAGE ON SEQUENCE background.oban_jobs_id_seq TO {role}
+"""
+"""What docs/database.md says that running needs."""
 
 _SAMPLE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _FENCE = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -90,6 +102,42 @@ def test_the_alembic_sample_makes_and_drops_the_tables(tmp_path: Path) -> None:
 
     assert {"oban_jobs", "oban_peers"} <= made
     assert not {name for name in left if name.startswith("oban_")}
+
+
+@pytest.fixture
+def restricted_url(postgres_server: Server) -> Iterator[str]:
+    """Address of a database with tables in `background`, for a role with the rights named only."""
+    role = f"oban_test_{uuid4().hex[:12]}"
+    with new_database(postgres_server) as name:
+        owner = Oban(postgres_server.url(name), prefix="background")
+        owner.migrate()
+        owner.repo.close()
+        with psycopg.connect(postgres_server.conninfo(name), autocommit=True) as connection:
+            connection.execute(SQL("CREATE ROLE {}").format(Identifier(role)))
+            connection.execute(SQL(RIGHTS).format(role=Identifier(role)))
+        url = sa.make_url(postgres_server.url(name))
+        acting = url.update_query_dict({"options": f"-c role={role}"})
+        yield acting.render_as_string(hide_password=False)
+    with psycopg.connect(postgres_server.conninfo(), autocommit=True) as connection:
+        connection.execute(SQL("DROP ROLE {}").format(Identifier(role)))
+
+
+def test_a_tree_runs_with_the_rights_that_are_named(
+    restricted_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With what docs/database.md says running needs, it leads, inserts and stages, and no more."""
+    with Oban(restricted_url, prefix="background") as oban:
+        job = oban.insert(Job.new(worker="docs.Worker", schedule_in=-1))
+        wait_until(lambda: oban.ask("peer", IsLeader()))
+        staged = oban.ask("stager", Stage(), timeout=30)
+        found = oban.get_job(job.id or 0)
+        with pytest.raises(DatabaseError):
+            oban.rollback()
+
+    assert staged.error is None
+    assert found is not None
+    assert found.state == "available"
+    assert [record for record in caplog.records if record.levelname != "INFO"] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_id)

@@ -169,8 +169,9 @@ class PostgresNotifier(Notifier):
             logger.info("the notifier listens again")
         self._failing = False
         self._linked_at = real_monotonic()
-        self._answer_askers(listening=True)
+        # In this order, so that who has its answer is told nothing more of the past.
         self.delivery.reconnected()
+        self._answer_askers(listening=True)
 
     def _tick(self) -> None:
         if self._attempt is not None:

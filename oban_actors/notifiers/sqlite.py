@@ -146,7 +146,7 @@ class SqliteNotifier(Notifier):
             self._failed(error)
             return
         self._watch = self._watch_file(f"{self._journal.path}-wal")
-        self._inbox.watch(None if self._watch is None else self._watch.fileno())
+        self._listen_to_watch()
         self._pace = Pace(watched=self._watch is not None)
         if self._failures:
             logger.info("the notifier reads the file again")
@@ -176,12 +176,18 @@ class SqliteNotifier(Notifier):
         if self._journal is None:
             self._open()
         else:
+            self._listen_to_watch()
             self._look()
+
+    def _listen_to_watch(self) -> None:
+        self._inbox.watch(None if self._watch is None else self._watch.fileno())
 
     def _touched(self) -> None:
         if self._watch is not None and not self._watch.drain():
             self.reconnect()
             return
+        # Deaf until the next look: others may commit a hundred thousand times a second.
+        self._inbox.watch(None)
         self._pace.touched()
         self._look()
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import psycopg
 import sqlalchemy as sa
 
-from oban_actors.actors import GenServer, Ref, Supervisor
+from oban_actors.actors import GenServer, Ref, Sender, Supervisor
 from oban_actors.config import Config
 from oban_actors.messages import Listen, Notification, Reconnected, Unlisten
 from oban_actors.notifiers import make_publisher, notifier_spec
@@ -31,6 +31,9 @@ class Collector(GenServer):
     def handle_info(self, message: Any) -> None:
         """Keep it."""
         self._messages.append(message)
+
+    def handle_call(self, message: Any, sender: Sender) -> None:
+        """Answer once all that came before is kept."""
 
 
 class Ear:
@@ -67,7 +70,8 @@ class Ear:
         self.wait_for_message(Reconnected())
 
     def forget(self) -> None:
-        """Forget what came."""
+        """Forget what came, including what is still on its way through the inbox."""
+        self.ref.ask("what came before", timeout=30)
         self.messages.clear()
 
     def leave(self, *channels: str) -> None:

@@ -301,6 +301,15 @@ def test_a_forked_child_is_told(sqlite: Database) -> None:
     assert "fine" in done.stdout
 
 
+def test_it_needs_no_greenlet(sqlite: Database) -> None:
+    """What only an asyncio host of SQLAlchemy has is not imported."""
+    done = run_program(
+        "import sys; sys.modules['greenlet'] = None\n" + PROLOGUE + "print('fine')", sqlite.url
+    )
+
+    assert done.stdout == "fine\n", done.stderr
+
+
 def test_a_repr_shows_no_password() -> None:
     """Neither the object nor its options tell a secret."""
     oban = Oban(
