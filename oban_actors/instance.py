@@ -1,5 +1,6 @@
 """The supervisors of one instance: which actors it has, and in which order they start."""
 
+import threading
 from collections.abc import Sequence
 
 from oban_actors import telemetry
@@ -68,7 +69,9 @@ def children(
     ]
     if config.stager is not None:
         specs.append(
-            Stager.child_spec(config, repo, engine, publisher, config.stager, name="stager")
+            Stager.child_spec(
+                config, repo, engine, publisher, config.stager, threading.Event(), name="stager"
+            )
         )
     if config.plugins:
         specs.append(

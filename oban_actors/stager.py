@@ -1,6 +1,7 @@
 """Stager: makes due jobs available, and tells which queues have work."""
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,9 @@ from oban_actors.staging import Outcome, Pace, SetAside
 logger = logging.getLogger("oban_actors")
 
 Staging = Callable[[sa.Connection, datetime | None, list[int]], StagedPass]
+
+SUCCESSOR_DELAY = 1.0
+"""Seconds, at most, until the first pass of a Stager that follows one that crashed."""
 
 MOST_FAILING_ROWS = 20
 """Rows found unfit in one pass at most; the next pass goes on."""
@@ -80,6 +84,7 @@ class Stager(GenServer):
         engine: the job store.
         publisher: how notifications are written in a transaction.
         options: interval and limit.
+        began: set once a Stager of this tree has run, so that a successor knows that it is one.
 
     """
 
@@ -90,6 +95,7 @@ class Stager(GenServer):
         engine: JobEngine,
         publisher: Publisher,
         options: StagerOptions,
+        began: threading.Event,
     ) -> None:
         super().__init__()
         self.config = config
@@ -97,6 +103,7 @@ class Stager(GenServer):
         self.engine = engine
         self.publisher = publisher
         self.options = options
+        self._began = began
         self.mode = "global"
         self._pace = Pace(options.interval)
         self._aside = SetAside()
@@ -110,9 +117,13 @@ class Stager(GenServer):
     # Callbacks
 
     def init(self) -> Continue:
-        """Arm the timer: the first pass comes after one interval."""
+        """Arm the timer: the first pass comes after one interval, a successor's soon."""
         self._thread = threading.get_ident()
-        self._arm(self.options.interval)
+        # What the one before knew of due times went with it. Not at once: a pass that crashes
+        # each time should not end the tree before anybody has read the log.
+        successor = self._began.is_set()
+        self._began.set()
+        self._arm(min(self.options.interval, SUCCESSOR_DELAY if successor else math.inf))
         return Continue()
 
     def handle_continue(self, arg: Any) -> None:

@@ -5,7 +5,7 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from oban_actors import Election, JobState, Oban, Stage, StageResult
+from oban_actors import Election, JobState, Oban, ServerCrashed, Stage, StageResult
 from oban_actors.actors import VirtualClock
 from oban_actors.messages import Notification, Reconnected, Switched
 from oban_actors.stager import Stager
@@ -133,6 +133,17 @@ def test_the_first_pass_comes_after_an_interval(database: Database, start_oban: 
     clock.advance(7.1)
     wait_until(lambda: start_oban.tables.count("available") == 2)
     assert start_oban.tables.count("scheduled") == 1
+
+
+def test_a_successor_looks_soon(start_oban: Starter) -> None:
+    """What a Stager that crashed knew of due jobs is not waited for until the next tick."""
+    oban = start_oban.leading(stager=SLOW, insert_notify=False)
+    oban.insert(scheduled(-5))
+    before = oban.whereis("stager")
+    with pytest.raises(ServerCrashed):
+        before.ask("nonsense", timeout=30)
+
+    wait_until(lambda: start_oban.tables.count("available") == 1)
 
 
 def test_a_job_is_staged_when_it_is_due_not_at_the_next_tick(start_oban: Starter) -> None:
