@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.support.instances import Starter, scheduled
-from tests.support.nodes import cluster, leader_of
+from tests.support.nodes import Node, cluster, leader_of
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -77,7 +77,7 @@ def test_a_frozen_leader_does_not_act_when_it_thaws(start_oban: Starter) -> None
     with cluster(start_oban.database, 2, **SHORT_LEASE) as nodes:
         leader = leader_of(nodes)
         (other,) = [node for node in nodes if node is not leader]
-        leader.signal(signal.SIGSTOP)
+        freeze(leader, start_oban)
         wait_until(lambda: other.leads, timeout=90)
         first = inserter.insert_all([scheduled(0.05) for _ in range(50)])
         wait_until(lambda: start_oban.tables.count("available") == len(first))
@@ -87,3 +87,12 @@ def test_a_frozen_leader_does_not_act_when_it_thaws(start_oban: Starter) -> None
         wait_until(lambda: start_oban.tables.count("available") == len(first) + len(second))
         staged = leader.staged + other.staged
         assert len(staged) == len(set(staged))
+
+
+def freeze(node: Node, one: Starter) -> None:
+    """Stop a process, but on SQLite not while it writes: nobody can break the file's lock."""
+    with one.tables.engine.connect() as connection:
+        if one.database.kind == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        node.signal(signal.SIGSTOP)
+        connection.rollback()
