@@ -12,7 +12,7 @@ SLACK = 0.0005
 """Seconds a pass comes after a due time, so that rounding does not make it come before."""
 
 LOCKED_DELAY = 0.05
-"""Seconds until another look at rows that were due but locked; doubled each time."""
+"""Seconds until another look at rows that were due but locked twice; doubled each time."""
 
 FAILED_DELAY = 0.1
 """Seconds until another try after the database failed; doubled each time."""
@@ -89,8 +89,11 @@ class Pace:
             self._locked = 0
             return self.interval
         if due <= 0:
+            # Once it may only have become due while the pass ran: that is not put off.
             self._locked = min(self._locked + 1, 16)
-            return min(LOCKED_DELAY * 2.0 ** (self._locked - 1), self.interval)
+            if self._locked == 1:
+                return min(self._earliest(), self.interval)
+            return min(LOCKED_DELAY * 2.0 ** (self._locked - 2), self.interval)
         self._locked = 0
         return min(max(due + SLACK, self._earliest()), self.interval)
 

@@ -41,17 +41,27 @@ def test_follows_a_full_pass_at_once() -> None:
 
 
 def test_backs_off_from_rows_that_are_due_but_locked() -> None:
-    """The delays double from 50 ms up to the interval, and begin anew when the rows are gone."""
+    """One look at once, then from 50 ms doubled up to the interval; anew when the rows are gone."""
     pace = Pace(1.0)
     locked = Outcome(led=True, next_due_in=-1.0)
 
     delays = [pace.next_delay(locked, at) for at in range(7)]
 
-    assert delays[0] == LOCKED_DELAY
+    assert delays[:2] == [0.0, LOCKED_DELAY]
     assert delays == sorted(delays)
     assert delays[-1] == 1.0
     pace.next_delay(Outcome(led=True), 8.0)
-    assert pace.next_delay(locked, 9.0) == LOCKED_DELAY
+    assert pace.next_delay(locked, 9.0) == 0.0
+    assert pace.next_delay(locked, 10.0) == LOCKED_DELAY
+
+
+def test_a_job_that_became_due_during_the_pass_is_not_put_off() -> None:
+    """Alone it costs another pass at once, within what the rate allows."""
+    pace = Pace(1.0)
+    now = 0.0
+    for _ in range(3 * BURST):
+        assert pace.next_delay(Outcome(led=True, next_due_in=-0.001), now) <= 1 / RATE
+        pace.next_delay(Outcome(led=True), now)
 
 
 def test_backs_off_from_a_failing_database() -> None:
