@@ -9,6 +9,7 @@ from typing import Any, Self
 from oban_actors import job_row
 from oban_actors.errors import InvalidJob
 from oban_actors.json_value import json_object
+from oban_actors.running import Running
 from oban_actors.validation import FIELDS
 
 MAX_AHEAD = 1000 * 366 * 86_400.0
@@ -64,6 +65,7 @@ class Job:
         schedule_in: seconds from its insertion to when it is due, by the database's clock;
             None once inserted, or where it was not asked for.
         conflict: whether it was not inserted for another one was there, default False.
+        running: its present run, None unless a worker runs it here and now.
 
     """
 
@@ -87,6 +89,7 @@ class Job:
     cancelled_at: datetime | None = None
     schedule_in: float | None = None
     conflict: bool = False
+    running: Running | None = field(default=None, init=False, compare=False)
 
     @classmethod
     def new(  # noqa: PLR0913 (one for each thing that a job can be told)

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
-from oban_actors.job import Job
+from oban_actors.claim import Ack, Claimant
+from oban_actors.job import Job, JobState
 
 MOST_AT_ONCE = 20_000
 """Jobs in one INSERT; more are split, so that the statement stays far below PostgreSQL's limits."""
@@ -45,6 +46,117 @@ class StagedPass:
     jobs: list[StagedJob]
     next_due_in: float | None
     now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A claimed row that holds what no job can hold.
+
+    Attributes:
+        job_id: the row's id.
+        attempted_at: the fence of its claim.
+        attempt: which attempt it is now, and `max_attempts` how many it may have.
+        worker: as far as it can be read.
+        reason: what is wrong with it.
+
+    """
+
+    job_id: int
+    attempted_at: datetime
+    attempt: int
+    max_attempts: int
+    worker: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn of a producer did: acknowledgements written, jobs claimed.
+
+    Attributes:
+        settled: ids whose row shows what was acknowledged, by this turn or one before.
+        stale: ids whose row was no longer this claim's, so that nothing was written.
+        blocked: ids whose row somebody has locked: to be tried again.
+        jobs: claimed, in the order in which they are to run.
+        unreadable: rows claimed that can't be run.
+
+    """
+
+    settled: frozenset[int]
+    stale: frozenset[int]
+    blocked: frozenset[int]
+    jobs: list[Job]
+    unreadable: list[Unreadable]
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerBeat:
+    """What a producer shows of itself in the table of producers.
+
+    Attributes:
+        claimant: its node and uuid.
+        identity: the instance's, unique in its process.
+        name: the instance's name.
+        queue: which queue it serves.
+        limit: most jobs that it runs at once.
+        paused: whether it fetches nothing.
+        running: how many jobs it has.
+
+    """
+
+    claimant: Claimant
+    identity: str
+    name: str
+    queue: str
+    limit: int
+    paused: bool
+    running: int
+
+
+@dataclass(frozen=True, slots=True)
+class TableClaim:
+    """A row that is executing for one of our producers, as the table says.
+
+    Attributes:
+        uuid: the producer's.
+        job_id: the job's.
+        attempted_at: the fence.
+
+    """
+
+    uuid: str
+    job_id: int
+    attempted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BeatReport:
+    """What a beat learned.
+
+    Attributes:
+        claims: all rows that are executing for the producers that beat.
+        busy: those of their queues that have available jobs.
+
+    """
+
+    claims: list[TableClaim]
+    busy: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedJob:
+    """A job that a bulk call has changed.
+
+    Attributes:
+        id: the job's.
+        queue: its queue.
+        state: the one it had before.
+
+    """
+
+    id: int
+    queue: str
+    state: JobState
 
 
 class JobEngine(Protocol):
@@ -99,6 +211,83 @@ class JobEngine(Protocol):
 
         Mirrors `Oban.Engine.check_available/1`.
         """
+
+    def take_turn(  # noqa: PLR0913 (one transaction does both)
+        self,
+        connection: Connection,
+        claimant: Claimant,
+        queue: str,
+        acks: Sequence[Ack],
+        limit: int,
+        now: datetime | None,
+    ) -> Turn:
+        """Write acknowledgements and claim jobs, in one statement where that is faster.
+
+        Mirrors `fetch_jobs`, `complete_job`, `discard_job`, `error_job`, `snooze_job` and
+        `cancel_job` of `Oban.Engine`. An acknowledgement counts only where the row is still
+        `executing` with its `attempted_at` and this claimant (a killed one also where the row is
+        `cancelled`); a row that shows its outcome already is settled. Jobs are claimed by
+        priority, scheduled_at and id, locked ones passed over, none with all attempts used up.
+
+        Args:
+            connection: to run on.
+            claimant: who acknowledges and claims.
+            queue: whose jobs.
+            acks: what ended; may be empty.
+            limit: how many jobs to claim at most; may be 0.
+            now: a virtual clock's time.
+
+        """
+
+    def complete_job(
+        self,
+        connection: Connection,
+        claimant: Claimant,
+        job_id: int,
+        attempted_at: datetime,
+        now: datetime | None,
+    ) -> bool:
+        """Complete a job that runs, in its worker's own transaction; False if the claim is gone."""
+
+    def record_error(
+        self,
+        connection: Connection,
+        claimant: Claimant,
+        job_id: int,
+        attempted_at: datetime,
+        error: dict[str, Any],
+    ) -> bool:
+        """Append to a running job's errors, its state left alone; False if the claim is gone."""
+
+    def release_jobs(
+        self,
+        connection: Connection,
+        claimant: Claimant,
+        queue: str,
+        held: Sequence[int],
+        now: datetime | None,
+    ) -> list[int]:
+        """Give back what is claimed in the table but held by nobody, its attempt too.
+
+        Args:
+            connection: to run on.
+            claimant: whose claims.
+            queue: the queue that they are of.
+            held: ids that are held; all others of the claimant's are released.
+            now: a virtual clock's time.
+
+        Returns:
+            the ids that are available again.
+
+        """
+
+    def beat(
+        self, connection: Connection, beats: Sequence[ProducerBeat], now: datetime | None
+    ) -> BeatReport:
+        """Show that producers live, all in one statement, and compare notes."""
+
+    def forget_producer(self, connection: Connection, claimant: Claimant) -> None:
+        """Remove a producer that has ended, unless the table says that it still has jobs."""
 
     def database_now(self, connection: Connection, now: datetime | None) -> datetime:
         """Read the database's clock, aware and in UTC; `now` stands in for it if given."""

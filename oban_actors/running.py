@@ -1,0 +1,27 @@
+"""What a job knows of its own run: whether it shall end, when it must, and how it may end itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+Completer = Callable[[Any, Any], None]
+"""Finishes the given job in the transaction of the given host session or connection."""
+
+
+class Running:
+    """One run of a job, shared by the thread that runs it and those that look after it.
+
+    Attributes:
+        deadline: seconds of the monotonic clock by which it has to end, None where it may take
+            as long as it likes.
+        cancelled: whether it shall end; once true it stays true.
+        completed: whether the worker finished it in a transaction of its own.
+
+    """
+
+    __slots__ = ("cancelled", "completed", "completer", "deadline")
+
+    def __init__(self, deadline: float | None = None, completer: Completer | None = None) -> None:
+        self.deadline = deadline
+        self.completer = completer
+        self.cancelled = False
+        self.completed = False
