@@ -1,4 +1,4 @@
-"""What a job knows of its own run: whether it shall end, when it must, and how it may end itself."""
+"""What a job knows of its own run: whether it shall end, by when, and how it ends itself."""
 
 from collections.abc import Callable
 from typing import Any

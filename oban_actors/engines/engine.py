@@ -212,7 +212,7 @@ class JobEngine(Protocol):
         Mirrors `Oban.Engine.check_available/1`.
         """
 
-    def take_turn(  # noqa: PLR0913 (one transaction does both)
+    def take_turn(
         self,
         connection: Connection,
         claimant: Claimant,
