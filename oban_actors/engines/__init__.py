@@ -1,17 +1,33 @@
 """What a job store can do, one file a database."""
 
 from oban_actors.config import Config
-from oban_actors.engines.engine import JobEngine, StagedJob, StagedPass
+from oban_actors.engines.engine import (
+    BeatReport,
+    ChangedJob,
+    JobEngine,
+    ProducerBeat,
+    StagedJob,
+    StagedPass,
+    TableClaim,
+    Turn,
+    Unreadable,
+)
 from oban_actors.engines.postgres import PostgresEngine
 from oban_actors.engines.sqlite import SqliteEngine
 from oban_actors.repo.times import Dialect
 
 __all__ = [
+    "BeatReport",
+    "ChangedJob",
     "JobEngine",
     "PostgresEngine",
+    "ProducerBeat",
     "SqliteEngine",
     "StagedJob",
     "StagedPass",
+    "TableClaim",
+    "Turn",
+    "Unreadable",
     "make_engine",
 ]
 
