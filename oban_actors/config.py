@@ -58,6 +58,7 @@ class Config:
         engine: `postgres`, `sqlite`, or `auto` (default): as the database is.
         plugins: objects with `child_spec()`; `validate()` is called, where there is one.
         queues: by name, given as `{"mailers": 10}` or `{"mailers": {"limit": 10}}`.
+        imports: modules with workers, imported when the tree starts; default none.
         shutdown_grace_period: seconds that running jobs have to end in, default 15.
         insert_notify: whether queues are told of inserted jobs, default True.
         clock: where time is read, default the system's.
@@ -83,6 +84,7 @@ class Config:
     engine: EngineKind = "auto"
     plugins: tuple[Any, ...] = field(default=(), hash=False, repr=False)
     queues: Mapping[str, QueueOptions] = field(default_factory=dict, hash=False)
+    imports: tuple[str, ...] = ()
     shutdown_grace_period: float = 15.0
     insert_notify: bool = True
     clock: Clock = field(default=SYSTEM_CLOCK, hash=False, repr=False)
@@ -144,6 +146,7 @@ _CHECKS: Mapping[str, check.Check] = {
     "engine": check.engine,
     "plugins": check.plugins,
     "queues": check.queues,
+    "imports": check.imports,
     "shutdown_grace_period": check.grace,
     "insert_notify": OPTIONS.boolean,
     "clock": check.clock,

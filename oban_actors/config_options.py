@@ -4,7 +4,8 @@ Each takes the option's path, for messages, and what was given, and returns what
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import fields
 from types import MappingProxyType
 from typing import Any, TypeVar, get_args
@@ -13,6 +14,7 @@ from oban_actors.actors.clock import Clock
 from oban_actors.errors import ConfigError
 from oban_actors.options import (
     EngineKind,
+    ExecutorKind,
     NotifierKind,
     NotifierOptions,
     PeerKind,
@@ -100,12 +102,46 @@ def queues(path: str, given: object) -> Mapping[str, QueueOptions]:
     if not isinstance(given, Mapping):
         raise OPTIONS.refusal(path, "a mapping of names to limits or options", given)
     checked = {}
-    for name, options in given.items():
-        queue = OPTIONS.text(path, name, high=_MAX_QUEUE)
-        if queue == "*":
-            raise OPTIONS.refusal(path, "another name than '*', which means all queues", queue)
-        checked[queue] = _queue(f"{path}.{queue}", options)
+    for each, options in given.items():
+        name = queue_name(path, each)
+        checked[name] = queue(f"{path}.{name}", options)
     return MappingProxyType(checked)
+
+
+def queue_name(path: str, given: object) -> str:
+    """Check the name of a queue."""
+    found = OPTIONS.text(path, given, high=_MAX_QUEUE)
+    if found == "*":
+        raise OPTIONS.refusal(path, "another name than '*', which means all queues", found)
+    return found
+
+
+def queue(path: str, given: object) -> QueueOptions:
+    """Check how a queue is to be run: a limit, or options."""
+    if isinstance(given, int):
+        return QueueOptions(limit=positive(path, given))
+    if not isinstance(given, Mapping | QueueOptions):
+        raise OPTIONS.refusal(path, "a limit or a mapping of options", given)
+    options = _mapping(path, given, QueueOptions)
+    if "limit" not in options:
+        raise ConfigError(f"invalid value for '{path}': missing required option 'limit'")
+    checks: dict[str, Check] = {
+        "limit": positive,
+        "paused": OPTIONS.boolean,
+        "executor": _executor,
+        "dispatch_cooldown": grace,
+    }
+    return _built(path, options, QueueOptions, checks)
+
+
+def imports(path: str, given: object) -> tuple[str, ...]:
+    """Check the names of modules that have workers."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise OPTIONS.refusal(path, "a list of names of modules", given)
+    for index, each in enumerate(given):
+        if not isinstance(each, str) or not all(part.isidentifier() for part in each.split(".")):
+            raise OPTIONS.refusal(f"{path}[{index}]", "the name of a module", each)
+    return tuple(given)
 
 
 def plugins(path: str, given: object) -> tuple[Any, ...]:
@@ -201,6 +237,15 @@ def _built(
     return kind(**{name: checks[name](f"{path}.{name}", value) for name, value in given.items()})
 
 
+def _executor(path: str, given: object) -> ExecutorKind | Executor:
+    if isinstance(given, Executor):
+        return given
+    if isinstance(given, str):
+        kind: ExecutorKind = OPTIONS.one_of(path, given, get_args(ExecutorKind))  # type: ignore[assignment]  # one of them
+        return kind
+    raise OPTIONS.refusal(path, "'threads', 'processes' or a concurrent.futures.Executor", given)
+
+
 def _interval(path: str, given: object) -> float | None:
     return None if given is None else OPTIONS.seconds(path, given, other=" or None")
 
@@ -210,17 +255,6 @@ def _listen_url(path: str, given: object) -> str | None:
         return given
     expected = "a URL that begins with 'postgresql://' or None"
     raise OPTIONS.veiled(path, expected, "something else, not shown")
-
-
-def _queue(path: str, given: object) -> QueueOptions:
-    if isinstance(given, int):
-        return QueueOptions(limit=positive(path, given))
-    if not isinstance(given, Mapping | QueueOptions):
-        raise OPTIONS.refusal(path, "a limit or a mapping of options", given)
-    options = _mapping(path, given, QueueOptions)
-    if "limit" not in options:
-        raise ConfigError(f"invalid value for '{path}': missing required option 'limit'")
-    return _built(path, options, QueueOptions, {"limit": positive, "paused": OPTIONS.boolean})
 
 
 def _printable(text: str) -> bool:

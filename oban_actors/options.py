@@ -1,6 +1,7 @@
 """What each part of an instance may be told; `Config` checks it."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, TypedDict
@@ -10,6 +11,7 @@ from oban_actors.actors.clock import Clock
 EngineKind = Literal["auto", "postgres", "sqlite"]
 NotifierKind = Literal["auto", "postgres", "sqlite", "isolated"]
 PeerKind = Literal["database", "isolated"]
+ExecutorKind = Literal["threads", "processes"]
 PeerMode = Literal["yield", "equal"]
 Seconds = float | timedelta
 
@@ -27,6 +29,7 @@ class Options(TypedDict, total=False):
     engine: EngineKind
     plugins: Sequence[Any] | Literal[False] | None
     queues: "Mapping[str, QueueOptions | Mapping[str, Any] | int] | Literal[False] | None"
+    imports: Sequence[str]
     shutdown_grace_period: Seconds
     insert_notify: bool
     clock: Clock
@@ -110,8 +113,14 @@ class QueueOptions:
     Attributes:
         limit: most jobs that run at once.
         paused: whether it starts paused, default False.
+        executor: what runs jobs that are not async: `threads` (default), `processes`, or a
+            `concurrent.futures.Executor` of the host's.
+        dispatch_cooldown: seconds between two looks for jobs at least, default 0.005, so that a
+            burst of notifications is one look.
 
     """
 
     limit: int
     paused: bool = False
+    executor: ExecutorKind | Executor = "threads"
+    dispatch_cooldown: float = 0.005
