@@ -26,9 +26,9 @@ from oban_actors.messages import (
     Switched,
 )
 from oban_actors.notifiers import Publisher, listen
-from oban_actors.peers import holds_lease, row_identity
+from oban_actors.peers import duty_idle, holds_lease, row_identity
 from oban_actors.repo import Repo
-from oban_actors.staging import Outcome, Pace, SetAside
+from oban_actors.staging import Outcome, Pace, SetAside, is_of_a_row, staging_mode
 
 logger = logging.getLogger("oban_actors")
 
@@ -39,9 +39,6 @@ SUCCESSOR_DELAY = 1.0
 
 MOST_FAILING_ROWS = 20
 """Rows found unfit in one pass at most; the next pass goes on."""
-
-ROW_ERRORS = frozenset({"09", "22", "23", "27", "44", "P0"})
-"""SQLSTATE classes of errors that a single row, or a trigger on it, brings about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +101,7 @@ class Stager(GenServer):
         self.publisher = publisher
         self.options = options
         self._began = began
+        self._idle = duty_idle(config)
         self.mode = "global"
         self._pace = Pace(options.interval)
         self._aside = SetAside()
@@ -276,7 +274,7 @@ class Stager(GenServer):
             self._database_time = (done.now, self.runtime.clock.monotonic())
             return StageResult(True, tuple(done.jobs), queues, done.next_due_in, tuple(unfit))
 
-        result = self.repo.transaction(work, idempotent=True, attempts=2)
+        result = self.repo.transaction(work, attempts=2, idle_timeout=self._idle)
         if beat and result.leader:
             self._beat_at = now
         return result
@@ -352,7 +350,7 @@ class Stager(GenServer):
             return queues
 
         try:
-            return self.repo.transaction(work, idempotent=True, attempts=1)
+            return self.repo.transaction(work, attempts=1, idle_timeout=self._idle)
         except DatabaseError as error:
             logger.debug("queues could not be told: %s", error)
             return ()
@@ -385,20 +383,3 @@ class Stager(GenServer):
         elif error is None and self._failing:
             logger.info("staging works again")
         self._failing = error is not None
-
-
-def staging_mode(status: Status, mode: str, *, leads: bool) -> str:
-    """Say who tells this node's queues of work: the cluster (`global`), or itself (`local`)."""
-    if status == "unknown":
-        return mode
-    if status == "isolated" or (status == "solitary" and not leads):
-        return "local"
-    return "global"
-
-
-def is_of_a_row(error: BaseException | None) -> bool:
-    """Whether the database refused a row, rather than being unable to work."""
-    if isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):
-        return True
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    return isinstance(state, str) and state[:2] in ROW_ERRORS

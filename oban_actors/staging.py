@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 
+import sqlalchemy as sa
+
+from oban_actors.messages import Status
+
 BURST = 10
 """Passes that may follow each other at once."""
 
@@ -19,6 +23,9 @@ FAILED_DELAY = 0.1
 
 FAILED_MOST = 5.0
 """Seconds between tries at most, while the database fails."""
+
+ROW_ERRORS = frozenset({"09", "22", "23", "27", "44", "P0"})
+"""SQLSTATE classes of errors that a single row, or a trigger on it, brings about."""
 
 ASIDE_FOR = 60.0
 """Seconds that a row which can't be staged is left out."""
@@ -125,3 +132,20 @@ class SetAside:
         """Name the rows to leave out now; those whose time is over get another try."""
         self._until = {job_id: until for job_id, until in self._until.items() if until > now}
         return list(self._until)
+
+
+def staging_mode(status: Status, mode: str, *, leads: bool) -> str:
+    """Say who tells this node's queues of work: the cluster (`global`), or itself (`local`)."""
+    if status == "unknown":
+        return mode
+    if status == "isolated" or (status == "solitary" and not leads):
+        return "local"
+    return "global"
+
+
+def is_of_a_row(error: BaseException | None) -> bool:
+    """Whether the database refused a row, rather than being unable to work."""
+    if isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):
+        return True
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return isinstance(state, str) and state[:2] in ROW_ERRORS

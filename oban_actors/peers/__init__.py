@@ -4,12 +4,19 @@ from oban_actors.actors import ChildSpec
 from oban_actors.config import Config
 from oban_actors.notifiers import Publisher
 from oban_actors.peers.database import DatabasePeer
-from oban_actors.peers.fence import holds_lease
+from oban_actors.peers.fence import duty_idle, holds_lease
 from oban_actors.peers.identity import row_identity
 from oban_actors.peers.isolated import IsolatedPeer
 from oban_actors.repo import Repo
 
-__all__ = ["DatabasePeer", "IsolatedPeer", "holds_lease", "peer_spec", "row_identity"]
+__all__ = [
+    "DatabasePeer",
+    "IsolatedPeer",
+    "duty_idle",
+    "holds_lease",
+    "peer_spec",
+    "row_identity",
+]
 
 
 def peer_spec(config: Config, repo: Repo, publisher: Publisher) -> ChildSpec:

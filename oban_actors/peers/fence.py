@@ -9,6 +9,9 @@ from oban_actors.config import Config
 from oban_actors.peers.statements import LeaseTable
 from oban_actors.repo.times import Dialect
 
+IDLE_TIME = 5.0
+"""Seconds at most that a duty's transaction may leave the database waiting for its process."""
+
 
 def holds_lease(connection: sa.Connection, config: Config, now: datetime | None) -> bool:
     """Read this process's own lease; the first statement of every transaction of a leader's duty.
@@ -32,3 +35,17 @@ def holds_lease(connection: sa.Connection, config: Config, now: datetime | None)
         return config.peer.leader
     dialect = cast("Dialect", connection.dialect.name)
     return LeaseTable(config, dialect).holds(connection, now)
+
+
+def duty_idle(config: Config) -> float:
+    """Say how long the transaction of a leader's duty may be silent; its `idle_timeout`.
+
+    It holds the row, so no other node can lead before it ends: a process that was stopped in
+    the middle of it must not keep leadership for longer than the lease lasts. How long its
+    statements may take is another matter.
+
+    Args:
+        config: the instance's.
+
+    """
+    return IDLE_TIME if config.peer is None else min(IDLE_TIME, config.peer.lease)

@@ -76,6 +76,7 @@ class Repo:
         attempts: int = 5,
         statement_timeout: float | None = None,
         lock_timeout: float | None = None,
+        idle_timeout: float | None = None,
         read_only: bool = False,
     ) -> T:
         """Run `work` in a transaction of its own and return what it returns, once committed.
@@ -94,6 +95,9 @@ class Repo:
             attempts: how many connections may fail before it is given up.
             statement_timeout: seconds that a statement may take, the config's by default; 0: any.
             lock_timeout: seconds to wait for a lock, the config's by default; 0: any.
+            idle_timeout: seconds that PostgreSQL waits for this process within the transaction,
+                be it to say something or to take what is sent, before it ends the session and
+                frees the locks; `statement_timeout` by default; 0: any.
             read_only: whether it only reads; on SQLite such a transaction waits for no writer.
 
         Raises:
@@ -108,8 +112,9 @@ class Repo:
         self._check_usable()
         seconds = self.config.statement_timeout if statement_timeout is None else statement_timeout
         locks = self.config.lock_timeout if lock_timeout is None else lock_timeout
+        idle = seconds if idle_timeout is None else idle_timeout
         terms = Terms(
-            self._begin(seconds, locks, read_only=read_only),
+            self._begin(seconds, locks, idle, read_only=read_only),
             idempotent,
             attempts,
             patience=seconds or math.inf,
@@ -184,7 +189,9 @@ class Repo:
         if os.getpid() != self._pid:
             raise ForkedError("connections can't be shared with a fork: make an Oban of its own")
 
-    def _begin(self, seconds: float, locks: float, *, read_only: bool) -> tuple[str, ...]:
+    def _begin(
+        self, seconds: float, locks: float, idle: float, *, read_only: bool
+    ) -> tuple[str, ...]:
         if self.dialect == "sqlite":
             # It can't wait without end for a lock, but for 24 days.
             waiting = math.ceil(locks * 1000) or 2**31 - 1
@@ -194,7 +201,9 @@ class Repo:
             f"BEGIN ISOLATION LEVEL READ COMMITTED{', READ ONLY' if read_only else ''};"
             f"SET LOCAL statement_timeout = {math.ceil(seconds * 1000)};"
             f"SET LOCAL lock_timeout = {math.ceil(locks * 1000)};"
-            f"SET LOCAL idle_in_transaction_session_timeout = {math.ceil(seconds * 1000)};"
+            f"SET LOCAL idle_in_transaction_session_timeout = {math.ceil(idle * 1000)};"
+            # A client that stopped reading is not idle to it: there only the kernel's word helps.
+            f"SET LOCAL tcp_user_timeout = {math.ceil(idle * 1000)};"
             "SET LOCAL timezone = 'UTC';"
             # Every statement here has its index, and reads it in its order to stop early. Left to
             # itself, a planner that knows of no rows of a state takes any, and sorts a million.

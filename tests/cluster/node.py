@@ -1,12 +1,16 @@
 """One node as a program of its own: `python -m tests.cluster.node URL PREFIX OPTIONS`.
 
-It prints a JSON line for whatever it stages and whenever its leadership changes.
+It prints a JSON line for whatever it stages and whenever its leadership changes. The option
+`freeze` names a file: who removes it stops itself in the middle of the pass it is in.
 """
 
 import json
+import os
+import signal
 import sys
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from oban_actors import Oban, telemetry
@@ -34,12 +38,30 @@ def on_election(_: str, __: Mapping[str, Any], metadata: Mapping[str, Any]) -> N
         tell(leader=bool(metadata.get("leader")))
 
 
+def freezing(token: Path) -> telemetry.Handler:
+    """Make a handler that stops this process once, in the transaction that tells the queues."""
+
+    def on_notify(_: str, __: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+        if metadata["channel"] != "insert":
+            return
+        try:
+            token.unlink()
+        except FileNotFoundError:
+            return
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    return on_notify
+
+
 def main() -> None:
     """Run until told to stop."""
-    url, prefix, options = sys.argv[1:4]
+    url, prefix, given = sys.argv[1:4]
+    options = json.loads(given)
+    if token := options.pop("freeze", None):
+        telemetry.attach("node-freeze", "oban.notifier.notify.stop", freezing(Path(token)))
     telemetry.attach("node-stage", "oban.plugin.stop", on_pass)
     telemetry.attach("node-election", "oban.peer.election.stop", on_election)
-    oban = Oban(url, prefix=prefix, **json.loads(options))
+    oban = Oban(url, prefix=prefix, **options)
     tell(started=True)
     reason = oban.run()
     tell(ended=str(reason))

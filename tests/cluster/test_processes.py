@@ -1,6 +1,7 @@
 """Two and three processes on one database: one leader, hand-over, nothing staged twice."""
 
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +88,30 @@ def test_a_frozen_leader_does_not_act_when_it_thaws(start_oban: Starter) -> None
         wait_until(lambda: start_oban.tables.count("available") == len(first) + len(second))
         staged = leader.staged + other.staged
         assert len(staged) == len(set(staged))
+
+
+@pytest.mark.db
+def test_a_leader_frozen_in_a_pass_holds_nobody_up(start_oban: Starter, tmp_path: Path) -> None:
+    """Its transaction holds the lease's row: PostgreSQL ends it, however long statements may take.
+
+    On SQLite nobody can take a stopped writer's lock from it.
+    """
+    if start_oban.database.kind != "postgresql":
+        pytest.skip("SQLite can't end another process's transaction")
+    inserter = start_oban.make()
+    token = tmp_path / "token"
+    token.touch()
+    options = {"statement_timeout": 3600.0, "freeze": str(token), **SHORT_LEASE}
+    with cluster(start_oban.database, 2, **options) as nodes:
+        leader = leader_of(nodes)
+        (other,) = [node for node in nodes if node is not leader]
+        job = inserter.insert(scheduled(0.05))
+        wait_until(lambda: not token.exists())
+        wait_until(lambda: other.leads, timeout=60)
+        wait_until(lambda: job.id in other.staged)
+        leader.signal(signal.SIGCONT)
+        wait_until(lambda: not leader.leads, timeout=60)
+        assert job.id not in leader.staged
 
 
 def freeze(node: Node, one: Starter) -> None:

@@ -24,6 +24,10 @@ from tests.support.waiting import wait_until
 
 Admin = psycopg.Connection[Any]
 GATE = 4711
+SENDING = (
+    "SELECT 1 FROM pg_stat_activity "
+    "WHERE state = 'active' AND query LIKE 'SELECT repeat%' AND datname = current_database()"
+)
 
 
 @pytest.fixture
@@ -96,6 +100,41 @@ def test_silent_connect(far: Repo, proxy: TcpProxy) -> None:
 
     with ThreadPoolExecutor(1) as threads, pytest.raises(DatabaseUnavailable):
         threads.submit(far.transaction, one, attempts=1).result(30)
+
+
+@pytest.mark.parametrize("doing", ["nothing", "reading"])
+def test_a_silent_client_holds_no_lock(
+    far: Repo, proxy: TcpProxy, admin: Admin, doing: str
+) -> None:
+    """A transaction whose client says and reads nothing ends long before a slow one would."""
+    notes = Notes(far)
+    free, locked = threading.Event(), threading.Event()
+
+    def work(connection: Connection) -> None:
+        connection.execute(text(f"LOCK TABLE {notes.table}"))
+        locked.set()
+        if doing == "nothing":
+            free.wait(60)
+        # More than all buffers on the way can take.
+        connection.execute(text("SELECT repeat('x', 1000000) FROM generate_series(1, 5000)"))
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(
+            far.transaction, work, statement_timeout=600.0, idle_timeout=1.0, attempts=1
+        )
+        assert locked.wait(30)
+        if doing == "reading":
+            wait_until(lambda: admin.execute(SENDING).fetchone())
+        proxy.freeze()
+        admin.execute("SET lock_timeout = '60s'")
+        try:
+            admin.execute("SELECT count(*) FROM notes")
+        finally:
+            free.set()
+            proxy.drop()
+            proxy.thaw()
+        with pytest.raises(DatabaseUnavailable):
+            running.result(60)
 
 
 class Gate:

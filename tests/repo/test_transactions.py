@@ -117,20 +117,24 @@ def test_settings_are_local(pg_repo: Repo) -> None:
         "statement_timeout",
         "lock_timeout",
         "idle_in_transaction_session_timeout",
+        "tcp_user_timeout",
         "transaction_isolation",
         "timezone",
     )
     settings = ", ".join(f"current_setting('{name}')" for name in names)
     query = text(f"SELECT {settings}")
 
-    inside = pg_repo.transaction(
-        lambda connection: connection.execute(query).one(), statement_timeout=7.5, lock_timeout=2
-    )
+    def work(connection: Connection) -> tuple[Any, ...]:
+        return tuple(connection.execute(query).one())
+
+    inside = pg_repo.transaction(work, statement_timeout=7.5, lock_timeout=2)
+    impatient = pg_repo.transaction(work, statement_timeout=7.5, idle_timeout=1.5)
     with pg_repo.engine.connect() as connection:
         after = connection.execute(query).one()
 
-    assert tuple(inside) == ("7500ms", "2s", "7500ms", "read committed", "UTC")
-    assert after[:3] == ("0", "0", "0")
+    assert inside == ("7500ms", "2s", "7500ms", "7500", "read committed", "UTC")
+    assert impatient[:4] == ("7500ms", "5s", "1500ms", "1500")
+    assert after[:4] == ("0", "0", "0", "0")
 
 
 @pytest.mark.parametrize("code", ["40001", "40P01", "55P03"])

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oban_actors.messages import Status
-from oban_actors.stager import staging_mode
 from oban_actors.staging import (
     ASIDE_FOR,
     ASIDE_MOST,
@@ -17,6 +16,7 @@ from oban_actors.staging import (
     Outcome,
     Pace,
     SetAside,
+    staging_mode,
 )
 
 
