@@ -57,7 +57,9 @@ def decode(row: Mapping[str, Any]) -> dict[str, Any]:
     values["meta"] = _or_empty("meta", read(row["meta"]), {})
     values["tags"] = _texts("tags", read(row["tags"]))
     values["attempted_by"] = _texts("attempted_by", read(row["attempted_by"]))
-    values["errors"] = [_error(each) for each in _or_empty("errors", read(row["errors"]), [])]
+    values["errors"] = [
+        error_element(each) for each in _or_empty("errors", read(row["errors"]), [])
+    ]
     return values
 
 
@@ -92,7 +94,7 @@ def _moment(value: datetime | str | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _error(value: Any) -> dict[str, Any]:
+def error_element(value: Any) -> dict[str, Any]:
     """Read one error; what isn't an object is its text."""
     if isinstance(value, dict):
         return value

@@ -220,6 +220,8 @@ class JobEngine(Protocol):
         acks: Sequence[Ack],
         limit: int,
         now: datetime | None,
+        *,
+        careful: bool = False,
     ) -> Turn:
         """Write acknowledgements and claim jobs, in one statement where that is faster.
 
@@ -236,6 +238,8 @@ class JobEngine(Protocol):
             acks: what ended; may be empty.
             limit: how many jobs to claim at most; may be 0.
             now: a virtual clock's time.
+            careful: leave out acknowledgements whose row somebody has locked, as `blocked`,
+                where it waits for them otherwise; costs a little more. Default False.
 
         """
 

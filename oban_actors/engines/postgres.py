@@ -11,6 +11,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import TextClause
 
 from oban_actors.engines.engine import StagedJob, StagedPass, batches, inserted
+from oban_actors.engines.postgres_beats import PostgresBeats
+from oban_actors.engines.postgres_turns import PostgresTurns
 from oban_actors.job import Job
 from oban_actors.repo.times import NOW, parameter, to_moment, to_naive
 from oban_actors.repo.transactions import TRANSACTION_ID
@@ -118,7 +120,7 @@ _MOMENTS = ("inserted_at", "attempted_at", "completed_at", "discarded_at", "canc
 _SELDOM = ("tags", "errors", "attempt", "attempted_by", "schedule_in")
 
 
-class PostgresEngine:
+class PostgresEngine(PostgresTurns, PostgresBeats):
     """Jobs in a schema of a PostgreSQL database.
 
     Args:
@@ -132,6 +134,8 @@ class PostgresEngine:
         def prepared(statement: str) -> TextClause:
             return text(statement.format(jobs=f"{quoted}.oban_jobs", schema=quoted))
 
+        self.prepare_turns(quoted)
+        self.prepare_beats(quoted)
         self._insert = prepared(_INSERT)
         self._get = prepared(_GET).columns(
             args=JSONB,

@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from oban_actors.engines.engine import StagedJob, StagedPass, batches, inserted
+from oban_actors.engines.sqlite_beats import SqliteBeats
+from oban_actors.engines.sqlite_turns import SqliteTurns
 from oban_actors.job import Job
 from oban_actors.repo.times import NOW, parameter, to_moment, to_text
 
@@ -85,7 +87,7 @@ SELECT queue FROM queues WHERE queue IS NOT NULL
 _CLOCK = text(f"SELECT {_NOW}")
 
 
-class SqliteEngine:
+class SqliteEngine(SqliteTurns, SqliteBeats):
     """Jobs in an SQLite file; those who write have a `BEGIN IMMEDIATE` behind them."""
 
     def insert_jobs(

@@ -1,0 +1,184 @@
+"""A producer's turns on SQLite, where there is one writer and no way to the server to save."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from oban_actors.claim import Ack, Claimant
+from oban_actors.engines.engine import Turn
+from oban_actors.engines.turns import (
+    CLAIMED,
+    Row,
+    Shown,
+    delay_of,
+    error_json,
+    judge,
+    raw_rows,
+    read_claims,
+    turn_of,
+)
+from oban_actors.job import JobState
+from oban_actors.repo.times import NOW, parameter, to_moment, to_text
+
+_CLOCK = f"SELECT {NOW['sqlite']}"
+
+# Other writers may leave anything in a row, and what is no JSON must not fail a statement.
+_UUID = "CASE WHEN json_valid(attempted_by) THEN json_extract(attempted_by, '$[1]') END"
+_ERRORS = """CASE WHEN json_valid(errors) THEN
+  CASE json_type(errors) WHEN 'array' THEN errors ELSE '[]' END ELSE '[]' END"""
+_META = """CASE WHEN json_valid(meta) THEN
+  CASE json_type(meta) WHEN 'object' THEN meta WHEN 'null' THEN '{}' END
+  WHEN meta IS NULL THEN '{}' END"""
+
+# The `+` keeps the condition away from the index on state.
+_CLAIM_OF_ONE = f"id = :id AND +state = 'executing' AND attempted_at = :fence AND {_UUID} = :uuid"
+
+_COMPLETE = f"UPDATE oban_jobs SET state = 'completed', completed_at = :now WHERE {_CLAIM_OF_ONE}"
+
+_RECORD_ERROR = (
+    f"UPDATE oban_jobs SET errors = json_insert({_ERRORS}, '$[#]', :error) WHERE {_CLAIM_OF_ONE}"
+)
+
+_RECORD = f"""
+UPDATE oban_jobs SET
+  state = :state,
+  errors = CASE WHEN :error IS NULL THEN errors ELSE json_insert({_ERRORS}, '$[#]', :error) END,
+  attempt = CASE WHEN :state = 'scheduled' THEN max(attempt - 1, 0) ELSE attempt END,
+  meta = CASE WHEN :state = 'scheduled' THEN coalesce(json_set({_META}, '$.snoozed', 1 +
+    CASE json_type({_META}, '$.snoozed') WHEN 'integer' THEN json_extract({_META}, '$.snoozed')
+    WHEN 'real' THEN json_extract({_META}, '$.snoozed') ELSE 0 END), meta) ELSE meta END,
+  scheduled_at = CASE WHEN :due_at IS NULL THEN scheduled_at ELSE :due_at END,
+  completed_at = CASE WHEN :state = 'completed' THEN :now ELSE completed_at END,
+  discarded_at = CASE WHEN :state = 'discarded' THEN :now ELSE discarded_at END,
+  cancelled_at = CASE WHEN :state <> 'cancelled' THEN cancelled_at
+    WHEN state = 'cancelled' THEN coalesce(cancelled_at, :now) ELSE :now END
+WHERE id = :id AND attempted_at = :fence AND {_UUID} = :uuid
+  AND CASE state WHEN 'executing' THEN 1 WHEN 'cancelled'
+    THEN :killed AND (:error IS NULL OR json_extract({_ERRORS}, '$[#-1]') IS NOT :error)
+    ELSE 0 END
+"""
+
+_COLUMNS = CLAIMED.format(
+    scheduled_at="scheduled_at",
+    inserted_at="inserted_at",
+    args="args",
+    meta="meta",
+    tags="tags",
+    errors="errors",
+)
+
+# Rows that have used up their attempts are passed over where they stand.
+_CLAIM = f"""
+UPDATE oban_jobs SET state = 'executing', attempt = attempt + 1, attempted_at = :now,
+  attempted_by = :by
+WHERE id IN (
+  SELECT id FROM oban_jobs
+  WHERE state = 'available' AND queue = :queue AND attempt < max_attempts
+  ORDER BY priority, scheduled_at, id LIMIT :limit
+)
+RETURNING {_COLUMNS}
+"""
+
+_SHOWN = f"""
+SELECT id, state, attempted_at, {_UUID}, json_extract({_ERRORS}, '$[#-1]')
+FROM oban_jobs WHERE id IN (SELECT value FROM json_each(:ids))
+"""
+
+
+class SqliteTurns:
+    """Turns of producers, for `SqliteEngine`."""
+
+    def take_turn(
+        self,
+        connection: Connection,
+        claimant: Claimant,
+        queue: str,
+        acks: Sequence[Ack],
+        limit: int,
+        now: datetime | None,
+        *,
+        careful: bool = False,
+    ) -> Turn:
+        """See `JobEngine`."""
+        at: str = raw_rows(connection, _CLOCK, {"now": parameter("sqlite", now)})[0][0]
+        verdicts = self._write(connection, claimant, acks, at) if acks else {}
+        rows: list[Row] = []
+        if limit > 0:
+            by = json.dumps([claimant.node, claimant.uuid], separators=(",", ":"))
+            parameters = {"now": at, "by": by, "queue": queue, "limit": limit}
+            rows = raw_rows(connection, _CLAIM, parameters)
+        return turn_of(acks, verdicts, read_claims(rows, claimant, queue, to_moment(at)))
+
+    def complete_job(
+        self,
+        connection: Connection,
+        claimant: Claimant,
+        job_id: int,
+        attempted_at: datetime,
+        now: datetime | None,
+    ) -> bool:
+        """See `JobEngine`."""
+        statement = _COMPLETE.replace(":now", NOW["sqlite"])
+        claim = _claim(claimant, job_id, attempted_at) | {"now": parameter("sqlite", now)}
+        return connection.execute(text(statement), claim).rowcount == 1
+
+    def record_error(
+        self,
+        connection: Connection,
+        claimant: Claimant,
+        job_id: int,
+        attempted_at: datetime,
+        error: dict[str, Any],
+    ) -> bool:
+        """See `JobEngine`."""
+        claim = _claim(claimant, job_id, attempted_at) | {"error": error_json(error)}
+        return connection.execute(text(_RECORD_ERROR), claim).rowcount == 1
+
+    def _write(
+        self, connection: Connection, claimant: Claimant, acks: Sequence[Ack], at: str
+    ) -> dict[int, str]:
+        uuid = claimant.uuid
+        plain = all(ack.state == JobState.COMPLETED and ack.error is None for ack in acks)
+        if plain:
+            values = [_values(ack, uuid, at) for ack in acks]
+            written = connection.exec_driver_sql(_COMPLETE, values).rowcount
+        else:
+            moment = to_moment(at)
+            values = [_values(ack, uuid, at) | _more(ack, moment) for ack in acks]
+            written = connection.exec_driver_sql(_RECORD, values).rowcount
+        return {} if written == len(acks) else judge(acks, self._look(connection, acks), uuid)
+
+    def _look(self, connection: Connection, acks: Sequence[Ack]) -> dict[int, Shown]:
+        rows = raw_rows(connection, _SHOWN, {"ids": json.dumps([ack.job_id for ack in acks])})
+        return {
+            job_id: Shown(state, _moment(at), uuid, error)
+            for job_id, state, at, uuid, error in rows
+        }
+
+
+def _values(ack: Ack, uuid: str, at: str) -> dict[str, Any]:
+    return {"id": ack.job_id, "fence": to_text(ack.attempted_at), "uuid": uuid, "now": at}
+
+
+def _more(ack: Ack, at: datetime) -> dict[str, Any]:
+    later = ack.state in (JobState.SCHEDULED, JobState.RETRYABLE)
+    return {
+        "state": str(ack.state),
+        "error": None if ack.error is None else error_json(ack.error),
+        "due_at": to_text(at + timedelta(seconds=delay_of(ack))) if later else None,
+        "killed": ack.killed,
+    }
+
+
+def _claim(claimant: Claimant, job_id: int, attempted_at: datetime) -> dict[str, Any]:
+    return {"id": job_id, "fence": to_text(attempted_at), "uuid": claimant.uuid}
+
+
+def _moment(value: object) -> datetime | None:
+    try:
+        return to_moment(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
