@@ -64,7 +64,9 @@ class Claim:
         error: what it raised, or an error that stands for what went wrong; None for none.
         started_ns: when it began, monotonic.
         duration_ns: how long it took.
+        thread: which thread runs it, None before it begins.
         stuck: it ran out of its time and its thread goes on.
+        recorded: its time-out stands among the row's errors already.
 
     """
 
@@ -74,10 +76,12 @@ class Claim:
         "duration_ns",
         "error",
         "job",
+        "recorded",
         "result",
         "running",
         "started_ns",
         "stuck",
+        "thread",
         "verdict",
         "worker",
     )
@@ -93,7 +97,9 @@ class Claim:
         self.error: BaseException | None = None
         self.started_ns = 0
         self.duration_ns = 0
+        self.thread: int | None = None
         self.stuck = False
+        self.recorded = False
 
     @property
     def id(self) -> int:

@@ -1,15 +1,18 @@
 """The supervisors of one instance: which actors it has, and in which order they start."""
 
+import importlib
 import threading
 from collections.abc import Sequence
 
 from oban_actors import telemetry
 from oban_actors.actors import SYSTEM_CLOCK, ChildSpec, Reason, Supervisor
 from oban_actors.config import Config
-from oban_actors.engines import JobEngine
 from oban_actors.notifiers import Publisher, notifier_spec
 from oban_actors.peers import peer_spec
 from oban_actors.pulse import Pulse
+from oban_actors.queues.parts import Parts
+from oban_actors.queues.supervisor import Queues
+from oban_actors.queues.workforce import Workforce
 from oban_actors.repo import Repo
 from oban_actors.stager import Stager
 
@@ -27,16 +30,22 @@ class Instance(Supervisor):
         children: in start order.
         config: the instance's options.
         repo: the way to the database; opened as the tree starts, closed as it ends.
+        workforce: those who run jobs; they end with the tree.
 
     """
 
-    def __init__(self, children: Sequence[ChildSpec], config: Config, repo: Repo) -> None:
+    def __init__(
+        self, children: Sequence[ChildSpec], config: Config, repo: Repo, workforce: Workforce
+    ) -> None:
         super().__init__(children, strategy="one_for_one", max_restarts=3, max_seconds=5.0)
         self.config = config
         self.repo = repo
+        self.workforce = workforce
 
     def init(self) -> None:
-        """Check the tables, then start the children."""
+        """Import the workers and check the tables, then start the children."""
+        for module in self.config.imports:
+            importlib.import_module(module)
         self.repo.open()
         self.runtime.timers.reopen()
         try:
@@ -54,18 +63,28 @@ class Instance(Supervisor):
         self._close()
 
     def _close(self) -> None:
+        self.workforce.close()
         self.runtime.timers.close()
         self.repo.close()
 
 
-def children(
-    config: Config, repo: Repo, engine: JobEngine, publisher: Publisher
-) -> list[ChildSpec]:
-    """Describe an instance's children in start order."""
+def children(parts: Parts, publisher: Publisher) -> list[ChildSpec]:
+    """Describe an instance's children in start order.
+
+    Args:
+        parts: what they share.
+        publisher: how notifications are written in a transaction.
+
+    """
+    config, repo, engine = parts.config, parts.repo, parts.engine
+    for queue, options in config.queues.items():
+        parts.workforce.renew(queue, options)
+    rosters = parts.workforce.rosters
     specs: list[ChildSpec] = [
         notifier_spec(config, repo),
+        Queues.child_spec(parts, name="queues"),
         peer_spec(config, repo, publisher),
-        Pulse.child_spec(config, repo, publisher, name="pulse"),
+        Pulse.child_spec(config, repo, engine, publisher, rosters, name="pulse"),
     ]
     if config.stager is not None:
         specs.append(

@@ -6,6 +6,9 @@ from datetime import datetime
 from typing import Any, Literal
 
 from oban_actors.actors import Ref
+from oban_actors.claim import Claim
+from oban_actors.options import QueueOptions
+from oban_actors.running import EndReason
 
 Status = Literal["unknown", "isolated", "solitary", "clustered"]
 """What the notifications that come back say of the cluster.
@@ -157,3 +160,93 @@ class Switched:
 @dataclass(frozen=True, slots=True)
 class Stage:
     """To the Stager: make due jobs available now. Asked, it answers with a `StageResult`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """To a Producer: fetch and start what there is room for. Asked, it answers when it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """To a Producer: compare the claims in the table with those held, then fetch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Asks a Producer for its `QueueView`. Mirrors `Oban.check_queue/2`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """To a Producer: fetch nothing more, and acknowledge what ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """A queue as this node runs it. Mirrors the map that `Oban.check_queue/2` gives.
+
+    Attributes:
+        queue: its name.
+        name: the instance's.
+        node: this node's.
+        uuid: what its claims carry in `attempted_by`, behind the node.
+        limit: most jobs that run at once.
+        paused: whether it fetches nothing.
+        running: ids of the jobs that run here.
+        stuck: ids of those that are out of time and go on.
+        unwritten: how many have ended and wait to be acknowledged.
+        started_at: when the queue was started here.
+        updated_at: when it was paused, resumed or scaled last.
+        shutting_down: whether it is about to end.
+
+    """
+
+    queue: str
+    name: str
+    node: str
+    uuid: str
+    limit: int
+    paused: bool
+    running: tuple[int, ...]
+    stuck: tuple[int, ...]
+    unwritten: int
+    started_at: datetime
+    updated_at: datetime
+    shutting_down: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StartQueue:
+    """Asks Queues to run a queue, unless it does. Mirrors `Oban.start_queue/2`.
+
+    Args:
+        queue: its name.
+        options: how.
+
+    """
+
+    queue: str
+    options: QueueOptions
+
+
+@dataclass(frozen=True, slots=True)
+class StopQueue:
+    """To Queues: let a queue's jobs end, then stop it. Mirrors `Oban.stop_queue/2`."""
+
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelClaims:
+    """To a Foreman: tell these runs to end, and why."""
+
+    claims: Sequence[Claim]
+    reason: EndReason
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """To a Foreman: a run has begun that has a deadline."""
+
+    claim: Claim

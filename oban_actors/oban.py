@@ -30,12 +30,19 @@ from oban_actors.actors.lifecycle import spawn
 from oban_actors.actors.messages import Sentinel
 from oban_actors.actors.process import process_of
 from oban_actors.actors.tree import look
+from oban_actors.calls.queues import QueueCalls
+from oban_actors.claim import Claim
+from oban_actors.completing import Completion
 from oban_actors.config import Config
 from oban_actors.engines import make_engine
-from oban_actors.errors import ConfigError, ForkedError, NotStarted, StartFailed
+from oban_actors.errors import NotStarted, StartFailed
 from oban_actors.inserting import Inserter
 from oban_actors.job import Job
+from oban_actors.messages import Watch
 from oban_actors.notifiers import make_publisher
+from oban_actors.performing import Performer
+from oban_actors.queues.parts import Parts
+from oban_actors.queues.workforce import Workforce
 from oban_actors.repo import Repo
 from oban_actors.repo.connect import Source
 from oban_actors.repo.migrator import migrate, rollback
@@ -46,7 +53,7 @@ START_TIMEOUT = 300.0
 """Seconds that a tree may take to start; its actors put slow work off."""
 
 
-class Oban:
+class Oban(QueueCalls):
     """One instance: durable jobs on a database, staged by a supervised tree of actors.
 
     The object stays valid however often its tree is restarted. It can be used without a
@@ -65,16 +72,12 @@ class Oban:
 
     def __init__(self, database: Source, **options: Any) -> None:
         self.config = Config.build(**options)
-        if self.config.queues:
-            raise ConfigError(
-                "invalid value for 'queues': expected none, since this version makes jobs "
-                f"available and runs none, got: {sorted(self.config.queues)!r}"
-            )
         self.repo = Repo(database, self.config)
         self._engine = make_engine(self.config, self.repo.dialect)
         self._runtime = Runtime(self.config.clock)
         self._publisher = make_publisher(self.config, self._runtime.registry, self.repo.dialect)
         self._inserter = Inserter(self.config, self.repo, self._engine, self._publisher)
+        self._parts = self._make_parts()
         self._lock = threading.RLock()
         self._root: Root | None = None
         self._pid = os.getpid()
@@ -372,10 +375,10 @@ class Oban:
         return self._spawn(parent)
 
     def _spawn(self, parent: Parent | None) -> Ref:
-        specs = instance.children(self.config, self.repo, self._engine, self._publisher)
+        specs = instance.children(self._parts, self._publisher)
         ref = spawn(
             instance.Instance,
-            (specs, self.config, self.repo),
+            (specs, self.config, self.repo, self._parts.workforce),
             {},
             parent=parent,
             name="oban",
@@ -386,9 +389,11 @@ class Oban:
             raise StartFailed(self.config.name, "init returned IGNORE")
         return ref
 
-    def _refuse_fork(self) -> None:
-        if self._pid != os.getpid():
-            raise ForkedError(
-                f"{self.config.name} was made in process {self._pid}, and its actors and "
-                "connections stayed there: make another Oban in the forked process"
-            )
+    def _make_parts(self) -> Parts:
+        completion = Completion(self.config, self.repo, self._engine)
+        performer = Performer(self.config, watch=self._watch)
+        workforce = Workforce(self.config, performer)
+        return Parts(self.config, self.repo, self._engine, workforce, completion.complete)
+
+    def _watch(self, claim: Claim) -> None:
+        self.tell(("foreman", claim.job.queue), Watch(claim))

@@ -3,7 +3,9 @@
 import logging
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,20 +13,28 @@ import sqlalchemy as sa
 from oban_actors import telemetry
 from oban_actors.actors import ActorError, Continue, GenServer, Reason, Sender, Timer
 from oban_actors.backoff import jitter
+from oban_actors.claim import Claim
 from oban_actors.config import Config
+from oban_actors.engines import BeatReport, JobEngine
 from oban_actors.errors import DatabaseError
 from oban_actors.messages import (
     Beat,
+    CancelClaims,
+    Dispatch,
     GetStatus,
     Listen,
     Notification,
     Reconnect,
     Reconnected,
+    Refresh,
     Status,
     Switched,
 )
 from oban_actors.notifiers import Publisher, listen
+from oban_actors.queues.roster import Roster
 from oban_actors.repo import Repo
+
+Rosters = Callable[[], list[Roster]]
 
 logger = logging.getLogger("oban_actors")
 
@@ -33,6 +43,9 @@ PROOF_TIME = 5.0
 
 STALE_AFTER = 120.0
 """Seconds after which a node that was not heard is no longer counted, as in Oban."""
+
+LOST_AFTER = 45.0
+"""Seconds without a beat after which this node's jobs are told to end."""
 
 LISTEN_TIME = 2.0
 """Seconds that the first ping waits for the notifier to listen."""
@@ -95,26 +108,42 @@ class Proof:
 class Pulse(GenServer):
     """Pings through the database, and learns from what comes back.
 
+    In the same transaction the node's producers show that they live, the claims in the table are
+    compared with what really runs, and queues with available jobs are told.
+
     Mirrors `Oban.Sonar`: the same channel, the same payload. Beside it stands a ping of our
     own, in the same transaction, which names the process and not only the node.
 
     Args:
         config: the instance's options.
         repo: the way to the database.
+        engine: the job store.
         publisher: how notifications are written in a transaction.
+        rosters: gives what the queues of this node hold.
 
     """
 
-    def __init__(self, config: Config, repo: Repo, publisher: Publisher) -> None:
+    def __init__(
+        self,
+        config: Config,
+        repo: Repo,
+        engine: JobEngine,
+        publisher: Publisher,
+        rosters: Rosters = list,
+    ) -> None:
         super().__init__()
         self.config = config
         self.repo = repo
+        self.engine = engine
         self.publisher = publisher
+        self.rosters = rosters
         self.proof = Proof(uuid.uuid4().hex)
         self._status: Status = "unknown"
         self._timer: Timer | None = None
         self._judging: Timer | None = None
         self._failing = False
+        self._beat_at: float | None = None
+        self._told_lost = False
         self._thread = 0
 
     # Callbacks
@@ -175,25 +204,64 @@ class Pulse(GenServer):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self.send_after(Beat(), jitter(self.config.pulse.interval, mode="dec"))
+        rosters = self.rosters()
+        # What runs is listed before the table is read: what is fetched meanwhile is not missed.
+        running = {roster.queue: roster.running() for roster in rosters}
         try:
-            self.repo.transaction(self._ping, idempotent=True, attempts=1)
+            report = self.repo.transaction(partial(self._ping, rosters), attempts=1)
         except DatabaseError as error:
-            if not self._failing:
-                logger.warning("the pulse failed and will be tried again: %s", error)
-            self._failing = True
+            self._failed(error)
             return
-        self._failing = False
+        self._failing = self._told_lost = False
+        self._beat_at = self.runtime.clock.boottime()
+        self._compare(rosters, running, report)
         self.proof.sent()
         if self._judging is None or not self._judging.live:
             patience = min(PROOF_TIME, self.config.pulse.interval / 2)
             self._judging = self.send_after(_Judge(), patience)
 
-    def _ping(self, connection: sa.Connection) -> None:
+    def _ping(self, rosters: list[Roster], connection: sa.Connection) -> BeatReport:
         # Ours goes first: whoever hears a ping of Oban's right behind one of ours, from the
         # same session, knows that it isn't an Elixir node's.
         mine = {"name": self.config.name, "pulse": self.config.node, "token": self.proof.token}
         self.publisher.publish(connection, "actors", [mine])
         self.publisher.publish(connection, "sonar", [{"node": self.config.node, "ping": True}])
+        if not rosters:
+            return BeatReport([], frozenset())
+        beats = [roster.beat() for roster in rosters]
+        return self.engine.beat(connection, beats, self.repo.now())
+
+    def _failed(self, error: DatabaseError) -> None:
+        if not self._failing:
+            logger.warning("the pulse failed and will be tried again: %s", error)
+        self._failing = True
+        now = self.runtime.clock.boottime()
+        if self._beat_at is None or self._told_lost or now - self._beat_at < LOST_AFTER:
+            return
+        # Others may take this node for dead soon, and run its jobs again.
+        self._told_lost = True
+        logger.error("no beat for %d s: the jobs of this node are told to end", LOST_AFTER)
+        for roster in self.rosters():
+            self.tell(("foreman", roster.queue), CancelClaims(roster.running(), "shutdown"))
+
+    def _compare(
+        self, rosters: list[Roster], running: dict[str, list[Claim]], report: BeatReport
+    ) -> None:
+        for roster in rosters:
+            uuid = roster.claimant.uuid
+            table = {(c.job_id, c.attempted_at) for c in report.claims if c.uuid == uuid}
+            lost = [c for c in running[roster.queue] if (c.id, c.attempted_at) not in table]
+            lost = [claim for claim in lost if claim.ack is None]
+            if lost:
+                ids = [claim.id for claim in lost]
+                logger.warning("jobs were taken from this node and are told to end: %s", ids)
+                self.tell(("foreman", roster.queue), CancelClaims(lost, "cancelled"))
+            held = {claim.id for claim in roster.held()}
+            if any(job_id not in held for job_id, _ in table):
+                # The producer looks again, between two fetches, before it gives any back.
+                self.tell(("producer", roster.queue), Refresh())
+            elif roster.queue in report.busy:
+                self.tell(("producer", roster.queue), Dispatch())
 
     def _hear(self, token: object) -> None:
         if isinstance(token, str):

@@ -1,0 +1,186 @@
+"""Crews: those that run claimed jobs. This one is of threads."""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from oban_actors.claim import Claim
+
+logger = logging.getLogger("oban_actors")
+
+LINGER = 10.0
+"""Seconds that a thread waits for a next job before it ends."""
+
+Perform = Callable[[Claim], None]
+
+
+class Crew(Protocol):
+    """Runs claims. Every method may be called from any thread."""
+
+    def add(self, claims: Iterable[Claim]) -> None:
+        """Run these, each as soon as there is somebody for it."""
+
+    def interrupt(self, claim: Claim) -> None:
+        """Interrupt a run, as far as that is possible; the job's flag is set already."""
+
+    def abort(self, claim: Claim) -> bool:
+        """End a run by force, soon; False where that can't be done."""
+
+    def wake(self) -> None:
+        """See to it that all that waits will run, whatever went before."""
+
+    def take_back(self) -> list[Claim]:
+        """Give back what has not begun to run."""
+
+    def close(self, seconds: float) -> None:
+        """End those that are idle, waiting so long for them; who runs a job ends after it."""
+
+
+class ThreadCrew:
+    """Threads that share one line of jobs; as many as there is work for, up to a bound.
+
+    Whoever comes for a job sends for the next one, if there are more in line; while somebody is
+    on the way nobody else is sent for. So a burst of jobs that block has a thread for each within
+    a millisecond, and a burst of short ones is done by those few that are awake.
+
+    Args:
+        name: for the threads' names.
+        most: gives the most threads that there may be now.
+        perform: runs one claim, and raises nothing.
+        finish: called with each claim that has run.
+
+    """
+
+    def __init__(
+        self,
+        name: str,
+        most: Callable[[], int],
+        perform: Perform,
+        finish: Callable[[Claim], None],
+    ) -> None:
+        self._name = name
+        self._most = most
+        self._perform = perform
+        self._finish = finish
+        self._line: deque[Claim] = deque()
+        self._changed = threading.Condition()
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._coming = False
+        self._closed = False
+        self._made = 0
+
+    def add(self, claims: Iterable[Claim]) -> None:
+        """See `Crew`."""
+        self._line.extend(claims)
+        self.wake()
+
+    def interrupt(self, claim: Claim) -> None:
+        """A thread can't be interrupted: its job has to look at its flag."""
+
+    def abort(self, claim: Claim) -> bool:
+        """See `Crew`."""
+        return False
+
+    def wake(self) -> None:
+        """See `Crew`."""
+        with self._changed:
+            self._closed = False
+            if not self._line:
+                return
+            if self._coming:
+                return
+            if self._idle:
+                self._coming = True
+                self._changed.notify()
+            elif len(self._threads) < max(self._most(), 1):
+                self._coming = True
+                self._start()
+
+    def take_back(self) -> list[Claim]:
+        """See `Crew`."""
+        back: list[Claim] = []
+        while self._line:
+            try:
+                back.append(self._line.pop())
+            except IndexError:
+                break
+        return back
+
+    def close(self, seconds: float) -> None:
+        """See `Crew`."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._threads, seconds)
+
+    def _start(self) -> None:
+        self._made += 1
+        thread = threading.Thread(
+            target=self._work, name=f"oban-{self._name}-{self._made}", daemon=True
+        )
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system gives no more: those that there are go on, and the next wake tries again.
+            self._threads.discard(thread)
+            self._coming = False
+            logger.exception("no thread could be started for %s", self._name)
+
+    def _work(self) -> None:
+        self._coming = False
+        try:
+            while (claim := self._next()) is not None:
+                # Without the lock: who is missed here is sent for by the next that takes a job.
+                if self._line and not self._coming:
+                    self.wake()
+                self.run(claim)
+                del claim  # an idle thread must not keep it
+        finally:
+            self._leave()
+
+    def run(self, claim: Claim) -> None:
+        """Run one claim in the calling thread."""
+        claim.thread = threading.get_ident()
+        try:
+            self._perform(claim)
+        finally:
+            self._finish(claim)
+
+    def leaving(self) -> None:
+        """Give up what the calling thread had for its jobs; it runs no more."""
+
+    def _next(self) -> Claim | None:
+        while True:
+            try:
+                return self._line.popleft()
+            except IndexError:
+                if not self._wait():
+                    return None
+
+    def _wait(self) -> bool:
+        with self._changed:
+            while not self._line:
+                self._coming = False
+                if self._closed:
+                    return False
+                self._idle += 1
+                woken = self._changed.wait(LINGER)
+                self._idle -= 1
+                self._coming = False
+                if not woken and not self._line:
+                    return False
+            return True
+
+    def _leave(self) -> None:
+        self.leaving()
+        with self._changed:
+            self._threads.discard(threading.current_thread())
+            self._coming = False
+            self._changed.notify_all()
+        # A job may have come while this one left.
+        if not self._closed:
+            self.wake()

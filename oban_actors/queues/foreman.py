@@ -1,0 +1,149 @@
+"""Foreman: looks after the runs of a queue, their deadlines and their ends."""
+
+import logging
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from oban_actors.actors import GenServer, Reason, Timer
+from oban_actors.claim import Claim
+from oban_actors.config import Config
+from oban_actors.engines import JobEngine
+from oban_actors.errors import DatabaseError
+from oban_actors.messages import CancelClaims, Dispatch, Watch
+from oban_actors.queues.workforce import Post
+from oban_actors.repo import Repo
+from oban_actors.running import EndReason
+
+logger = logging.getLogger("oban_actors")
+
+MARGIN = 1.0
+"""Seconds that a run has to end in by itself, once its time is over."""
+
+RECORD_TIME = 5.0
+"""Seconds that recording a time-out's error may take; it is tried once."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Overdue:
+    """A run's time may be over."""
+
+    claim: Claim
+
+
+class Foreman(GenServer):
+    """Ends runs whose time is over, or that others want ended.
+
+    The claims themselves stand in the roster, and those who run them are the post's: both are
+    older than this actor and outlive it, so its crash ends no job.
+
+    Args:
+        config: the instance's options.
+        repo: the way to the database.
+        engine: the job store.
+        post: the queue's roster and crews.
+
+    """
+
+    def __init__(self, config: Config, repo: Repo, engine: JobEngine, post: Post) -> None:
+        super().__init__()
+        self.config = config
+        self.repo = repo
+        self.engine = engine
+        self.post = post
+        self._timers: dict[Claim, Timer] = {}
+        self._thread = 0
+
+    # Callbacks
+
+    def init(self) -> None:
+        """Take up what runs already: the one before may have crashed."""
+        self._thread = threading.get_ident()
+        for claim in self.post.roster.running():
+            if claim.running.deadline is not None and not claim.stuck:
+                self._watch(claim)
+
+    def handle_info(self, message: Any) -> None:
+        """Watch a run, or end some."""
+        match message:
+            case Watch(claim):
+                self._watch(claim)
+            case _Overdue(claim):
+                self._overdue(claim)
+            case CancelClaims(claims, reason):
+                for claim in claims:
+                    self._cancel(claim, reason)
+            case _:
+                super().handle_info(message)
+
+    def terminate(self, reason: Reason) -> None:
+        """Cancel the timers."""
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def on_kill(self) -> None:
+        """Cancel the statement that holds the thread."""
+        self.repo.cancel(self._thread)
+
+    # Runs
+
+    def _watch(self, claim: Claim) -> None:
+        deadline = claim.running.deadline
+        if deadline is not None and claim.ack is None:
+            left = deadline - self.runtime.clock.monotonic()
+            self._timers[claim] = self.send_after(_Overdue(claim), left)
+        # Those that have ended in time are not told of one by one.
+        if len(self._timers) > 2 * self.post.roster.limit + 100:
+            self._timers = {c: timer for c, timer in self._timers.items() if c.ack is None}
+
+    def _overdue(self, claim: Claim) -> None:
+        self._timers.pop(claim, None)
+        if claim.ack is not None or claim.stuck:
+            return
+        if not claim.running.cancelled:
+            claim.running.cancel("timeout")
+            self.post.interrupt(claim)
+            self._timers[claim] = self.send_after(_Overdue(claim), MARGIN)
+        elif claim.running.reason == "timeout" and not self.post.abort(claim):
+            self._stuck(claim)
+
+    def _cancel(self, claim: Claim, reason: EndReason) -> None:
+        if claim.ack is None:
+            claim.running.cancel(reason)
+            self.post.interrupt(claim)
+
+    def _stuck(self, claim: Claim) -> None:
+        # Its row stays claimed until its thread ends, or the job would run twice at once.
+        claim.recorded = self._record(claim)
+        if not self.post.roster.mark_stuck(claim):
+            return
+        logger.error(
+            "job %d (%s) is out of time and goes on; its thread hangs in\n%s",
+            claim.id,
+            claim.job.worker,
+            _stack(claim),
+        )
+        self.tell(("producer", self.post.roster.queue), Dispatch())
+
+    def _record(self, claim: Claim) -> bool:
+        error = self.post.performer.timed_out(claim)
+        claimant = self.post.roster.claimant
+        try:
+            return self.repo.transaction(
+                lambda connection: self.engine.record_error(
+                    connection, claimant, claim.id, claim.attempted_at, error
+                ),
+                idempotent=False,
+                attempts=1,
+                statement_timeout=RECORD_TIME,
+            )
+        except DatabaseError as failure:
+            logger.warning("a time-out is recorded later, when its job ends: %s", failure)
+            return False
+
+
+def _stack(claim: Claim) -> str:
+    frame = sys._current_frames().get(claim.thread or 0)  # noqa: SLF001 (the only way to another thread's stack)
+    return "".join(traceback.format_stack(frame)) if frame else "(no stack)"

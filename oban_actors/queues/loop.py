@@ -1,0 +1,143 @@
+"""The event loop of an instance, and the crew that runs async jobs on it."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+
+from oban_actors.claim import Claim
+
+END_TIME = 2.0
+"""Seconds that cancelled tasks have to end in before the loop is left to itself."""
+
+
+class EventLoop:
+    """One event loop in a thread of its own, there as soon as somebody needs it.
+
+    Args:
+        name: for the thread's name.
+
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Run a function on the loop, soon."""
+        with self._lock:
+            loop = self._loop or self._begin()
+            loop.call_soon_threadsafe(function)
+
+    def close(self) -> None:
+        """Cancel what runs and end the loop; what does not end in time is left to itself."""
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+            if loop is None or thread is None:
+                return
+            loop.call_soon_threadsafe(loop.stop)
+        if thread is not threading.current_thread():
+            thread.join(END_TIME + 1.0)
+
+    def _begin(self) -> asyncio.AbstractEventLoop:
+        loop = self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=_run, args=(loop,), name=f"oban-{self._name}-loop", daemon=True
+        )
+        self._thread.start()
+        return loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=END_TIME))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+class AsyncCrew:
+    """Runs each claim as a task of the instance's event loop.
+
+    Args:
+        loop: the instance's.
+        perform: runs one claim, and raises nothing.
+        finish: called with each claim that has run.
+
+    """
+
+    def __init__(
+        self,
+        loop: EventLoop,
+        perform: Callable[[Claim], Awaitable[None]],
+        finish: Callable[[Claim], None],
+    ) -> None:
+        self._loop = loop
+        self._perform = perform
+        self._finish = finish
+        self._line: deque[Claim] = deque()
+        self._tasks: dict[Claim, asyncio.Task[None]] = {}
+
+    def add(self, claims: Iterable[Claim]) -> None:
+        """See `Crew`."""
+        self._line.extend(claims)
+        self.wake()
+
+    def interrupt(self, claim: Claim) -> None:
+        """See `Crew`: the task is cancelled, and its worker sees `asyncio.CancelledError`."""
+
+        def interrupt() -> None:
+            task = self._tasks.get(claim)
+            if task is not None:
+                task.cancel()
+
+        self._loop.call(interrupt)
+
+    def abort(self, claim: Claim) -> bool:
+        """See `Crew`."""
+        return False
+
+    def wake(self) -> None:
+        """See `Crew`."""
+        if self._line:
+            self._loop.call(self._begin)
+
+    def take_back(self) -> list[Claim]:
+        """See `Crew`."""
+        back: list[Claim] = []
+        while self._line:
+            try:
+                back.append(self._line.pop())
+            except IndexError:
+                break
+        return back
+
+    def close(self, seconds: float) -> None:
+        """The loop is the instance's, and ends with it."""
+
+    def _begin(self) -> None:
+        while self._line:
+            try:
+                claim = self._line.popleft()
+            except IndexError:
+                return
+            task = asyncio.get_running_loop().create_task(self._run(claim))
+            self._tasks[claim] = task
+
+    async def _run(self, claim: Claim) -> None:
+        claim.thread = threading.get_ident()
+        try:
+            await self._perform(claim)
+        finally:
+            self._tasks.pop(claim, None)
+            self._finish(claim)

@@ -1,0 +1,360 @@
+"""Producer: fetches a queue's jobs, hands them out, and acknowledges those that have ended."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from oban_actors import engines, telemetry
+from oban_actors.actors import ActorError, Continue, GenServer, Reason, Sender, Timer, send
+from oban_actors.actors.clock import real_monotonic
+from oban_actors.claim import Claim
+from oban_actors.errors import DatabaseError
+from oban_actors.job import Job
+from oban_actors.messages import (
+    CancelClaims,
+    Check,
+    Dispatch,
+    Listen,
+    Notification,
+    QueueView,
+    Reconnected,
+    Refresh,
+    Shutdown,
+)
+from oban_actors.notifiers import listen
+from oban_actors.queues.parts import Drained, Parts
+from oban_actors.queues.rhythm import Idle, Rhythm, Turn, Wait
+from oban_actors.queues.workforce import Post
+from oban_actors.running import Running
+from oban_actors.worker import find_worker
+
+logger = logging.getLogger("oban_actors")
+
+CHANNELS = ("insert", "signal")
+
+LISTEN_TIME = 2.0
+"""Seconds that the first look waits for the notifier to listen."""
+
+TURN_TIME = 10.0
+"""Seconds that the statement of a turn may take."""
+
+LOCK_TIME = 1.0
+"""Seconds that a turn waits for a row; then it leaves locked ones out."""
+
+BLOCKED_DELAY = 0.5
+"""Seconds until a row that was locked by somebody is tried again."""
+
+LAST_TIME = 5.0
+"""Seconds within which the last acknowledgements are written when the queue ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """Jobs have ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unblock:
+    """Rows that were locked are worth another try."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """Look whether another turn is due."""
+
+
+class Producer(GenServer):
+    """Takes turns: each one transaction, that writes what has ended and claims what there is.
+
+    What it knows of claims stands in the roster, so that its successor goes on where it crashed.
+    Mirrors `Oban.Queue.Producer`.
+
+    Args:
+        parts: what all queues of an instance share.
+        post: the queue's roster and crews.
+        cooldown: seconds between two looks for jobs.
+
+    """
+
+    def __init__(self, parts: Parts, post: Post, cooldown: float) -> None:
+        super().__init__()
+        self.parts = parts
+        self.config = parts.config
+        self.post = post
+        self.roster = post.roster
+        self.queue = post.roster.queue
+        self._rhythm = Rhythm(0.0 if self.config.clock.virtual else cooldown)
+        self._unsure = True
+        self._pending = False
+        self._failing = False
+        self._timer: Timer | None = None
+        self._thread = 0
+
+    # Callbacks
+
+    def init(self) -> Continue:
+        """Take up what the one before left; the database comes later."""
+        self._thread = threading.get_ident()
+        self.roster.restore()
+        self.roster.ended = lambda: send(self.actor_ref, _Ended())
+        self.roster.active = True
+        listen(self, CHANNELS)
+        return Continue()
+
+    def handle_continue(self, arg: Any) -> None:
+        """Subscribe first, then look."""
+        try:
+            self.ask("notifier", Listen(CHANNELS, self.actor_ref), timeout=LISTEN_TIME)
+        except ActorError as error:
+            logger.debug("the first look comes before the notifier listens: %s", error)
+        self.post.wake()
+        self._go()
+
+    def handle_call(self, message: Any, sender: Sender) -> Any:
+        """Dispatch, or tell how the queue stands."""
+        match message:
+            case Check():
+                return self._view()
+            case Dispatch() | Refresh():
+                self.handle_info(message)
+                return None
+            case _:
+                return super().handle_call(message, sender)
+
+    def handle_info(self, message: Any) -> None:
+        """Take a turn when there is a reason to."""
+        match message:
+            case _Ended():
+                pass
+            case Dispatch():
+                self._rhythm.feed()
+            case Notification("insert", payload):
+                if payload.get("queue") != self.queue:
+                    return
+                self._rhythm.feed()
+            case Notification("signal", payload):
+                self._signal(payload)
+            case Reconnected() | Refresh():
+                self._unsure = True
+                self._rhythm.feed()
+            case Shutdown():
+                self._shut_down()
+            case _Unblock():
+                self.roster.unblock()
+            case _Again():
+                self._pending = False
+            case _:
+                super().handle_info(message)
+                return
+        self._go()
+
+    def terminate(self, reason: Reason) -> None:
+        """Write what has ended, when the queue ends; a successor does so otherwise."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.roster.shutdown_at is not None:
+            self._finish()
+
+    def on_kill(self) -> None:
+        """Cancel the statement that holds the thread."""
+        self.parts.repo.cancel(self._thread)
+
+    # Turns
+
+    def _go(self) -> None:
+        if self._pending:
+            return
+        roster = self.roster
+        now = self.runtime.clock.monotonic()
+        demand = 0 if roster.paused else roster.demand
+        match self._rhythm.next(now, unwritten=roster.unwritten, demand=demand):
+            case Turn(limit):
+                self._turn(limit)
+                # By message, so that signals and questions get in between.
+                self._pending = True
+                send(self.actor_ref, _Again())
+            case Wait(seconds):
+                self._arm(seconds)
+            case Idle():
+                if roster.shutdown_at is not None and not roster.held():
+                    self.tell("queues", Drained(self.queue))
+
+    def _arm(self, seconds: float) -> None:
+        if self._timer is not None and self._timer.live:
+            if self._timer.due <= self.runtime.clock.monotonic() + seconds:
+                return
+            self._timer.cancel()
+        self._timer = self.send_after(_Ended(), seconds)
+
+    def _turn(self, limit: int) -> None:
+        taken = self.roster.take()
+        try:
+            turn = self._take_turn(taken, limit)
+        except DatabaseError as error:
+            # It may have been committed all the same, and its claims be known to nobody.
+            self.roster.restore()
+            self._unsure = True
+            self._rhythm.failed(self.runtime.clock.monotonic())
+            self._note(error)
+            return
+        self._note(None)
+        self._settle(turn)
+        got = self._start(turn)
+        self._rhythm.worked(self.runtime.clock.monotonic(), asked=limit, got=got)
+
+    def _take_turn(self, taken: list[Claim], limit: int) -> engines.Turn:
+        acks = [claim.ack for claim in taken if claim.ack is not None]
+        engine, roster, repo = self.parts.engine, self.roster, self.parts.repo
+        tries = 0
+
+        def work(connection: sa.Connection) -> engines.Turn:
+            nonlocal tries
+            tries += 1
+            now = repo.now()
+            if self._unsure or tries > 1:
+                held = [claim.id for claim in roster.held()]
+                self._released(
+                    engine.release_jobs(connection, roster.claimant, self.queue, held, now)
+                )
+            return engine.take_turn(
+                connection, roster.claimant, self.queue, acks, limit, now, careful=tries > 1
+            )
+
+        with telemetry.span("oban.producer", {"conf": self.config, "queue": self.queue}) as event:
+            turn = repo.transaction(
+                work, attempts=2, statement_timeout=TURN_TIME, lock_timeout=LOCK_TIME
+            )
+            event.set(dispatched_count=len(turn.jobs), settled_count=len(turn.settled))
+        self._unsure = False
+        return turn
+
+    def _settle(self, turn: engines.Turn) -> None:
+        over = self.roster.settle(turn.blocked)
+        if turn.blocked:
+            self.send_after(_Unblock(), BLOCKED_DELAY)
+        for claim in over:
+            stale = claim.id in turn.stale
+            if stale:
+                logger.warning(
+                    "job %d had been taken from this node before it ended (%s): its row was left "
+                    "as it is",
+                    claim.id,
+                    claim.verdict,
+                )
+            self.post.performer.tell_end(claim, stale=stale)
+
+    def _start(self, turn: engines.Turn) -> int:
+        completer = self.parts.completer
+        claims = []
+        for job in turn.jobs:
+            running = job.running = Running(completer=completer)
+            claims.append(Claim(job, find_worker(job.worker), running))
+        self.roster.hold(claims)
+        self.post.add(claims)
+        for row in turn.unreadable:
+            self._refuse(row)
+        return len(claims) + len(turn.unreadable)
+
+    def _refuse(self, row: engines.Unreadable) -> None:
+        logger.error("job %d can't be read, so it can't run: %s", row.job_id, row.reason)
+        job = Job(worker=row.worker, queue=self.queue, id=row.job_id, attempt=row.attempt)
+        job.max_attempts, job.attempted_at = row.max_attempts, row.attempted_at
+        claim = Claim(job, None, Running())
+        self.roster.hold([claim])
+        self.post.performer.refuse(claim, row)
+        self.roster.finish(claim)
+
+    def _released(self, ids: list[int]) -> None:
+        if ids:
+            self._rhythm.feed()
+            logger.warning("gave back jobs that a lost answer had left claimed: %s", ids)
+
+    def _note(self, error: DatabaseError | None) -> None:
+        if error is not None and not self._failing:
+            logger.warning("queue %s can't reach the database: %s", self.queue, error)
+        elif error is None and self._failing:
+            logger.info("queue %s reaches the database again", self.queue)
+        self._failing = error is not None
+
+    # Signals
+
+    def _signal(self, payload: Mapping[str, Any]) -> None:
+        action = payload.get("action")
+        if action == "pkill":
+            self._kill(payload.get("job_id"))
+            return
+        if payload.get("queue") not in (self.queue, "*") or self.roster.shutdown_at is not None:
+            return
+        match action:
+            case "pause":
+                self.roster.paused = True
+            case "resume":
+                self.roster.paused = False
+                self._rhythm.feed()
+            case "scale":
+                self._scale(payload.get("limit"))
+            case _:
+                return
+        self.roster.updated_at = self.config.clock.now()
+
+    def _scale(self, limit: object) -> None:
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            logger.warning("queue %s was told to scale to %r: not done", self.queue, limit)
+            return
+        self.roster.limit = limit
+        self._rhythm.feed()
+
+    def _kill(self, job_id: object) -> None:
+        if isinstance(job_id, int) and (claims := self.roster.find(job_id)):
+            self.tell(("foreman", self.queue), CancelClaims(claims, "cancelled"))
+
+    def _view(self) -> QueueView:
+        roster = self.roster
+        return QueueView(
+            queue=self.queue,
+            name=self.config.name,
+            node=self.config.node,
+            uuid=roster.claimant.uuid,
+            limit=roster.limit,
+            paused=roster.paused,
+            running=tuple(sorted(claim.id for claim in roster.running())),
+            stuck=tuple(sorted(claim.id for claim in roster.stuck())),
+            unwritten=roster.unwritten,
+            started_at=roster.started_at,
+            updated_at=roster.updated_at,
+            shutting_down=roster.shutdown_at is not None,
+        )
+
+    # The end
+
+    def _shut_down(self) -> None:
+        self.roster.begin_shutdown()
+        # What nobody has begun is for other nodes.
+        if self.post.take_back():
+            self._unsure = True
+
+    def _finish(self) -> None:
+        roster = self.roster
+        roster.unblock()
+        until = real_monotonic() + LAST_TIME
+        if self.post.take_back():
+            self._unsure = True
+        while (roster.unwritten or self._unsure) and not self._failing:
+            self._turn(0)
+            if real_monotonic() > until:
+                break
+        roster.active = False
+        if roster.held():
+            return
+        try:
+            self.parts.repo.transaction(
+                lambda connection: self.parts.engine.forget_producer(connection, roster.claimant),
+                attempts=1,
+                statement_timeout=LAST_TIME,
+            )
+        except DatabaseError as error:
+            logger.debug("the producer's row stays for others to remove: %s", error)

@@ -1,0 +1,248 @@
+"""Roster: which jobs of a queue this node has, whatever becomes of the actors around it."""
+
+import threading
+import uuid
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
+
+from oban_actors.actors.clock import real_monotonic
+from oban_actors.claim import Claim, Claimant
+from oban_actors.config import Config
+from oban_actors.engines import ProducerBeat
+
+MOST_ACKS = 1_000
+"""Acknowledgements written at once; more make a transaction long and save nothing."""
+
+LEAST_BACKLOG = 200
+"""Unwritten acknowledgements that stop fetching, where the limit is smaller."""
+
+_VERSION = 8
+
+
+def producer_uuid() -> str:
+    """Make an identity of a producer: of version 8, so that a claim tells that it is ours."""
+    bits = uuid.uuid4().int & ~(0xF << 76) | (_VERSION << 76)
+    return str(uuid.UUID(int=bits))
+
+
+def is_ours(text: str) -> bool:
+    """Whether an identity in `attempted_by` was made by `producer_uuid`."""
+    try:
+        return uuid.UUID(text).version == _VERSION
+    except ValueError:
+        return False
+
+
+class Roster:
+    """The claims of one queue, from fetch to acknowledgement.
+
+    It is what an ETS table is in Erlang: handed to the actors of a queue, safe for all threads,
+    and older than any of them. A thread that runs a job lives on when an actor crashes, so what
+    is known of its job has to.
+
+    Args:
+        config: the instance's options.
+        queue: the queue's name.
+        limit: most jobs that run at once.
+        paused: whether it begins without fetching.
+
+    Attributes:
+        claimant: who claims, as it stands in the rows.
+        limit: as given, or as scaled since.
+        paused: as given, or as told since.
+        started_at: when the queue was started.
+        updated_at: when it was told something last.
+        shutdown_at: monotonic seconds at which it began to end, None while it doesn't.
+        active: whether there is a producer for it.
+        ended: called when the first of several jobs has ended; set by who acknowledges.
+
+    """
+
+    def __init__(self, config: Config, queue: str, limit: int, *, paused: bool = False) -> None:
+        self.config = config
+        self.queue = queue
+        self.claimant = Claimant(config.node, producer_uuid())
+        self.limit = limit
+        self.paused = paused
+        self.started_at: datetime = config.clock.now()
+        self.updated_at = self.started_at
+        self.shutdown_at: float | None = None
+        self.active = False
+        self.ended: Callable[[], object] | None = None
+        self._lock = threading.Lock()
+        self._drained = threading.Condition(self._lock)
+        self._held: set[Claim] = set()
+        self._stuck: set[Claim] = set()
+        self._done: list[Claim] = []
+        self._taken: list[Claim] = []
+        self._blocked: list[Claim] = []
+        self._running = 0
+        self._told = False
+
+    # Claims come
+
+    def hold(self, claims: Iterable[Claim]) -> None:
+        """Take up claims that a fetch has brought; they count as running from here on."""
+        with self._lock:
+            before = len(self._held)
+            self._held.update(claims)
+            self._running += len(self._held) - before
+
+    def finish(self, claim: Claim) -> None:
+        """Note that a run is over; its acknowledgement waits to be written."""
+        with self._lock:
+            self._running -= 1
+            self._stuck.discard(claim)
+            if claim.ack is None:
+                # Nothing to write: it stays executing, for whoever rescues it.
+                self._held.discard(claim)
+            else:
+                self._done.append(claim)
+            told, self._told = self._told, True
+            self._notify_drained()
+            ended = self.ended
+        if not told and ended is not None:
+            ended()
+
+    def mark_stuck(self, claim: Claim) -> bool:
+        """Note that a run is out of time and goes on; False if it is over by now."""
+        with self._lock:
+            if claim not in self._held or claim.ack is not None:
+                return False
+            claim.stuck = True
+            self._stuck.add(claim)
+            return True
+
+    def drop(self, claims: Collection[Claim]) -> None:
+        """Forget claims that have never begun to run, and that were given back."""
+        with self._lock:
+            for claim in claims:
+                if claim in self._held:
+                    self._held.discard(claim)
+                    self._running -= 1
+            self._notify_drained()
+
+    # Acknowledgements go
+
+    def take(self) -> list[Claim]:
+        """Take what has ended, the oldest first, to be written; `settle` or `restore` follows."""
+        with self._lock:
+            self._told = False
+            self._taken = self._done[:MOST_ACKS]
+            self._done = self._done[MOST_ACKS:]
+            return self._taken
+
+    def settle(self, blocked: Collection[int] = ()) -> list[Claim]:
+        """Note that what was taken is written, but for rows that somebody has locked.
+
+        Returns:
+            the claims that are over.
+
+        """
+        with self._lock:
+            over = [claim for claim in self._taken if claim.id not in blocked]
+            if len(over) < len(self._taken):
+                self._blocked += [claim for claim in self._taken if claim.id in blocked]
+            self._taken = []
+            self._held.difference_update(over)
+            self._notify_drained()
+            return over
+
+    def restore(self) -> None:
+        """Put back what was taken and may not have been written; writing it twice does no harm."""
+        with self._lock:
+            self._done = self._taken + self._blocked + self._done
+            self._taken = []
+            self._blocked = []
+
+    def unblock(self) -> None:
+        """Let what was locked be tried again."""
+        with self._lock:
+            self._done = self._blocked + self._done
+            self._blocked = []
+
+    # What there is
+
+    @property
+    def demand(self) -> int:
+        """How many jobs may be fetched; a stuck thread's slot is given again, up to the limit."""
+        with self._lock:
+            if len(self._done) + len(self._taken) > max(self.limit, LEAST_BACKLOG):
+                return 0
+            again = min(len(self._stuck), self.limit)
+            return max(0, self.limit + again - self._running)
+
+    @property
+    def unwritten(self) -> int:
+        """How many acknowledgements wait."""
+        with self._lock:
+            return len(self._done) + len(self._taken)
+
+    @property
+    def threads(self) -> int:
+        """How many threads may run its jobs, the stuck ones included."""
+        return self.limit + min(len(self._stuck), self.limit)
+
+    def held(self) -> list[Claim]:
+        """List all claims that are not settled."""
+        with self._lock:
+            return list(self._held)
+
+    def running(self) -> list[Claim]:
+        """List the claims whose run is not over."""
+        with self._lock:
+            return [claim for claim in self._held if claim.ack is None]
+
+    def stuck(self) -> list[Claim]:
+        """List the claims whose run is out of time and goes on."""
+        with self._lock:
+            return list(self._stuck)
+
+    def find(self, job_id: int) -> list[Claim]:
+        """Find the claims of a job whose run is not over; two, where it was taken and came back."""
+        return [claim for claim in self.running() if claim.id == job_id]
+
+    def beat(self) -> ProducerBeat:
+        """Describe the producer as it shows itself to others."""
+        with self._lock:
+            running = self._running
+        return ProducerBeat(
+            claimant=self.claimant,
+            identity=self.config.identity,
+            name=self.config.name,
+            queue=self.queue,
+            limit=self.limit,
+            paused=self.paused,
+            running=running,
+        )
+
+    # Ending
+
+    def begin_shutdown(self) -> float:
+        """Fetch nothing more; returns the monotonic time at which that was asked first."""
+        with self._lock:
+            self.paused = True
+            if self.shutdown_at is None:
+                self.shutdown_at = real_monotonic()
+            return self.shutdown_at
+
+    def wait_drained(self, until: float) -> bool:
+        """Wait until nothing runs and nothing waits to be written.
+
+        Args:
+            until: monotonic seconds after which it is given up.
+
+        """
+        with self._lock:
+            while not self._is_drained():
+                left = until - real_monotonic()
+                if left <= 0 or not self._drained.wait(min(left, threading.TIMEOUT_MAX)):
+                    return self._is_drained()
+            return True
+
+    def _is_drained(self) -> bool:
+        return not self._held
+
+    def _notify_drained(self) -> None:
+        if not self._held:
+            self._drained.notify_all()

@@ -1,0 +1,153 @@
+"""Queues: the queues that this node runs, each a small tree; started and stopped at any time."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from oban_actors.actors import SHUTDOWN, ChildSpec, Reason, Sender, Supervisor
+from oban_actors.config import QueueOptions
+from oban_actors.config_options import queue as check_queue
+from oban_actors.errors import ConfigError
+from oban_actors.messages import Notification, Reconnected, Shutdown, StartQueue, StopQueue
+from oban_actors.notifiers import listen
+from oban_actors.queues.foreman import Foreman
+from oban_actors.queues.parts import Drained, Parts
+from oban_actors.queues.producer import Producer
+from oban_actors.queues.watchman import CANCEL_TIME, SLACK, Watchman
+
+logger = logging.getLogger("oban_actors")
+
+RESTARTS = 5
+SECONDS = 30.0
+"""Restarts of whole queues that are allowed within so many seconds."""
+
+PRODUCER_TIME = 12.0
+"""Seconds that a Producer has for a turn under way and the last acknowledgements."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Deadline:
+    """A queue that was told to stop has had its time."""
+
+    queue: str
+
+
+class Queues(Supervisor):
+    """Runs the queues, and starts and stops others when told so, here or by signal.
+
+    Mirrors `Oban.Queues`.
+
+    Args:
+        parts: what all queues share.
+
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        children = [queue_spec(parts, name, how) for name, how in parts.config.queues.items()]
+        super().__init__(children, max_restarts=RESTARTS, max_seconds=SECONDS)
+        self.parts = parts
+
+    # Callbacks
+
+    def init(self) -> None:
+        """Listen for signals, and start the queues."""
+        listen(self, ["signal"])
+        super().init()
+
+    def handle_call(self, message: Any, sender: Sender) -> Any:
+        """Start or stop a queue; otherwise what a supervisor is asked."""
+        match message:
+            case StartQueue(queue, options):
+                self._start_queue(queue, options)
+                return None
+            case StopQueue(queue):
+                self._stop_queue(queue)
+                return None
+            case _:
+                return super().handle_call(message, sender)
+
+    def handle_info(self, message: Any) -> None:
+        """Start and stop queues; otherwise what a supervisor is told."""
+        match message:
+            case Notification("signal", payload):
+                self._signal(payload)
+            case StartQueue(queue, options):
+                self._start_queue(queue, options)
+            case StopQueue(queue):
+                self._stop_queue(queue)
+            case Drained(queue) | _Deadline(queue):
+                self._end_queue(queue)
+            case Reconnected() | Notification():
+                pass
+            case _:
+                super().handle_info(message)
+
+    def terminate(self, reason: Reason) -> None:
+        """Let all queues drain at the same time, then end one after the other."""
+        for queue in self._children:
+            self.tell(("producer", queue), Shutdown())
+        super().terminate(reason)
+
+    # Queues
+
+    def _signal(self, payload: Mapping[str, Any]) -> None:
+        queue, action = payload.get("queue"), payload.get("action")
+        if not isinstance(queue, str) or action not in ("start", "stop"):
+            return
+        if action == "stop":
+            self._stop_queue(queue)
+            return
+        try:
+            given = {name: payload[name] for name in ("limit", "paused") if name in payload}
+            options = check_queue(queue, given)
+        except ConfigError as error:
+            logger.warning("queue %r can't be started as a signal says: %s", queue, error)
+            return
+        self._start_queue(queue, options)
+
+    def _start_queue(self, queue: str, options: QueueOptions) -> None:
+        if queue in self._children:
+            return
+        self.parts.workforce.renew(queue, options)
+        self._add(queue_spec(self.parts, queue, options))
+
+    def _stop_queue(self, queue: str) -> None:
+        if queue not in self._children:
+            return
+        self.tell(("producer", queue), Shutdown())
+        self.send_after(_Deadline(queue), self.parts.config.shutdown_grace_period)
+
+    def _end_queue(self, queue: str) -> None:
+        child = self._children.get(queue)
+        ending = self.parts.workforce.is_ending(queue)
+        if child is None or not ending:
+            return
+        self._end_child(child, SHUTDOWN)
+        self._children.pop(queue, None)
+
+
+def queue_spec(parts: Parts, queue: str, options: QueueOptions) -> ChildSpec:
+    """Describe a queue: a Foreman, a Producer and a Watchman, `rest_for_one`.
+
+    Args:
+        parts: what all queues share.
+        queue: its name.
+        options: how it is run.
+
+    """
+    config = parts.config
+    post = parts.workforce.post(queue, options)
+    grace = config.shutdown_grace_period + CANCEL_TIME + SLACK
+    children = [
+        Foreman.child_spec(config, parts.repo, parts.engine, post, name=("foreman", queue)),
+        Producer.child_spec(
+            parts,
+            post,
+            options.dispatch_cooldown,
+            name=("producer", queue),
+            shutdown=PRODUCER_TIME,
+        ),
+        Watchman.child_spec(config, post.roster, name=("watchman", queue), shutdown=grace),
+    ]
+    return Supervisor.child_spec(children, strategy="rest_for_one", id=queue, name=("queue", queue))

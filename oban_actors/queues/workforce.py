@@ -1,0 +1,144 @@
+"""Workforce: what runs an instance's jobs, and outlives the actors that look after it."""
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from typing import Any
+
+from oban_actors.claim import Claim
+from oban_actors.config import Config, QueueOptions
+from oban_actors.performing import Performer
+from oban_actors.queues.crew import Crew, ThreadCrew
+from oban_actors.queues.foreign import ForeignCrew
+from oban_actors.queues.loop import AsyncCrew, EventLoop
+from oban_actors.queues.roster import Roster
+
+CLOSE_TIME = 1.0
+"""Seconds that idle threads and processes have to end in."""
+
+
+class Post:
+    """One queue's roster, and the crews that run its jobs.
+
+    Args:
+        roster: its claims.
+        performer: runs one claim.
+        sync: those who run what blocks.
+        tasks: those who run what is async.
+
+    """
+
+    def __init__(self, roster: Roster, performer: Performer, sync: Crew, tasks: Crew) -> None:
+        self.roster = roster
+        self.performer = performer
+        self.sync = sync
+        self.tasks = tasks
+
+    def add(self, claims: Iterable[Claim]) -> None:
+        """Hand claims that the roster holds to those who run them."""
+        sync: list[Claim] = []
+        tasks: list[Claim] = []
+        for claim in claims:
+            (tasks if _is_async(claim) else sync).append(claim)
+        if sync:
+            self.sync.add(sync)
+        if tasks:
+            self.tasks.add(tasks)
+
+    def interrupt(self, claim: Claim) -> None:
+        """Interrupt a run whose flag is set, as far as its kind can be."""
+        (self.tasks if _is_async(claim) else self.sync).interrupt(claim)
+
+    def abort(self, claim: Claim) -> bool:
+        """End a run by force; False where its kind can't be."""
+        return (self.tasks if _is_async(claim) else self.sync).abort(claim)
+
+    def wake(self) -> None:
+        """See to it that all that waits will run."""
+        self.sync.wake()
+        self.tasks.wake()
+
+    def take_back(self) -> list[Claim]:
+        """Give back what has not begun; it is held no longer."""
+        back = [*self.sync.take_back(), *self.tasks.take_back()]
+        self.roster.drop(back)
+        return back
+
+    def close(self) -> None:
+        """End those who run jobs; who is at it ends afterwards."""
+        self.sync.close(CLOSE_TIME)
+        self.tasks.close(CLOSE_TIME)
+
+
+class Workforce:
+    """The posts of an instance's queues, and the event loop that they share.
+
+    Args:
+        config: the instance's options.
+        performer: runs claims.
+
+    """
+
+    def __init__(self, config: Config, performer: Performer) -> None:
+        self.config = config
+        self.performer = performer
+        self._loop = EventLoop(config.name)
+        self._lock = threading.Lock()
+        self._posts: dict[str, Post] = {}
+
+    def post(self, queue: str, options: QueueOptions) -> Post:
+        """Give the post of a queue, made on first use and kept while the program runs."""
+        with self._lock:
+            found = self._posts.get(queue)
+            if found is None:
+                found = self._posts[queue] = self._make(queue, options)
+            return found
+
+    def renew(self, queue: str, options: QueueOptions) -> None:
+        """Let a queue that was stopped begin anew, with other options; what still runs goes on."""
+        with self._lock:
+            old = self._posts.get(queue)
+            if old is None or not old.roster.held():
+                self._posts[queue] = self._make(queue, options)
+                return
+            old.roster.limit, old.roster.paused = options.limit, options.paused
+            old.roster.shutdown_at = None
+
+    def is_ending(self, queue: str) -> bool:
+        """Whether a queue was told to end."""
+        with self._lock:
+            post = self._posts.get(queue)
+            return post is not None and post.roster.shutdown_at is not None
+
+    def rosters(self) -> list[Roster]:
+        """List the rosters of all queues that run, and of stopped ones that still have jobs."""
+        with self._lock:
+            rosters = [post.roster for post in self._posts.values()]
+        return [roster for roster in rosters if roster.active or roster.held()]
+
+    def close(self) -> None:
+        """End all threads, processes and the event loop that run no job."""
+        with self._lock:
+            posts = list(self._posts.values())
+        for post in posts:
+            post.close()
+        self._loop.close()
+
+    def _make(self, queue: str, options: QueueOptions) -> Post:
+        roster = Roster(self.config, queue, options.limit, paused=options.paused)
+        tasks = AsyncCrew(self._loop, self.performer.aperform, roster.finish)
+        sync = self._sync(queue, options.executor, roster)
+        return Post(roster, self.performer, sync, tasks)
+
+    def _sync(self, queue: str, executor: Any, roster: Roster) -> Crew:
+        most = lambda: roster.threads  # noqa: E731 (read anew each time)
+        if isinstance(executor, Executor):
+            return ForeignCrew(executor, self._submit, roster.finish)
+        return ThreadCrew(queue, most, self.performer.perform, roster.finish)
+
+    def _submit(self, executor: Executor, claim: Claim, over: Any) -> Any:
+        raise NotImplementedError
+
+
+def _is_async(claim: Claim) -> bool:
+    return claim.worker is not None and claim.worker.kind == "async"
