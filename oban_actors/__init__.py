@@ -5,6 +5,7 @@ from oban_actors.config import Config
 from oban_actors.errors import (
     ActorError,
     CallTimeout,
+    ClaimLost,
     CommitUnknown,
     ConfigError,
     DatabaseError,
@@ -12,8 +13,12 @@ from oban_actors.errors import (
     ForkedError,
     InvalidJob,
     NoProcess,
+    NotRunning,
     NotStarted,
     ObanError,
+    PerformError,
+    ProcessDied,
+    RemoteFailure,
     SchemaMissing,
     SchemaTooNew,
     ServerCrashed,
@@ -39,7 +44,9 @@ from oban_actors.messages import (
     Unlisten,
 )
 from oban_actors.oban import Oban
+from oban_actors.results import Cancel, Snooze
 from oban_actors.stager import StageResult
+from oban_actors.worker import Worker, worker
 
 __version__ = "0.1.0"
 
@@ -47,6 +54,8 @@ __all__ = [
     "ActorError",
     "Beat",
     "CallTimeout",
+    "Cancel",
+    "ClaimLost",
     "CommitUnknown",
     "Config",
     "ConfigError",
@@ -65,17 +74,22 @@ __all__ = [
     "Listen",
     "NoProcess",
     "Node",
+    "NotRunning",
     "NotStarted",
     "Notification",
     "Notify",
     "Oban",
     "ObanError",
+    "PerformError",
+    "ProcessDied",
     "Reason",
     "Reconnect",
     "Reconnected",
+    "RemoteFailure",
     "SchemaMissing",
     "SchemaTooNew",
     "ServerCrashed",
+    "Snooze",
     "Stage",
     "StageResult",
     "StartFailed",
@@ -84,5 +98,7 @@ __all__ = [
     "TransientError",
     "Unlisten",
     "VirtualClock",
+    "Worker",
     "__version__",
+    "worker",
 ]

@@ -15,6 +15,7 @@ __all__ = [
     "ActorError",
     "AlreadyRegistered",
     "CallTimeout",
+    "ClaimLost",
     "CommitUnknown",
     "ConfigError",
     "DatabaseError",
@@ -23,8 +24,12 @@ __all__ = [
     "ForkedError",
     "InvalidJob",
     "NoProcess",
+    "NotRunning",
     "NotStarted",
     "ObanError",
+    "PerformError",
+    "ProcessDied",
+    "RemoteFailure",
     "SchemaMissing",
     "SchemaTooNew",
     "ServerCrashed",
@@ -50,6 +55,26 @@ class InvalidJob(ObanError, ValueError):
 
 class NotStarted(ObanError):
     """The instance has to run for this, and it does not."""
+
+
+class NotRunning(ObanError):
+    """The job has to run here and now for this, and it does not."""
+
+
+class ClaimLost(ObanError):
+    """The job is no longer this run's: it was cancelled, or given to somebody else."""
+
+
+class PerformError(ObanError):
+    """A job did not end well although its worker raised nothing: it was cancelled."""
+
+
+class RemoteFailure(ObanError):
+    """A worker failed in another process; the text is what it said there."""
+
+
+class ProcessDied(ObanError):
+    """The process that ran a job ended before the job did."""
 
 
 class ForkedError(ObanError):

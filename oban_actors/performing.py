@@ -1,0 +1,251 @@
+"""Performer: runs one claimed job, and says what becomes of its row."""
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Mapping
+from types import CoroutineType
+from typing import Any
+
+from oban_actors import backoff, error_text, job_events, worker_definition
+from oban_actors.claim import Ack, Claim, Verdict
+from oban_actors.config import Config
+from oban_actors.engines.engine import Unreadable
+from oban_actors.errors import PerformError, RemoteFailure
+from oban_actors.job import JobState
+from oban_actors.results import Cancel, Snooze
+from oban_actors.worker_spec import WorkerSpec
+
+KILLED = "cancelled while it ran"
+"""The reason kept with a job that somebody cancelled while it ran."""
+
+_SPECIAL = (Cancel, Snooze, CoroutineType)
+_INTERRUPTED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+_OURS = frozenset({__file__, worker_definition.__file__})
+
+
+class Performer:
+    """Runs claims. Every method fills the claim and raises nothing, whatever its worker does.
+
+    How a run ends:
+
+    - Any value is success, `Cancel` and `Snooze`, returned or raised, are what they say, and
+      whatever else is raised (also SystemExit and KeyboardInterrupt) is a failure.
+    - A job that was cancelled while it ran ends cancelled, and one out of time fails with a
+      TimeoutError, whatever its worker does then; unless it completed itself before.
+    - When the node stops, a job that ends by itself is acknowledged with what it returned or
+      raised. An async one that is cancelled for it has no verdict and no acknowledgement: its
+      row stays `executing`, to be rescued.
+
+    Args:
+        config: the instance's options.
+        watch: told of each run that has a deadline as it begins, default nobody.
+
+    """
+
+    def __init__(self, config: Config, watch: Callable[[Claim], object] | None = None) -> None:
+        self.config = config
+        self.watch = watch
+        self._now_ns = config.clock.monotonic_ns
+
+    def perform(self, claim: Claim) -> None:
+        """Run a sync worker's job in the calling thread."""
+        try:
+            self.begin(claim)
+            result = _worker(claim).call(claim.job)
+        except BaseException as error:  # noqa: BLE001 (a worker may raise anything)
+            self.raised(claim, error)
+        else:
+            self.returned(claim, result)
+
+    async def aperform(self, claim: Claim) -> None:
+        """Run an async worker's job in the calling task."""
+        try:
+            self.begin(claim)
+            result = await _worker(claim).call(claim.job)
+        except BaseException as error:  # noqa: BLE001 (a worker may raise anything)
+            self.raised(claim, error)
+        else:
+            self.returned(claim, result)
+
+    # Steps of a run, for those that run it elsewhere
+
+    def begin(self, claim: Claim) -> None:
+        """Note that it begins, and set its deadline."""
+        claim.started_ns = self._now_ns()
+        job, running = claim.job, claim.running
+        job.running = running
+        spec = claim.worker
+        if spec is not None and spec.timeout is not None and running.deadline is None:
+            seconds = spec.timeout_for(job)
+            if seconds is not None:
+                running.clock = self.config.clock
+                running.deadline = running.clock.monotonic() + seconds
+                if self.watch is not None:
+                    self.watch(claim)
+        job_events.tell_start(self.config, claim)
+
+    def returned(self, claim: Claim, result: Any) -> None:
+        """Note what its worker returned."""
+        if isinstance(result, _SPECIAL):
+            self._special(claim, result)
+            return
+        self._over(claim)
+        if claim.running.cancelled and self._was_ended(claim):
+            return
+        claim.result = result
+        claim.verdict = "success"
+        claim.ack = Ack(claim.id, claim.attempted_at, JobState.COMPLETED)
+
+    def raised(self, claim: Claim, error: BaseException) -> None:
+        """Note what its worker raised."""
+        if error.__traceback__ is not None:
+            # Our own frame would hold the claim that holds the error.
+            error.__traceback__ = error.__traceback__.tb_next
+        if isinstance(error, Cancel | Snooze):
+            self._special(claim, error)
+            return
+        self._over(claim)
+        if claim.running.cancelled and self._was_ended(claim):
+            return
+        if claim.running.reason == "shutdown" and isinstance(error, _INTERRUPTED):
+            return
+        self._fail(claim, error, error_text.describe(error, _OURS))
+
+    def record(self, claim: Claim, outcome: Mapping[str, Any]) -> None:
+        """Note what `remote.perform_remotely` gave."""
+        claim.running.completed = claim.running.completed or bool(outcome.get("completed"))
+        match outcome:
+            case {"kind": "returned", "result": result}:
+                self.returned(claim, result)
+            case {"kind": "cancel", "reason": reason}:
+                self._special(claim, Cancel(reason))
+            case {"kind": "snooze", "seconds": seconds}:
+                self._special(claim, Snooze(seconds))
+            case {"kind": "interrupted"} if claim.running.reason == "shutdown":
+                self._over(claim)
+            case {"error": str(text)}:
+                self._over(claim)
+                if not (claim.running.cancelled and self._was_ended(claim)):
+                    self._fail(claim, RemoteFailure(text), error_text.storable(text))
+            case _:
+                self.raised(claim, RuntimeError(f"no answer of a worker: {outcome!r:.200}"))
+
+    # What is told and written besides
+
+    def tell_end(self, claim: Claim, *, stale: bool = False) -> None:
+        """Tell by telemetry how it ended, once that is in the table; see `job_events`."""
+        job_events.tell_end(self.config, claim, stale=stale)
+
+    def timed_out(self, claim: Claim) -> dict[str, Any]:
+        """Give the element for a row's errors that says that its time is over.
+
+        For a sync job that goes on nevertheless. Whoever has written it sets `claim.recorded`,
+        so that the acknowledgement, when the job ends, doesn't add it again.
+        """
+        claim.running.cancel("timeout")
+        return self._element(claim, error_text.describe(_timeout(claim)))
+
+    def unreadable(self, row: Unreadable) -> Ack:
+        """Acknowledge a row that can't be run, as a failure."""
+        text = error_text.storable(f"** (InvalidJob) {row.reason}")
+        element = self._error(row.attempt, text)
+        if row.attempt >= row.max_attempts:
+            return Ack(row.job_id, row.attempted_at, JobState.DISCARDED, element)
+        delay = backoff.retry_delay(row.attempt, row.max_attempts)
+        return Ack(row.job_id, row.attempted_at, JobState.RETRYABLE, element, delay)
+
+    def refuse(self, claim: Claim, row: Unreadable) -> None:
+        """End a claim that stands for a row that can't be run."""
+        claim.started_ns = claim.started_ns or self._now_ns()
+        claim.error = RuntimeError(row.reason)
+        claim.ack = self.unreadable(row)
+        claim.verdict = "discard" if claim.ack.state == JobState.DISCARDED else "failure"
+
+    # Ends
+
+    def _over(self, claim: Claim) -> None:
+        claim.duration_ns = self._now_ns() - claim.started_ns
+        claim.job.running = None
+
+    def _was_ended(self, claim: Claim) -> bool:
+        """Tell whether it was told to end, so that how it ended by itself doesn't count."""
+        if claim.running.completed:
+            return False
+        if claim.running.reason == "cancelled":
+            self._cancelled(claim, KILLED, killed=True)
+            return True
+        if claim.running.reason == "timeout":
+            error = _timeout(claim)
+            self._fail(claim, error, None if claim.recorded else error_text.describe(error))
+            return True
+        return False
+
+    def _special(self, claim: Claim, result: Any) -> None:
+        self._over(claim)
+        if claim.running.cancelled and self._was_ended(claim):
+            if isinstance(result, CoroutineType):
+                result.close()
+            return
+        if isinstance(result, Cancel):
+            self._cancelled(claim, result.reason, killed=False)
+        elif isinstance(result, Snooze):
+            claim.result = result.seconds
+            claim.verdict = "snoozed"
+            claim.ack = Ack(claim.id, claim.attempted_at, JobState.SCHEDULED, delay=result.seconds)
+        else:
+            result.close()
+            error = TypeError(
+                "a worker that is not async returned a coroutine, which nobody awaited"
+            )
+            self._fail(claim, error, error_text.describe(error))
+
+    def _cancelled(self, claim: Claim, reason: object, *, killed: bool) -> None:
+        said = error_text.shown(reason)
+        claim.error = PerformError(f"{claim.job.worker} failed with Cancel({said})")
+        claim.result = reason
+        claim.verdict = "cancelled"
+        element = self._element(claim, error_text.describe(claim.error))
+        claim.ack = Ack(claim.id, claim.attempted_at, JobState.CANCELLED, element, killed=killed)
+
+    def _fail(self, claim: Claim, error: BaseException, text: str | None) -> None:
+        job = claim.job
+        element = None if text is None else self._element(claim, text)
+        claim.error = error
+        verdict: Verdict = "discard" if job.attempt >= job.max_attempts else "failure"
+        if verdict == "discard":
+            claim.ack = Ack(claim.id, claim.attempted_at, JobState.DISCARDED, element)
+        else:
+            spec = claim.worker
+            delay = (
+                backoff.retry_delay(job.attempt, job.max_attempts)
+                if spec is None
+                else spec.backoff_for(job)
+            )
+            claim.ack = Ack(claim.id, claim.attempted_at, JobState.RETRYABLE, element, delay)
+        claim.verdict = verdict
+
+    def _element(self, claim: Claim, text: str) -> dict[str, Any]:
+        return self._error(claim.job.attempt, text)
+
+    def _error(self, attempt: int, text: str) -> dict[str, Any]:
+        at = self.config.clock.now().isoformat(timespec="microseconds")
+        return {"at": at.replace("+00:00", "Z"), "attempt": attempt, "error": text}
+
+
+# Helpers
+
+
+def _worker(claim: Claim) -> WorkerSpec:
+    spec: WorkerSpec | None = claim.worker
+    if spec is None:
+        raise RuntimeError(f"unknown worker: {claim.job.worker}")
+    return spec
+
+
+def _timeout(claim: Claim) -> TimeoutError:
+    deadline = claim.running.deadline
+    if deadline is None:
+        return TimeoutError(f"{claim.job.worker} timed out")
+    # What it was given, whatever has passed since.
+    seconds = deadline - claim.started_ns / 1e9
+    return TimeoutError(f"{claim.job.worker} timed out after {round(seconds, 3):g} s")

@@ -1,0 +1,153 @@
+"""Defining a worker: a function or class and its options, checked when the program is loaded."""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from oban_actors.errors import ConfigError, InvalidJob
+from oban_actors.job import MAX_AHEAD, Job
+from oban_actors.validation import OPTIONS, shown
+from oban_actors.worker_spec import Kind, WorkerSpec
+
+_DEFAULTS = ("queue", "max_attempts", "priority", "tags", "meta", "unique", "replace")
+WORKER_OPTIONS = (*_DEFAULTS, "timeout", "backoff", "name", "aliases")
+"""What `worker` may be told."""
+
+_MAINS = ("__main__", "__mp_main__")
+_MAX_NAME = 127
+
+
+def define(target: Any, options: Mapping[str, Any]) -> WorkerSpec:
+    """Check a function or class and what `worker` was told, whose names are known ones.
+
+    Raises:
+        ConfigError: an option's value can't be used, or the target can't run jobs.
+
+    """
+    qualname = getattr(target, "__qualname__", type(target).__qualname__)
+    module = _module(target)
+    name = _name(module, qualname, options.get("name"))
+    defaults = {key: options[key] for key in _DEFAULTS if key in options}
+    if isinstance(defaults.get("tags"), Iterator):
+        defaults["tags"] = tuple(defaults["tags"])
+    probe = _probe(name, defaults)
+    return WorkerSpec(
+        name=probe.worker,
+        aliases=_aliases(options.get("aliases", ())),
+        kind=_kind(name, target),
+        target=target,
+        call=_call(target),
+        module=module,
+        qualname=qualname,
+        queue=probe.queue,
+        max_attempts=probe.max_attempts,
+        defaults=defaults,
+        timeout=_hook(target, "timeout", options),
+        backoff=_hook(target, "backoff", options),
+    )
+
+
+# Helpers
+
+
+def _module(target: Any) -> str:
+    module = str(getattr(target, "__module__", None) or type(target).__module__)
+    if module not in _MAINS:
+        return module
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    return module if spec is None else str(spec.name)
+
+
+def _name(module: str, qualname: str, given: object) -> str:
+    if given is not None:
+        return OPTIONS.text("name", given, high=_MAX_NAME).removeprefix("Elixir.")
+    if module in _MAINS:
+        raise ConfigError(
+            f"worker {qualname} is defined in a script that runs as __main__, which no other "
+            "process can import: give it a name by name="
+        )
+    if "<" in qualname:
+        raise ConfigError(
+            f"worker {qualname} of {module} is defined within a function, so others can't tell "
+            "it by its place: give it a name by name="
+        )
+    return OPTIONS.text("name", f"{module}.{qualname}", high=_MAX_NAME)
+
+
+def _aliases(given: object) -> tuple[str, ...]:
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise OPTIONS.refusal("aliases", "a list of names", given)
+    checked = (OPTIONS.text(f"aliases.{i}", each, high=_MAX_NAME) for i, each in enumerate(given))
+    return tuple(each.removeprefix("Elixir.") for each in checked)
+
+
+def _probe(name: str, defaults: Mapping[str, Any]) -> Job:
+    """Let `Job.new` check the defaults now, not when the first job is built."""
+    try:
+        return Job.new(worker=name, **defaults)
+    except InvalidJob as error:
+        raise ConfigError(f"worker {name!r}: {error}") from None
+
+
+def _kind(name: str, target: Any) -> Kind:
+    function = target.perform if isinstance(target, type) and hasattr(target, "perform") else target
+    if isinstance(target, type):
+        if not callable(getattr(target, "perform", None)):
+            raise ConfigError(f"worker {name!r}: expected a method perform(self, job)")
+        _fits(name, "__init__", target, ())
+    _fits(name, "perform", function, (None,) * (2 if isinstance(target, type) else 1))
+    function = inspect.unwrap(function)
+    called = getattr(function, "__call__", None)  # noqa: B004 (its code is looked at)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ConfigError(f"worker {name!r}: expected a function, got a generator, which runs not")
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+    return "async" if is_async else "sync"
+
+
+def _fits(name: str, what: str, function: Any, arguments: tuple[None, ...]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # of C code; its first run will tell
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        taken = "no argument" if what == "__init__" else "the job as its only argument"
+        raise ConfigError(
+            f"worker {name!r}: expected {what} to take {taken}, got {signature}: {error}"
+        ) from None
+
+
+def _call(target: Any) -> Callable[[Job], Any]:
+    if not isinstance(target, type):
+        function: Callable[[Job], Any] = target
+        return function
+    made: Any = target
+    return lambda job: made().perform(job)
+
+
+def _hook(target: Any, what: str, options: Mapping[str, Any]) -> Any:
+    """A number of seconds or a function of the job, from the options or a class's method."""
+    given = options.get(what)
+    method = getattr(target, what, None) if isinstance(target, type) else None
+    if method is not None:
+        if given is not None:
+            raise ConfigError(f"worker option {what!r} and method {what}() exclude each other")
+        if not callable(method):
+            raise OPTIONS.refusal(what, "a method of the job", method)
+        made: Any = target
+
+        def ask(job: Job) -> Any:
+            return getattr(made(), what)(job)
+
+        return ask
+    if given is None or (callable(given) and not isinstance(given, type)):
+        return given
+    expected = "a number of seconds or a function of the job"
+    if what == "timeout":
+        return OPTIONS.seconds(what, given, other=f", or {expected.partition(' or ')[2]}, or None")
+    seconds = OPTIONS.number(what, given, expected)
+    if not 0 <= seconds <= MAX_AHEAD:
+        raise OPTIONS.veiled(what, f"{expected}, non-negative", shown(given))
+    return seconds
