@@ -1,0 +1,54 @@
+"""What a worker process does: runs one job after the other, until it is told to stop or alone."""
+
+import os
+import queue
+import signal
+import threading
+from multiprocessing.connection import Connection
+from typing import Any
+
+from oban_actors.queues.remote import perform_here
+from oban_actors.running import Running
+
+ORPHANED = 3
+"""Exit code of a process whose parent is gone."""
+
+GARBLED = 4
+"""Exit code of a process that can't read what it is sent."""
+
+
+def child_main(connection: "Connection[Any, Any]") -> None:
+    """Serve the parent at the other end of the connection.
+
+    It sends `("run", module, worker, payload)`, and meanwhile perhaps `("cancel", reason)`;
+    each run is answered by its outcome. `("stop",)` ends the process in order, and the end of
+    the parent at once: what runs here is nobody's then, and will run somewhere else.
+    """
+    # A signal to all processes of a terminal or service is the parent's affair. A handler, not
+    # SIG_IGN, which programs started by a worker would inherit.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    runs: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(connection, runs), name="oban-reader", daemon=True).start()
+    while (run := runs.get()) is not None:
+        (module, name, payload), running = run
+        connection.send(perform_here(module, name, payload, running))
+
+
+def _read(connection: "Connection[Any, Any]", runs: "queue.SimpleQueue[Any]") -> None:
+    running = Running()
+    while True:
+        try:
+            message = connection.recv()
+        except (EOFError, OSError):
+            os._exit(ORPHANED)
+        except BaseException:  # noqa: BLE001 (deaf, it would be waited for in vain)
+            os._exit(GARBLED)
+        match message:
+            case ("run", *what):
+                running = Running()
+                runs.put((what, running))
+            case ("cancel", reason):
+                running.cancel(reason)
+            case ("stop",):
+                runs.put(None)

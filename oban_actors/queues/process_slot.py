@@ -1,0 +1,219 @@
+"""ProcessSlot: a place where one job at a time runs in a process of its own."""
+
+import atexit
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import weakref
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import Any, Literal, cast
+
+from oban_actors.claim import Claim
+from oban_actors.errors import ProcessDied
+from oban_actors.performing import Performer
+from oban_actors.queues.process_child import child_main
+from oban_actors.queues.remote import Outcome, payload
+from oban_actors.running import EndReason
+
+_LAST_BREATH = 1.0
+"""Seconds that a process gets whose connection has ended, so that its own exit code is seen."""
+
+StartMethod = Literal["spawn", "forkserver"]
+
+_children: "weakref.WeakSet[_Child]" = weakref.WeakSet()
+
+
+class ProcessSlot:
+    """Runs claims in a child process, one at a time, for the thread that calls `perform`.
+
+    The process is started with the first job and kept for the next ones; one that died is
+    replaced. The worker's module is imported there, and the program's main module as
+    `multiprocessing` does it, so a script needs its `if __name__ == "__main__"`.
+
+    Args:
+        performer: fills the claims.
+        method: how processes are started, `spawn` (default) or `forkserver`.
+
+    """
+
+    def __init__(self, performer: Performer, method: StartMethod = "spawn") -> None:
+        self._performer = performer
+        self._context = cast(
+            "SpawnContext | ForkServerContext", multiprocessing.get_context(method)
+        )
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+        self._claim: Claim | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id, None while there is none."""
+        child = self._child
+        return None if child is None else child.process.pid
+
+    def perform(self, claim: Claim) -> None:
+        """Run a job to its end and fill its claim; raises nothing.
+
+        A process that dies is a failure of this job alone, which says how it died.
+        """
+        spec = claim.worker
+        if spec is None:
+            self._performer.perform(claim)
+            return
+        try:
+            self._performer.begin(claim)
+            outcome = self._converse(claim, ("run", spec.module, spec.name, payload(claim)))
+        except BaseException as error:  # noqa: BLE001 (all that goes wrong is this job's failure)
+            self._performer.raised(claim, error)
+        else:
+            self._performer.record(claim, outcome)
+
+    def kill(self, claim: Claim | None = None) -> bool:
+        """Kill the process, from any thread.
+
+        Args:
+            claim: only while it runs there; None (default): whatever runs.
+
+        Returns:
+            whether there was one to kill.
+
+        """
+        with self._lock:
+            if self._child is None or (claim is not None and claim is not self._claim):
+                return False
+            self._child.process.kill()
+            return True
+
+    def close(self, timeout: float = 5.0) -> None:
+        """End the process in order, or by force after so many seconds; it is gone afterwards."""
+        with self._lock:
+            child = self._child
+        if child is None:
+            return
+        child.end(timeout)
+        with self._lock:
+            # While a job is there, the thread that waits for it does this.
+            if self._claim is None and self._child is child:
+                child.close()
+                self._child = None
+
+    # Helpers
+
+    def _converse(self, claim: Claim, message: tuple[Any, ...]) -> Outcome:
+        child = self._begin(claim)
+        running = claim.running
+
+        def tell(reason: EndReason) -> None:
+            with contextlib.suppress(OSError):
+                child.send(("cancel", reason))
+
+        try:
+            child.send(message)
+            running.on_cancel = tell
+            if running.cancelled and running.reason is not None:
+                tell(running.reason)
+            return child.receive()
+        except (EOFError, OSError):
+            raise ProcessDied(f"the process of {claim.job.worker} {child.reap()}") from None
+        finally:
+            running.on_cancel = None
+            self._end(child)
+
+    def _begin(self, claim: Claim) -> "_Child":
+        with self._lock:
+            if self._child is not None and not self._child.process.is_alive():
+                self._child.close()
+                self._child = None
+            if self._child is None:
+                self._child = _Child(self._context)
+            self._claim = claim
+            return self._child
+
+    def _end(self, child: "_Child") -> None:
+        with self._lock:
+            self._claim = None
+            if not child.process.is_alive():
+                child.close()
+                self._child = None
+
+
+class _Child:
+    """A worker process and the ways to reach it."""
+
+    def __init__(self, context: SpawnContext | ForkServerContext) -> None:
+        self._connection, theirs = context.Pipe()
+        self._sending = threading.Lock()
+        self._pidfd: int | None = None
+        self.process = context.Process(target=child_main, args=(theirs,), name="oban-worker")
+        try:
+            self.process.start()
+        except BaseException:
+            self._connection.close()
+            raise
+        finally:
+            theirs.close()
+        _children.add(self)
+        # Processes that a worker forked may hold the connection open longer than it lives.
+        with contextlib.suppress(AttributeError, OSError):
+            self._pidfd = os.pidfd_open(self.process.pid or 0)
+
+    def send(self, message: tuple[Any, ...]) -> None:
+        """Send, from any thread."""
+        with self._sending:
+            self._connection.send(message)
+
+    def receive(self) -> Outcome:
+        """Wait for an answer.
+
+        Raises:
+            EOFError: the process died before.
+
+        """
+        end = self.process.sentinel if self._pidfd is None else self._pidfd
+        ready = wait([self._connection, end])
+        if self._connection not in ready and not self._connection.poll():
+            raise EOFError
+        answer: Outcome = self._connection.recv()
+        return answer
+
+    def reap(self) -> str:
+        """Wait until it is gone, and say how it went."""
+        self.process.join(_LAST_BREATH)
+        self.process.kill()
+        # Another thread that reaps it may need a moment to note its code.
+        while self.process.exitcode is None:
+            self.process.join(0.05)
+        code = self.process.exitcode
+        if code >= 0:
+            return f"ended with exit code {code}"
+        try:
+            return f"was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"was killed by signal {-code}"
+
+    def end(self, timeout: float) -> None:
+        """End the process, by force after the time-out."""
+        with contextlib.suppress(OSError):
+            self.send(("stop",))
+        self.process.join(timeout)
+        self.process.kill()
+        self.reap()
+
+    def close(self) -> None:
+        """Give up what belongs to a process that is gone."""
+        self.reap()
+        self._connection.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        _children.discard(self)
+
+
+@atexit.register
+def _kill_all() -> None:
+    # `multiprocessing` would wait for them, and its own turn comes after this one.
+    for child in list(_children):
+        child.process.kill()

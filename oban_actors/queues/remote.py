@@ -1,0 +1,178 @@
+"""Running a job in another process: what goes there and what comes back is plain data."""
+
+import asyncio
+import importlib
+import json
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import fields
+from typing import Any
+
+from oban_actors import error_text, worker_definition
+from oban_actors.actors.clock import SYSTEM_CLOCK
+from oban_actors.claim import Claim
+from oban_actors.errors import NotRunning
+from oban_actors.job import Job, JobState
+from oban_actors.performing import Performer
+from oban_actors.results import Cancel, Snooze
+from oban_actors.running import EndReason, Running
+from oban_actors.worker_registry import find_worker
+from oban_actors.worker_spec import WorkerSpec
+
+Outcome = dict[str, Any]
+"""How a run ended: `kind` is returned, cancel, snooze, failure or interrupted."""
+
+_FIELDS = tuple(each.name for each in fields(Job) if each.name != "running")
+_OURS = frozenset({__file__, worker_definition.__file__})
+
+
+def submit(
+    executor: Executor, claim: Claim, performer: Performer, over: Callable[[Claim], None]
+) -> "Future[Outcome] | None":
+    """Let an executor run a claim; what goes wrong with it is a failure of this job.
+
+    Its time counts from here. A cancellation does not reach a job that has begun there, but
+    its deadline goes along.
+
+    Args:
+        executor: any; it must be able to import this package and the worker's module.
+        claim: filled when the job has ended.
+        performer: fills it.
+        over: called with the claim then, in any thread.
+
+    Returns:
+        what the executor gave, None where nothing could be handed over, and `over` was called.
+
+    """
+    spec: WorkerSpec | None = claim.worker
+    if spec is None:
+        performer.perform(claim)
+        over(claim)
+        return None
+    try:
+        performer.begin(claim)
+        future = executor.submit(perform_remotely, spec.module, spec.name, payload(claim))
+    except Exception as error:  # noqa: BLE001 (an executor may raise anything)
+        performer.raised(claim, error)
+        over(claim)
+        return None
+
+    def done(future: "Future[Outcome]") -> None:
+        try:
+            outcome = future.result()
+        except BaseException as error:  # noqa: BLE001 (as above)
+            performer.raised(claim, error)
+        else:
+            performer.record(claim, outcome)
+        over(claim)
+
+    future.add_done_callback(done)
+    return future
+
+
+def payload(claim: Claim) -> dict[str, Any]:
+    """Give what another process needs to know of a run, as plain data."""
+    job = {name: getattr(claim.job, name) for name in _FIELDS}
+    return {"job": job | {"state": str(claim.job.state)}, "time_left": claim.running.time_left}
+
+
+def perform_remotely(module: str, name: str, payload: dict[str, Any]) -> Outcome:
+    """Run a job where this is called.
+
+    Args:
+        module: where the worker is defined, as the submitting process's registry says.
+        name: the worker's.
+        payload: what `payload` gave.
+
+    """
+    return perform_here(module, name, payload, Running())
+
+
+def perform_here(module: str, name: str, payload: dict[str, Any], running: Running) -> Outcome:
+    """Run a job with a `running` that somebody here may cancel; raises nothing."""
+    try:
+        time_left = payload["time_left"]
+        running.deadline = None if time_left is None else SYSTEM_CLOCK.monotonic() + time_left
+        running.completer = _refuse
+        job = Job(**payload["job"] | {"state": JobState(payload["job"]["state"])})
+        job.running = running
+        spec = _find(module, name)
+        result = _run(spec, job, running) if spec.kind == "async" else spec.call(job)
+        if asyncio.iscoroutine(result):
+            result.close()
+            raise TypeError("a worker that is not async returned a coroutine, which nobody awaited")  # noqa: TRY301 (told as any other failure)
+        return _outcome(result)
+    except (Cancel, Snooze) as error:
+        return _outcome(error)
+    except asyncio.CancelledError as error:
+        return {"kind": "interrupted", "error": error_text.describe(error, _OURS)}
+    except BaseException as error:  # noqa: BLE001 (a worker may raise anything)
+        return {"kind": "failure", "error": error_text.describe(error, _OURS)}
+
+
+# Helpers
+
+
+def _find(module: str, name: str) -> WorkerSpec:
+    spec = find_worker(name)
+    if spec is None:
+        importlib.import_module(module)
+        spec = find_worker(name)
+    if spec is None:
+        raise RuntimeError(f"unknown worker: {name} is not defined where {module} is imported")
+    return spec
+
+
+def _run(spec: WorkerSpec, job: Job, running: Running) -> Any:
+    async def main() -> Any:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(_await(spec, job))
+
+        def cancel(_reason: EndReason) -> None:
+            loop.call_soon_threadsafe(task.cancel)
+
+        running.on_cancel = cancel
+        if running.cancelled:
+            task.cancel()
+        try:
+            kind, value = await task
+        finally:
+            running.on_cancel = None
+        if kind == "raised":
+            raise value
+        return value
+
+    return asyncio.run(main())
+
+
+async def _await(spec: WorkerSpec, job: Job) -> tuple[str, Any]:
+    """Run a worker in its task; what would break the loop is kept until after it."""
+    try:
+        return "returned", await spec.call(job)
+    except (SystemExit, KeyboardInterrupt) as error:
+        return "raised", error
+
+
+def _outcome(result: Any) -> Outcome:
+    if isinstance(result, Cancel):
+        return {"kind": "cancel", "reason": _plain(result.reason)}
+    if isinstance(result, Snooze):
+        return {"kind": "snooze", "seconds": result.seconds}
+    return {"kind": "returned", "result": _plain(result)}
+
+
+def _plain(value: Any) -> Any:
+    """Give a JSON value as it is, and the repr of any other."""
+    if value is None:
+        return None
+    try:
+        return json.loads(json.dumps(value))
+    except BaseException:  # noqa: BLE001 (nothing that a worker returns may break us)
+        return error_text.shown(value)
+
+
+def _refuse(job: Job, _host: Any) -> bool:
+    raise NotRunning(
+        f"job {job.id} can't be completed from another process: job.complete() works in threads "
+        "and tasks of the instance's own"
+    )
