@@ -43,14 +43,6 @@ acked AS (
 )
 """
 
-_ASKED = """
-asked AS MATERIALIZED (
-  SELECT * FROM jsonb_to_recordset(cast(%(acks)s AS jsonb)) AS ack (
-    id bigint, fence timestamp, state text, error jsonb, delay double precision, killed boolean
-  )
-)
-"""
-
 # Only when a row was found locked: locking them first costs as much as an update.
 _FREE = """
 free AS MATERIALIZED (
@@ -58,36 +50,38 @@ free AS MATERIALIZED (
 )
 """
 
-_RECORD = """
+# Looked up by id in one JSON object: given a join, the planner may compare all with all.
+_ACK = "cast(%(acks)s AS jsonb) -> cast(job.id AS text)"
+
+_RECORD = f"""
 acked AS (
-  UPDATE {jobs} AS job SET
-    state = cast(asked.state AS {schema}.oban_job_state),
-    errors = CASE WHEN asked.error IS NULL THEN job.errors
-                  ELSE array_append(job.errors, asked.error) END,
-    attempt = CASE WHEN asked.state = 'scheduled' THEN greatest(job.attempt - 1, 0)
-                   ELSE job.attempt END,
-    meta = CASE WHEN asked.state = 'scheduled'
-                 AND coalesce(jsonb_typeof(job.meta), 'object') = 'object'
-                THEN coalesce(job.meta, '{{}}') || jsonb_build_object('snoozed', 1 +
-                  CASE WHEN jsonb_typeof(job.meta -> 'snoozed') = 'number'
-                       THEN cast(job.meta ->> 'snoozed' AS numeric) ELSE 0 END)
-                ELSE job.meta END,
-    scheduled_at = CASE WHEN asked.state IN ('scheduled', 'retryable')
-                        THEN moment.now + make_interval(secs => asked.delay)
-                        ELSE job.scheduled_at END,
-    completed_at = CASE WHEN asked.state = 'completed' THEN moment.now ELSE job.completed_at END,
-    discarded_at = CASE WHEN asked.state = 'discarded' THEN moment.now ELSE job.discarded_at END,
-    cancelled_at = CASE WHEN asked.state <> 'cancelled' THEN job.cancelled_at
-                        WHEN cast(job.state AS text) = 'cancelled'
-                        THEN coalesce(job.cancelled_at, moment.now)
-                        ELSE moment.now END
-  FROM asked, moment
-  WHERE job.id = ANY ({ids}) AND job.id = asked.id
-    AND job.attempted_at = asked.fence AND job.attempted_by[2] = cast(%(uuid)s AS text)
-    AND CASE cast(job.state AS text)
+  UPDATE {{jobs}} AS job SET (
+    state, errors, attempt, meta, scheduled_at, completed_at, discarded_at, cancelled_at
+  ) = (
+    SELECT cast(ack.state AS {{schema}}.oban_job_state),
+      CASE WHEN ack.error IS NULL THEN job.errors ELSE array_append(job.errors, ack.error) END,
+      CASE WHEN ack.state = 'scheduled' THEN greatest(job.attempt - 1, 0) ELSE job.attempt END,
+      CASE WHEN ack.state = 'scheduled' AND coalesce(jsonb_typeof(job.meta), 'object') = 'object'
+           THEN coalesce(job.meta, '{{{{}}}}') || jsonb_build_object('snoozed', 1 +
+             CASE WHEN jsonb_typeof(job.meta -> 'snoozed') = 'number'
+                  THEN cast(job.meta ->> 'snoozed' AS numeric) ELSE 0 END)
+           ELSE job.meta END,
+      CASE WHEN ack.state IN ('scheduled', 'retryable')
+           THEN now + make_interval(secs => ack.delay) ELSE job.scheduled_at END,
+      CASE WHEN ack.state = 'completed' THEN now ELSE job.completed_at END,
+      CASE WHEN ack.state = 'discarded' THEN now ELSE job.discarded_at END,
+      CASE WHEN ack.state <> 'cancelled' THEN job.cancelled_at
+           WHEN {_EXECUTING.replace("state", "job.state")} THEN now
+           ELSE coalesce(job.cancelled_at, now) END
+    FROM moment,
+      jsonb_to_record({_ACK}) AS ack (state text, error jsonb, delay double precision)
+  )
+  WHERE id = ANY ({{ids}}) AND attempted_by[2] = cast(%(uuid)s AS text)
+    AND attempted_at = cast({_ACK} ->> 'fence' AS timestamp)
+    AND CASE cast(state AS text)
           WHEN 'executing' THEN true
-          WHEN 'cancelled' THEN asked.killed AND (asked.error IS NULL
-            OR job.errors[cardinality(job.errors)] IS DISTINCT FROM asked.error)
+          WHEN 'cancelled' THEN {_ACK} -> 'killed' = 'true'
+            AND (errors[cardinality(errors)] = {_ACK} -> 'error') IS NOT TRUE
           ELSE false END
   RETURNING 1
 )
@@ -163,8 +157,8 @@ class PostgresTurns:
             return part.format(jobs=jobs, schema=schema, ids=ids, columns=_COLUMNS)
 
         given = "cast(%(ids)s AS bigint[])"
-        record = [_ASKED, filled(_RECORD, given)]
-        careful = [filled(_FREE), _ASKED, filled(_RECORD, "ARRAY(SELECT id FROM free)")]
+        record = [filled(_RECORD, given)]
+        careful = [filled(_FREE), filled(_RECORD, "ARRAY(SELECT id FROM free)")]
         acks = {"none": [], "complete": [filled(_COMPLETE)], "record": record, "careful": careful}
         self._turns = {
             (kind, claiming): _statement(parts, filled(_CLAIM) if claiming else None)
@@ -257,7 +251,7 @@ def _ack_parameters(acks: Sequence[Ack], *, careful: bool) -> tuple[str, dict[st
         fences = "{" + ",".join([fence_text(ack.attempted_at) for ack in acks]) + "}"
         return "complete", {"ids": ids, "fences": fences}
     document = ",".join(map(_document, acks))
-    return "careful" if careful else "record", {"ids": ids, "acks": f"[{document}]"}
+    return "careful" if careful else "record", {"ids": ids, "acks": f"{{{document}}}"}
 
 
 def _plain(ack: Ack) -> bool:
@@ -267,13 +261,12 @@ def _plain(ack: Ack) -> bool:
 def _document(ack: Ack) -> str:
     error = "null" if ack.error is None else error_json(ack.error)
     values = {
-        "id": ack.job_id,
         "fence": fence_text(ack.attempted_at),
         "state": ack.state,
         "delay": delay_of(ack),
         "killed": ack.killed,
     }
-    return f'{json.dumps(values)[:-1]}, "error": {error}}}'
+    return f'"{ack.job_id}": {json.dumps(values)[:-1]}, "error": {error}}}'
 
 
 def _claim(claimant: Claimant, job_id: int, attempted_at: datetime) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from oban_actors.engines import ProducerBeat, Turn
 from oban_actors.job import Job, JobState
 from tests.engines.conftest import Store
 
+ME = Claimant("web.1", "00000000-0000-8000-8000-000000000001")
 ERROR = {"at": "2026-11-24T12:00:00.000000Z", "attempt": 1, "error": "boom"}
 
 
@@ -25,7 +26,7 @@ class Hand:
     """
 
     store: Store
-    claimant: Claimant = Claimant("web.1", "00000000-0000-8000-8000-000000000001")
+    claimant: Claimant = ME
     queue: str = "default"
 
     def turn(
