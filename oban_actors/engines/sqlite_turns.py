@@ -1,11 +1,13 @@
 """A producer's turns on SQLite, where there is one writer and no way to the server to save."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from oban_actors.claim import Ack, Claimant
 from oban_actors.engines.engine import Turn
@@ -61,26 +63,25 @@ WHERE id = :id AND attempted_at = :fence AND {_UUID} = :uuid
     ELSE 0 END
 """
 
-_COLUMNS = CLAIMED.format(
-    scheduled_at="scheduled_at",
-    inserted_at="inserted_at",
-    args="args",
-    meta="meta",
-    tags="tags",
-    errors="errors",
-)
+_COLUMNS = CLAIMED.replace("{", "").replace("}", "")
 
 # Rows that have used up their attempts are passed over where they stand.
+_PICK = """
+SELECT id FROM oban_jobs WHERE state = 'available' AND queue = :queue AND attempt < max_attempts
+ORDER BY priority, scheduled_at, id LIMIT :limit
+"""
+
 _CLAIM = f"""
 UPDATE oban_jobs SET state = 'executing', attempt = attempt + 1, attempted_at = :now,
   attempted_by = :by
-WHERE id IN (
-  SELECT id FROM oban_jobs
-  WHERE state = 'available' AND queue = :queue AND attempt < max_attempts
-  ORDER BY priority, scheduled_at, id LIMIT :limit
-)
-RETURNING {_COLUMNS}
+WHERE id IN (SELECT value FROM json_each(:ids)) RETURNING {_COLUMNS}
 """
+
+_BYTES = ", ".join(
+    f"CASE typeof({name}) WHEN 'text' THEN cast({name} AS BLOB) ELSE {name} END"
+    for name in _COLUMNS.split(", ")
+)
+_READ_BYTES = f"SELECT {_BYTES} FROM oban_jobs WHERE id IN (SELECT value FROM json_each(:ids))"
 
 _SHOWN = f"""
 SELECT id, state, attempted_at, {_UUID}, json_extract({_ERRORS}, '$[#-1]')
@@ -105,11 +106,7 @@ class SqliteTurns:
         """See `JobEngine`."""
         at: str = raw_rows(connection, _CLOCK, {"now": parameter("sqlite", now)})[0][0]
         verdicts = self._write(connection, claimant, acks, at) if acks else {}
-        rows: list[Row] = []
-        if limit > 0:
-            by = json.dumps([claimant.node, claimant.uuid], separators=(",", ":"))
-            parameters = {"now": at, "by": by, "queue": queue, "limit": limit}
-            rows = raw_rows(connection, _CLAIM, parameters)
+        rows = _claim_rows(connection, claimant, queue, limit, at) if limit > 0 else []
         return turn_of(acks, verdicts, read_claims(rows, claimant, queue, to_moment(at)))
 
     def complete_job(
@@ -157,6 +154,31 @@ class SqliteTurns:
             job_id: Shown(state, _moment(at), uuid, error)
             for job_id, state, at, uuid, error in rows
         }
+
+
+def _claim_rows(
+    connection: Connection, claimant: Claimant, queue: str, limit: int, at: str
+) -> list[Row]:
+    picked = raw_rows(connection, _PICK, {"queue": queue, "limit": limit})
+    if not picked:
+        return []
+    ids = json.dumps([job_id for (job_id,) in picked])
+    by = json.dumps([claimant.node, claimant.uuid], ensure_ascii=False, separators=(",", ":"))
+    try:
+        return raw_rows(connection, _CLAIM, {"now": at, "by": by, "ids": ids})
+    except (sqlite3.OperationalError, OperationalError) as error:
+        if "decode" not in str(error):
+            raise
+    # One has text that is not UTF-8. They are claimed all the same: a statement of this kind has
+    # changed all its rows before it gives the first.
+    return [tuple(map(_decoded, row)) for row in raw_rows(connection, _READ_BYTES, {"ids": ids})]
+
+
+def _decoded(value: Any) -> Any:
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return value
 
 
 def _values(ack: Ack, uuid: str, at: str) -> dict[str, Any]:

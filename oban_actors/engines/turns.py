@@ -26,6 +26,10 @@ They begin with what jobs are ordered by, so that rows sort as they are.
 _DUE_AT, _ID, _WORKER, _ATTEMPT, _MAX_ATTEMPTS = 1, 2, 4, 5, 6
 _LATER = (JobState.RETRYABLE, JobState.SCHEDULED)
 
+# As text, and as others may leave them.
+_NO_META = (None, "{}", "null")
+_NO_LIST = (None, "[]", "null")
+
 Row = tuple[Any, ...]
 
 
@@ -211,11 +215,11 @@ def _job(row: Row, claimant: Claimant, queue: str, at: datetime) -> Job:
         state=JobState.EXECUTING,
         priority=priority,
         max_attempts=max_attempts,
-        tags=[] if tags is None or tags == "[]" else _tags(tags),
-        meta={} if meta is None or meta == "{}" else _read("meta", meta, dict),
+        tags=[] if tags in _NO_LIST else _tags(tags),
+        meta={} if meta in _NO_META else _read("meta", meta, dict),
         attempt=attempt,
         attempted_by=[claimant.node, claimant.uuid],
-        errors=[] if errors is None or errors == "[]" else _errors(errors),
+        errors=[] if errors in _NO_LIST else _errors(errors),
         id=job_id,
         inserted_at=_moment(inserted_at),
         scheduled_at=_moment(scheduled_at),
@@ -231,19 +235,15 @@ def _moment(value: datetime | str) -> datetime:
 
 
 def _read(name: str, text: str, kind: type) -> Any:
-    value = json.loads(text)
+    # SQLite's columns for JSON make numbers of what looks like one.
+    value = json.loads(text) if isinstance(text, str) else text
     if type(value) is kind:
         return value
     raise TypeError(f"expected {name} to be {kind.__name__}, got: {type(value).__name__}")
 
 
 def _tags(text: str) -> list[str]:
-    value = json.loads(text)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise TypeError(f"expected tags to be list, got: {type(value).__name__}")
-    return [str(each) for each in value if each is not None]
+    return [str(each) for each in _read("tags", text, list) if each is not None]
 
 
 def _errors(text: str) -> list[dict[str, Any]]:

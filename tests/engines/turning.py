@@ -44,7 +44,7 @@ class Hand:
                 c, self.claimant, self.queue, acks, limit, now, careful=careful
             ),
             lock_timeout=lock_timeout,
-            statement_timeout=None if lock_timeout is None else lock_timeout,
+            statement_timeout=1.0 if lock_timeout else None,
         )
 
     def fetch(self, limit: int = 100, now: datetime | None = None) -> list[Job]:
