@@ -234,7 +234,7 @@ def _moment(value: datetime | str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def _read(name: str, text: str, kind: type) -> Any:
+def _read(name: str, text: object, kind: type) -> Any:
     # SQLite's columns for JSON make numbers of what looks like one.
     value = json.loads(text) if isinstance(text, str) else text
     if type(value) is kind:

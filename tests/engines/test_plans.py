@@ -44,8 +44,10 @@ def explained(store: Store, work: Callable[[Connection], Any], *, options: str) 
     def before(
         connection: Connection, cursor: Any, statement: str, parameters: Any, *_: object
     ) -> None:
-        if statement.lstrip().startswith(("WITH", "SELECT", "UPDATE")):
-            cursor.execute(f"EXPLAIN {options} {statement}", parameters)
+        if statement.lstrip().startswith(("WITH", "SELECT", "UPDATE", "DELETE")):
+            # Of many, the first stands for all.
+            values = parameters[0] if isinstance(parameters, list) else parameters
+            cursor.execute(f"EXPLAIN {options} {statement}", values)
             plans.extend(str(row) for row in cursor.fetchall())
 
     event.listen(store.repo.engine, "before_cursor_execute", before)

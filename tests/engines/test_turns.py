@@ -15,7 +15,7 @@ from oban_actors.errors import TransientError
 from oban_actors.job import Job, JobState
 from oban_actors.repo.times import to_text
 from tests.engines.conftest import Store
-from tests.engines.turning import ERROR, Hand, ack
+from tests.engines.turning import ERROR, Hand, ack, ids
 from tests.support.waiting import wait_until
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -237,7 +237,7 @@ def test_claimed_by_another(store: Store, hand: Hand, state: str, *, careful: bo
 
     turn = hand.turn([ack(lost, state, error=ERROR), ack(kept)], careful=careful)
 
-    assert (turn.settled, turn.stale, turn.blocked) == ({kept.id}, {lost.id}, frozenset())
+    assert (turn.settled, turn.stale, turn.blocked) == (ids(kept), ids(lost), frozenset())
     assert store.get(lost) == taken
 
 
@@ -301,7 +301,7 @@ def test_deleted_meanwhile(store: Store, hand: Hand) -> None:
 
     turn = hand.turn([ack(gone), ack(kept)])
 
-    assert (turn.settled, turn.stale) == ({kept.id}, {gone.id})
+    assert (turn.settled, turn.stale) == (ids(kept), ids(gone))
 
 
 @pytest.mark.parametrize("state", ["completed", "cancelled", "discarded", "retryable", "scheduled"])
@@ -326,7 +326,7 @@ def test_said_twice_and_staged(store: Store, hand: Hand) -> None:
 
     turn = hand.turn([ack(job, "retryable", error=ERROR) for job in (retried, rescued)])
 
-    assert (turn.settled, turn.stale) == ({retried.id}, {rescued.id})
+    assert (turn.settled, turn.stale) == (ids(retried), ids(rescued))
 
 
 # Locks
@@ -359,7 +359,7 @@ def test_careful(pg_store: Store) -> None:
         with pytest.raises(TransientError):
             hand.turn(acks, lock_timeout=0.05)
         turn = hand.turn(acks, 1, careful=True)
-        assert (turn.settled, turn.stale) == ({done.id, failed.id}, frozenset())
+        assert (turn.settled, turn.stale) == (ids(done, failed), frozenset())
         assert turn.blocked == {locked.id, killed.id}
         assert len(turn.jobs) == 1
 
@@ -394,7 +394,7 @@ def test_plain_turn_waits(pg_store: Store) -> None:
         other.exec_driver_sql("COMMIT")
         turn = turning.result(30)
 
-    assert (turn.settled, turn.stale) == ({kept.id}, {cancelled.id})
+    assert (turn.settled, turn.stale) == (ids(kept), ids(cancelled))
     assert pg_store.get(cancelled).state == "cancelled"
 
 

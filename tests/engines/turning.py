@@ -59,8 +59,19 @@ class Hand:
 
     def beat(self, **changed: Any) -> ProducerBeat:
         """Make its beat."""
-        values = {"identity": "i", "name": "Oban", "limit": 10, "paused": False, "running": 0}
+        values: dict[str, Any] = {
+            "identity": "i",
+            "name": "Oban",
+            "limit": 10,
+            "paused": False,
+            "running": 0,
+        }
         return ProducerBeat(claimant=self.claimant, queue=self.queue, **(values | changed))
+
+
+def ids(*jobs: Job) -> frozenset[int]:
+    """Give the ids of jobs, as a turn names them."""
+    return frozenset(job.id or 0 for job in jobs)
 
 
 def ack(job: Job, state: JobState | str = "completed", **changed: Any) -> Ack:
