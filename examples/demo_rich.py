@@ -1,5 +1,6 @@
 """The demo's live display: the tree, the queues, the states and how late jobs are."""
 
+from collections import Counter
 from types import TracebackType
 from typing import Self
 
@@ -21,6 +22,7 @@ STATE_STYLES = {
     "starting": "magenta",
     "restarting": "magenta",
 }
+DONE = ("completed", "cancelled", "discarded")
 BUCKETS = (5, 10, 20, 30, 50, 100, 1000)
 BLOCKS = " ▁▂▃▄▅▆▇█"
 BAR = "cyan"
@@ -76,21 +78,13 @@ class RichScreen:
         table.add_column(ratio=1)
         for _ in range(3):
             table.add_column(justify="right", no_wrap=True)
-        table.add_row("", "", *(Text(name, "dim") for name in ("scheduled", "available", "told")))
+        table.add_row("", "", *(Text(name, "dim") for name in ("waiting", "running", "done")))
         found = self._watch.states()
         for queue, states in found.items():
-            table.add_row(*self._row(queue, states["available"], states["scheduled"]))
+            table.add_row(*_row(queue, states))
         if len(found) > 1:
-            available = sum(states["available"] for states in found.values())
-            scheduled = sum(states["scheduled"] for states in found.values())
-            table.add_row(*self._row("all", available, scheduled), style="bold")
+            table.add_row(*_row("all", sum(found.values(), Counter())), style="bold")
         return table
-
-    def _row(self, queue: str, available: int, scheduled: int) -> list[RenderableType]:
-        told = self._watch.told.total() if queue == "all" else self._watch.told[queue]
-        total = max(1, available + scheduled)
-        bar = Bar(total, 0, available, color="green" if scheduled == 0 else BAR)
-        return [Text(queue), bar, str(scheduled), str(available), f"{told}x"]
 
     def _lateness(self) -> RenderableType:
         late = self._watch.lateness()
@@ -100,6 +94,13 @@ class RichScreen:
         lines += [_line(line, "dim") for line in self._watch.recent_passes()]
         lines += [_line(line, "red") for line in self._news]
         return Group(*lines)
+
+
+def _row(queue: str, states: Counter[str]) -> list[RenderableType]:
+    done = sum(states[state] for state in DONE)
+    running, total = states["executing"], max(1, states.total())
+    bar = Bar(total, 0, done, color="green" if done == total else BAR)
+    return [Text(queue), bar, str(total - done - running), str(running), str(done)]
 
 
 def _line(text: str, style: str) -> Text:

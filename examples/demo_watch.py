@@ -1,10 +1,10 @@
-"""What the demo sees of its jobs: how late each was, their states, and which queues were told."""
+"""What the demo sees of its jobs: how late each began, how it ended, who was told."""
 
 import logging
 import math
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
@@ -13,15 +13,24 @@ import sqlalchemy as sa
 
 from oban_actors import Job, Listen, Notification, Oban, telemetry
 from oban_actors.actors import SYSTEM_CLOCK, GenServer
+from oban_actors.engines import StagedJob
 
 RECENT = 3
 
+WORDS = {
+    "failure": "failed and is tried again",
+    "discard": "failed for good",
+    "snoozed": "is snoozed",
+    "cancelled": "is cancelled",
+}
+
+_STATES = sa.text("SELECT id, state FROM oban_jobs")
 _COUNT = sa.text("SELECT queue, state, count(*) FROM oban_jobs GROUP BY queue, state")
 
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
-    """How late jobs became available, in milliseconds.
+    """How late jobs began to run, in milliseconds.
 
     Attributes:
         values: each job's, in ascending order.
@@ -46,8 +55,8 @@ class Lateness:
 class Watch:
     """Listens to telemetry, and counts the rows in the table.
 
-    A job is late by the time from its `scheduled_at` to the event that ends the pass, whose
-    transaction has committed by then. SQLite reads the clock of this machine, as we do here.
+    A job is late by the time from its `scheduled_at` to the moment at which its worker begins,
+    counted for its first run. SQLite reads the clock of this machine, as we do here.
 
     Args:
         oban: the instance whose jobs are watched.
@@ -56,13 +65,14 @@ class Watch:
 
     def __init__(self, oban: Oban) -> None:
         self.passes = 0
-        self.staged_twice = 0
+        self.runs: Counter[str] = Counter()
         self.told: Counter[str] = Counter()
         self.done = threading.Event()
         self._oban = oban
         self._lock = threading.Lock()
-        self._due: dict[int, datetime] = {}
-        self._became: dict[int, datetime] = {}
+        self._jobs: dict[int, Job] = {}
+        self._began_at: dict[int, datetime] = {}
+        self._ended: Counter[int] = Counter()
         self._news: list[str] = []
         self._recent: deque[str] = deque(maxlen=RECENT)
         self._began = SYSTEM_CLOCK.monotonic()
@@ -71,10 +81,16 @@ class Watch:
     def expect(self, jobs: Iterable[Job]) -> None:
         """Watch these jobs, as they stand in the table."""
         with self._lock:
-            self._due |= {job.id: job.scheduled_at for job in jobs if job.id and job.scheduled_at}
+            self._jobs |= {job.id: job for job in jobs if job.id is not None}
 
     def __enter__(self) -> Self:
-        telemetry.attach(self, "oban.plugin.stop", self._pass_ended)
+        events = [
+            "oban.plugin.stop",
+            "oban.job.start",
+            "oban.job.stop",
+            "oban.job.exception",
+        ]
+        telemetry.attach_many(self, events, self._hear)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,22 +102,37 @@ class Watch:
     @property
     def total(self) -> int:
         """How many jobs are watched."""
-        return len(self._due)
+        return len(self._jobs)
 
     @property
     def last_due(self) -> datetime:
         """When the last of them is due."""
-        return max(self._due.values())
+        return max(job.scheduled_at for job in self._jobs.values() if job.scheduled_at)
 
     def elapsed(self) -> float:
         """Seconds since the watch began."""
         return SYSTEM_CLOCK.monotonic() - self._began
 
     def lateness(self) -> Lateness:
-        """How late those were that are available."""
+        """How late those were that have begun."""
         with self._lock:
-            late = [(at - self._due[id_]).total_seconds() for id_, at in self._became.items()]
+            late = [
+                (at - due).total_seconds()
+                for id_, at in self._began_at.items()
+                if (due := self._jobs[id_].scheduled_at) is not None
+            ]
         return Lateness(tuple(sorted(seconds * 1000 for seconds in late)))
+
+    def ended_twice(self) -> int:
+        """How many jobs met an end more than once, which none must."""
+        with self._lock:
+            return sum(count > 1 for count in self._ended.values())
+
+    def unmet(self, expected: Callable[[Job], str]) -> list[Job]:
+        """List the jobs that are not in the state that they should be in, as the table has it."""
+        with self._tables.connect() as connection:
+            found = dict(map(tuple, connection.execute(_STATES)))
+        return [job for id_, job in self._jobs.items() if found.get(id_) != expected(job)]
 
     def states(self) -> dict[str, Counter[str]]:
         """Read from the table how many jobs of each queue are in which state."""
@@ -129,25 +160,41 @@ class Watch:
 
     # Hearing
 
-    def _pass_ended(
+    def _hear(
         self, event: str, measurements: Mapping[str, Any], metadata: Mapping[str, Any]
     ) -> None:
-        now = SYSTEM_CLOCK.now()
-        staged = metadata.get("staged_jobs", ())
-        if metadata["conf"] is not self._oban.config or not staged:
+        if metadata["conf"] is not self._oban.config:
             return
+        if event == "oban.plugin.stop":
+            self._pass_ended(measurements, metadata.get("staged_jobs", ()))
+        elif event == "oban.job.start":
+            with self._lock:
+                self._began_at.setdefault(metadata["id"], SYSTEM_CLOCK.now())
+        else:
+            self._run_ended(metadata)
+
+    def _run_ended(self, metadata: Mapping[str, Any]) -> None:
+        state = metadata["state"]
+        with self._lock:
+            self.runs[state] += 1
+            if state in ("success", "cancelled", "discard"):
+                self._ended[metadata["id"]] += 1
+            over = len(self._ended) == len(self._jobs)
+        if state != "success":
+            self.note(f"job {metadata['id']} {WORDS[state]}: {metadata['error'] or 'for a while'}")
+        if over:
+            self.done.set()
+
+    def _pass_ended(self, measurements: Mapping[str, Any], staged: Sequence[StagedJob]) -> None:
+        if not staged:
+            return
+        queues = ", ".join(sorted({job.queue for job in staged}))
+        took = measurements["duration"] / 1e6
         with self._lock:
             self.passes += 1
-            self.staged_twice += sum(job.id in self._became for job in staged)
-            self._became |= {job.id: now for job in staged if job.id in self._due}
-            over = len(self._became) == len(self._due)
-            queues = ", ".join(sorted({job.queue for job in staged}))
-            took = measurements["duration"] / 1e6
             self._recent.append(
                 f"{self.elapsed():5.2f} s  staged {len(staged):>3} in {took:5.1f} ms  {queues}"
             )
-        if over:
-            self.done.set()
 
 
 class Ear(GenServer):

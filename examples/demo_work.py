@@ -1,5 +1,6 @@
-"""The demo's work: real files, and one job for each of them."""
+"""The demo's work: real files, one job for each, and the worker that runs them."""
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from oban_actors import Job
+from oban_actors import Cancel, Job, JobState, Snooze, worker
 
 EARLIEST = 1.0
 LATEST = 5.0
@@ -15,6 +16,16 @@ LATEST = 5.0
 
 MOST_QUEUES = 8
 LONGEST_TYPE = 10
+
+FLAKY_EVERY = 10
+"""One in so many jobs fails at its first attempt."""
+
+RETRY_AFTER = 0.5
+SNOOZE = 0.5
+"""Seconds that a failed or a snoozed job waits for its next try."""
+
+PARTS = {0: "snoozed", 1: "cancelled", 2: "flaky"}
+"""What the first jobs are for, where there are some to spare."""
 
 _SKIPPED = {"__pycache__", "node_modules", "build", "dist"}
 _GOLDEN = 0.618033988749895
@@ -55,18 +66,49 @@ def queues_of(files: Sequence[File]) -> dict[str, str]:
     return {kind: kind if kind in own else "other" for kind in kinds}
 
 
-def jobs_for(files: Sequence[File]) -> list[Job]:
+@worker(name="demo.Checksum", max_attempts=3, backoff=RETRY_AFTER, timeout=30)
+def checksum(job: Job) -> str | Snooze:
+    """Read a file and give its checksum; some jobs do otherwise first, to show what happens.
+
+    Raises:
+        Cancel: it is the one that is to be cancelled.
+        RuntimeError: it is one that is to fail at first.
+
+    """
+    part = job.args["part"]
+    if part == "snoozed" and "snoozed" not in job.meta:
+        return Snooze(SNOOZE)
+    if part == "cancelled":
+        raise Cancel("nobody wants this one")
+    if part == "flaky" and job.attempt == 1:
+        raise RuntimeError("fails at its first attempt")
+    with Path(job.args["folder"], job.args["path"]).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def jobs_for(folder: Path, files: Sequence[File]) -> list[Job]:
     """Schedule one job for each file, evenly spread and in no order."""
     queues = queues_of(files)
     return [
-        Job.new(
-            worker="demo.Checksum",
-            args={"path": file.path, "size": file.size},
+        checksum.new(
+            {"folder": str(folder), "path": file.path, "part": part_of(number, len(files))},
             queue=queues[file.kind],
             schedule_in=EARLIEST + (LATEST - EARLIEST) * (number * _GOLDEN % 1),
         )
         for number, file in enumerate(files)
     ]
+
+
+def part_of(number: int, count: int) -> str:
+    """Say what a job shows: most are plain, and so are all where there are few."""
+    if count > len(PARTS) and number in PARTS:
+        return PARTS[number]
+    return "flaky" if number % FLAKY_EVERY == FLAKY_EVERY - 1 else "plain"
+
+
+def expected(job: Job) -> JobState:
+    """Say which end a job should meet."""
+    return JobState.CANCELLED if job.args["part"] == "cancelled" else JobState.COMPLETED
 
 
 def _files(folder: Path) -> Iterator[File]:
@@ -76,8 +118,12 @@ def _files(folder: Path) -> Iterator[File]:
             path = Path(place, name)
             if path.is_symlink() or not path.is_file():
                 continue
-            shown = os.fsencode(path.relative_to(folder)).decode("utf-8", "replace")
-            yield File(shown, path.stat().st_size, _kind(path))
+            name_bytes = os.fsencode(path.relative_to(folder))
+            try:
+                yield File(name_bytes.decode(), path.stat().st_size, _kind(path))
+            except UnicodeDecodeError:
+                # A job's arguments are JSON: such a file could not be found again.
+                continue
 
 
 def _kind(path: Path) -> str:

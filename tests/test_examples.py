@@ -68,28 +68,29 @@ def _run(
     )
 
 
-def test_the_demo_shows_jobs_becoming_available(folder: Path, temporary: Path) -> None:
-    """With a folder, without a terminal: a job for each file, lines, and 0 at the end."""
+def test_the_demo_runs_a_job_for_each_file(folder: Path, temporary: Path) -> None:
+    """Without a terminal: every end is met, one of each special kind, lines, and 0 at the end."""
     done = _run("demo", folder, temporary=temporary)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 files" in done.stdout
     assert "├─ stager" in done.stdout or "└─ stager" in done.stdout
-    assert "OK: 4 jobs became available" in done.stdout
+    ends = "1 cancelled, 1 failure, 1 snoozed, 3 success"
+    assert f"OK: 4 jobs met the end they should ({ends}" in done.stdout
     assert "p50" in done.stdout
     assert done.stderr == ""
     assert list(temporary.iterdir()) == []
 
 
 def test_the_demo_survives_a_crash(folder: Path, temporary: Path) -> None:
-    """The Stager that was crashed is restarted, and every job becomes available."""
+    """The Stager that was crashed is restarted, and every job meets its end."""
     done = _run("demo", folder, "--crash", temporary=temporary)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "restarted 1x" in done.stdout
 
 
-def test_the_demo_fails_when_a_job_is_not_available_in_time(folder: Path, temporary: Path) -> None:
+def test_the_demo_fails_when_a_job_has_not_ended_in_time(folder: Path, temporary: Path) -> None:
     """Given up before the last job is due, it says how many are missing and does not end with 0."""
     done = _run("demo", folder, "--grace=-2.5", temporary=temporary)
 
@@ -149,7 +150,7 @@ def test_the_demo_draws_on_a_terminal(folder: Path, temporary: Path) -> None:
     os.close(ours)
 
     assert demo.returncode == 0, shown
-    for part in ("stager", "idle", "available", "told", "p99", "OK: 4 jobs"):
+    for part in ("stager", "producer", "idle", "done", "p99", "OK: 4 jobs"):
         assert part in shown
     assert "\x1b[2K" in shown
 

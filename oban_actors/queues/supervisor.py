@@ -140,14 +140,19 @@ def queue_spec(parts: Parts, queue: str, options: QueueOptions) -> ChildSpec:
     post = parts.workforce.post(queue, options)
     grace = config.shutdown_grace_period + CANCEL_TIME + SLACK
     children = [
-        Foreman.child_spec(config, parts.repo, parts.engine, post, name=("foreman", queue)),
+        Foreman.child_spec(
+            config, parts.repo, parts.engine, post, id="foreman", name=("foreman", queue)
+        ),
         Producer.child_spec(
             parts,
             post,
             options.dispatch_cooldown,
+            id="producer",
             name=("producer", queue),
             shutdown=PRODUCER_TIME,
         ),
-        Watchman.child_spec(config, post.roster, name=("watchman", queue), shutdown=grace),
+        Watchman.child_spec(
+            config, post.roster, id="watchman", name=("watchman", queue), shutdown=grace
+        ),
     ]
     return Supervisor.child_spec(children, strategy="rest_for_one", id=queue, name=("queue", queue))

@@ -8,9 +8,11 @@ from typing import Any
 from oban_actors.claim import Claim
 from oban_actors.config import Config, QueueOptions
 from oban_actors.performing import Performer
+from oban_actors.queues import remote
 from oban_actors.queues.crew import Crew, ThreadCrew
 from oban_actors.queues.foreign import ForeignCrew
 from oban_actors.queues.loop import AsyncCrew, EventLoop
+from oban_actors.queues.processes import ProcessCrew
 from oban_actors.queues.roster import Roster
 
 CLOSE_TIME = 1.0
@@ -134,10 +136,12 @@ class Workforce:
         most = lambda: roster.threads  # noqa: E731 (read anew each time)
         if isinstance(executor, Executor):
             return ForeignCrew(executor, self._submit, roster.finish)
+        if executor == "processes":
+            return ProcessCrew(queue, most, self.performer, roster.finish)
         return ThreadCrew(queue, most, self.performer.perform, roster.finish)
 
     def _submit(self, executor: Executor, claim: Claim, over: Any) -> Any:
-        raise NotImplementedError
+        return remote.submit(executor, claim, self.performer, over)
 
 
 def _is_async(claim: Claim) -> bool:

@@ -174,7 +174,7 @@ def test_without_the_peers_table_it_lives_without_leadership(
         ({"stager": {"limit": 0}}, "stager.limit"),
         ({"nmae": "x"}, "unknown option 'nmae'"),
         ({"prefix": "a b"}, "prefix"),
-        ({"queues": {"mailers": 10}}, "runs none"),
+        ({"queues": {"mailers": 0}}, "queues.mailers"),
     ],
 )
 def test_bad_options_are_refused_before_anything_starts(
