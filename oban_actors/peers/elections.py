@@ -68,6 +68,7 @@ class Elections:
             statement_timeout=seconds,
             lock_timeout=DUTY_TIME,
             read_only=plan is Plan.LOOK,
+            election=True,
         )
 
     def withdraw(self, seconds: float = MOST_TIME) -> None:
@@ -86,7 +87,11 @@ class Elections:
             self._publisher.publish(connection, "leader", [{"down": self._config.name}])
 
         self._repo.transaction(
-            work, attempts=2, statement_timeout=seconds, lock_timeout=min(seconds, DUTY_TIME)
+            work,
+            attempts=2,
+            statement_timeout=seconds,
+            lock_timeout=min(seconds, DUTY_TIME),
+            election=True,
         )
 
     def _execute(self, connection: sa.Connection, plan: Plan, lease: Lease) -> Found:

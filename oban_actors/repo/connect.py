@@ -15,6 +15,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from oban_actors.config import Config
 from oban_actors.errors import ConfigError, DatabaseUnavailable
+from oban_actors.repo.slots import RESERVE
 from oban_actors.repo.times import Dialect
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 Source: TypeAlias = "str | URL | Engine | AsyncEngine"
-
-OVERFLOW = 2
-"""Connections beyond `pool_size` that are made when all are in use, and closed after."""
 
 _PSYCOPG = "postgresql+psycopg"
 _DRIVERS: Mapping[str, tuple[Dialect, str]] = {
@@ -65,7 +63,7 @@ def make_engine(source: Source, config: Config) -> Engine:
             own,
             poolclass=QueuePool,
             pool_size=config.pool_size,
-            max_overflow=OVERFLOW,
+            max_overflow=RESERVE,
             pool_timeout=config.statement_timeout,
             isolation_level="AUTOCOMMIT",
             hide_parameters=True,

@@ -9,10 +9,13 @@ from typing import Any, TypeVar, cast
 import psycopg
 from sqlalchemy import Connection, Engine, event
 
+from oban_actors.actors import Runtime
+from oban_actors.actors.process import CURRENT
 from oban_actors.config import Config
 from oban_actors.errors import ForkedError
 from oban_actors.repo import schema
 from oban_actors.repo.connect import Source, lone_connection, make_engine
+from oban_actors.repo.slots import Lane, Slots
 from oban_actors.repo.sqlstates import translate
 from oban_actors.repo.times import NOW, Dialect, parameter
 from oban_actors.repo.transactions import Terms, check, run
@@ -28,7 +31,9 @@ class Repo:
     """The connections of one instance, and the transactions on them.
 
     It never uses a connection of the host's: it makes a small pool of its own, the way the
-    host's engine makes connections if it is given one.
+    host's engine makes connections if it is given one. Calls of the host's threads, however many
+    and slow, get no more than `pool_size` of its connections: a few beyond are for the actors of
+    the tree that opened it, and one of these for elections.
 
     Args:
         database: an address, or the host's engine.
@@ -53,6 +58,8 @@ class Repo:
         self.dialect = cast("Dialect", self.engine.dialect.name)
         self.sql_now = NOW[self.dialect]
         self._watchdog = Watchdog(config.name)
+        self._slots = Slots(config.pool_size, config.statement_timeout)
+        self._tree: Runtime | None = None
         self._pid = os.getpid()
         event.listen(self.engine, "connect", self._on_connect, insert=True)
         event.listen(self.engine, "before_cursor_execute", self._on_statement)
@@ -78,6 +85,7 @@ class Repo:
         lock_timeout: float | None = None,
         idle_timeout: float | None = None,
         read_only: bool = False,
+        election: bool = False,
     ) -> T:
         """Run `work` in a transaction of its own and return what it returns, once committed.
 
@@ -99,6 +107,7 @@ class Repo:
                 be it to say something or to take what is sent, before it ends the session and
                 frees the locks; `statement_timeout` by default; 0: any.
             read_only: whether it only reads; on SQLite such a transaction waits for no writer.
+            election: whether leadership depends on it, so that it never waits for a connection.
 
         Raises:
             DatabaseUnavailable: there was no connection, or it broke or stayed silent.
@@ -123,7 +132,9 @@ class Repo:
         allowance = (
             seconds + (GRACE if self.dialect == "postgresql" else 0) if seconds else math.inf
         )
-        with self._watchdog.watching(allowance) as call:
+        lane = self._lane(election=election)
+        with self._watchdog.watching(allowance) as call, self._slots.taken(lane):
+            check(call)
             return run(self.engine, call, terms, work)
 
     def cancel(self, thread_ident: int) -> bool:
@@ -170,11 +181,15 @@ class Repo:
     def open(self) -> None:
         """Make sure that it can be used here, also after `close`; nothing is connected yet.
 
+        Called by an actor, it is that actor's tree whose actors have connections reserved.
+
         Raises:
             ForkedError: this process is a fork of the one that made this.
 
         """
         self._check_usable()
+        if CURRENT.process is not None:
+            self._tree = CURRENT.process.runtime
 
     def close(self) -> None:
         """Close all connections that nobody uses, and end every wait for another try.
@@ -184,6 +199,14 @@ class Repo:
         if os.getpid() == self._pid:
             self._watchdog.close()
             self.engine.dispose()
+
+    def _lane(self, *, election: bool) -> Lane:
+        # Within another call of its thread, waiting for a slot could be waiting for itself.
+        if election or self._watchdog.current() is not None:
+            return Lane.ELECTION
+        process = CURRENT.process
+        mine = process is not None and process.runtime is self._tree
+        return Lane.ACTOR if mine else Lane.HOST
 
     def _check_usable(self) -> None:
         if os.getpid() != self._pid:

@@ -350,13 +350,35 @@ def test_refused_connection() -> None:
         assert "secret" not in f"{caught.value}{caught.value!r}{caught.value.__cause__}"
 
 
-def test_pool_is_exhausted(database: Database) -> None:
-    """Who gets no connection in time is told so."""
-    with opened_on(database, pool_size=1, statement_timeout=0.2) as repo:
-        held: list[Any] = [repo.engine.connect() for _ in range(3)]
+def test_host_calls_are_bounded(database: Database) -> None:
+    """Who gets no connection in time is told so, and takes none of those kept for the tree."""
+    with opened_on(database, pool_size=2, statement_timeout=0.2) as repo:
+        free, inside = threading.Event(), threading.Barrier(3)
 
-        with pytest.raises(DatabaseUnavailable, match="in use"):
-            repo.transaction(lambda connection: connection.execute(text("SELECT 1")), attempts=1)
+        def hang(_connection: Connection) -> None:
+            inside.wait(30)
+            free.wait(30)
 
-        for connection in held:
-            connection.close()
+        with ThreadPoolExecutor(2) as threads:
+            hanging = [
+                threads.submit(repo.transaction, hang, statement_timeout=60.0, read_only=True)
+                for _ in range(2)
+            ]
+            inside.wait(30)
+            with pytest.raises(DatabaseUnavailable, match="in use"):
+                repo.transaction(lambda connection: connection.execute(text("SELECT 1")))
+            free.set()
+            for one in hanging:
+                one.result(30)
+
+        assert repo.transaction(lambda c: c.execute(text("SELECT 1")).scalar()) == 1
+
+
+def test_a_call_within_a_call_needs_no_slot(database: Database) -> None:
+    """It would wait for the call that it is part of, where all are taken."""
+    with opened_on(database, pool_size=1) as narrow:
+
+        def inner(connection: Connection) -> object:
+            return connection.execute(text("SELECT 1")).scalar()
+
+        assert narrow.transaction(lambda _: narrow.transaction(inner, read_only=True)) == 1

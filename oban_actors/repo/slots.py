@@ -1,0 +1,61 @@
+"""Who may use how many connections, so that the host can't take those the tree lives by."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from enum import Enum
+
+from oban_actors.errors import DatabaseUnavailable
+
+FOR_ACTORS = 2
+"""Connections beyond `pool_size` that are there when the host uses all it may."""
+
+FOR_ELECTIONS = 1
+"""Connections beyond those that are there when actors use theirs too."""
+
+RESERVE = FOR_ACTORS + FOR_ELECTIONS
+"""Connections beyond `pool_size` that are made when they are needed, and closed after."""
+
+
+class Lane(Enum):
+    """Whose call it is."""
+
+    HOST = "host"
+    ACTOR = "actor"
+    ELECTION = "election"
+
+
+class Slots:
+    """Counts calls, so that each kind finds a connection however many others there are.
+
+    The pool has a connection for every slot, so that whoever has one waits no more.
+
+    Args:
+        size: how many calls of the host may be in the database at the same time.
+        patience: seconds that a call waits for its turn.
+
+    """
+
+    def __init__(self, size: int, patience: float) -> None:
+        self._patience = min(patience, threading.TIMEOUT_MAX)
+        host = threading.BoundedSemaphore(size)
+        shared = threading.BoundedSemaphore(size + FOR_ACTORS)
+        # Who waits for the second of two has the first, and nobody waits the other way round.
+        self._wanted = {Lane.HOST: (host, shared), Lane.ACTOR: (shared,), Lane.ELECTION: ()}
+
+    @contextmanager
+    def taken(self, lane: Lane) -> Iterator[None]:
+        """Have a slot for as long as the block lasts.
+
+        Raises:
+            DatabaseUnavailable: none became free in time.
+
+        """
+        with ExitStack() as stack:
+            for semaphore in self._wanted[lane]:
+                if not semaphore.acquire(timeout=self._patience):
+                    raise DatabaseUnavailable(
+                        "all connections of the pool were in use for too long"
+                    )
+                stack.callback(semaphore.release)
+            yield
