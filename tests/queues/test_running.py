@@ -1,0 +1,404 @@
+"""Every end of a job, through a whole tree, on both databases: oban.md 3.2 line by line."""
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from oban_actors import Job, telemetry
+from tests.queues.work import OBEY, Work, jobs, read, view, wait_state
+from tests.support.events import Recorder
+from tests.support.instances import Starter
+from tests.support.waiting import wait_until
+
+KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
+ALPHA: dict[str, Any] = {"queues": {"alpha": 10}}
+
+
+def job(kind: str, what: str, **options: Any) -> Job:
+    """Make one job that does this."""
+    (one,) = jobs(kind, 1, what, **options)
+    return one
+
+
+@KINDS
+@pytest.mark.parametrize("what", ["return", "nothing"])
+def test_any_value_completes(
+    start_oban: Starter, work: Work, told: Recorder, kind: str, what: str
+) -> None:
+    """What a worker returns, None too, is success: completed, dated, no error, one attempt."""
+    oban = start_oban(**ALPHA)
+    one = oban.insert(job(kind, what))
+    event = told.wait_for("oban.job.stop")
+
+    after = read(oban, one)
+    assert after.state == "completed"
+    assert after.completed_at is not None
+    assert after.attempted_at is not None
+    assert after.completed_at >= after.attempted_at
+    assert after.attempt == 1
+    assert after.errors == []
+    assert after.attempted_by == [oban.config.node, view(oban).uuid]
+    assert event.metadata["state"] == "success"
+    assert event.metadata["result"] == (7 if what == "return" else None)
+    assert work.ran == [one.id]
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("what", "text"), [("raise", "** (ValueError) kaboom\n"), ("exit", "** (SystemExit) 3\n")]
+)
+def test_what_is_raised_is_tried_again(
+    start_oban: Starter, told: Recorder, kind: str, what: str, text: str
+) -> None:
+    """An error makes it retryable, due after Oban's back-off, with the error in Oban's form."""
+    oban = start_oban(**ALPHA)
+    one = oban.insert(job(kind, what))
+    event = told.wait_for("oban.job.exception")
+
+    after = read(oban, one)
+    assert after.state == "retryable"
+    assert after.attempt == 1
+    (error,) = after.errors
+    assert error["attempt"] == 1
+    assert error["at"].endswith("Z")
+    assert error["error"].startswith(text)
+    assert "work.py" in error["error"]
+    assert after.scheduled_at is not None
+    assert after.attempted_at is not None
+    waits = after.scheduled_at - after.attempted_at
+    assert timedelta(seconds=17) <= waits <= timedelta(seconds=17 * 1.1 + 20)
+    assert event.metadata["state"] == "failure"
+    assert event.metadata["kind"] == ("error" if what == "raise" else "exit")
+
+
+@KINDS
+def test_the_last_attempt_discards(start_oban: Starter, told: Recorder, kind: str) -> None:
+    """An error with no attempt left makes it discarded, for good."""
+    oban = start_oban(**ALPHA)
+    one = oban.insert(job(kind, "raise", max_attempts=1))
+    event = told.wait_for("oban.job.exception")
+
+    after = read(oban, one)
+    assert after.state == "discarded"
+    assert after.discarded_at is not None
+    assert len(after.errors) == 1
+    assert event.metadata["state"] == "discard"
+
+
+@KINDS
+def test_each_failure_adds_its_error(
+    start_oban: Starter, work: Work, told: Recorder, kind: str
+) -> None:
+    """Tried again when it is due, a job that fails twice shows both errors and is discarded."""
+    oban = start_oban.leading(**ALPHA)
+    one = oban.insert(job(kind, "raise", max_attempts=2))
+    told.wait_for("oban.job.exception")
+    start_oban.tables.execute("UPDATE {jobs} SET scheduled_at = inserted_at")
+    told.wait_for_count(2, "oban.job.exception")
+
+    after = read(oban, one)
+    assert after.state == "discarded"
+    assert [error["attempt"] for error in after.errors] == [1, 2]
+    assert work.ran == [one.id, one.id]
+
+
+@KINDS
+@pytest.mark.parametrize("what", ["cancel", "raise-cancel"])
+def test_a_worker_cancels_its_job(
+    start_oban: Starter, told: Recorder, kind: str, what: str
+) -> None:
+    """Cancel, returned or raised, makes it cancelled, with its reason among the errors."""
+    oban = start_oban(**ALPHA)
+    one = oban.insert(job(kind, what))
+    event = told.wait_for("oban.job.stop")
+
+    after = read(oban, one)
+    assert after.state == "cancelled"
+    assert after.cancelled_at is not None
+    (error,) = after.errors
+    assert "no more" in error["error"]
+    assert event.metadata["state"] == "cancelled"
+    assert event.metadata["result"] == "no more"
+
+
+@KINDS
+@pytest.mark.parametrize("what", ["snooze", "raise-snooze"])
+def test_a_worker_snoozes_its_job(
+    start_oban: Starter, told: Recorder, kind: str, what: str
+) -> None:
+    """Snooze makes it scheduled; the attempt is given back and counted in its meta instead."""
+    oban = start_oban(**ALPHA)
+    one = oban.insert(job(kind, what, meta={"kept": True}))
+    event = told.wait_for("oban.job.stop")
+
+    after = read(oban, one)
+    assert after.state == "scheduled"
+    assert after.attempt == 0
+    assert after.max_attempts == one.max_attempts
+    assert after.meta == {"kept": True, "snoozed": 1}
+    assert after.errors == []
+    assert after.scheduled_at is not None
+    assert after.attempted_at is not None
+    waits = after.scheduled_at - after.attempted_at
+    assert timedelta(seconds=60) <= waits < timedelta(seconds=80)
+    assert event.metadata["state"] == "snoozed"
+
+
+def test_snoozing_for_no_time_comes_back(start_oban: Starter, work: Work) -> None:
+    """Snooze of zero seconds is allowed: staged at once, it runs again, and each one is counted."""
+    oban = start_oban.leading(stager={"interval": 0.05}, **ALPHA)
+    one = oban.insert(job("sync", "snooze-none"))
+    wait_until(lambda: len(work.ran) >= 3)
+    oban.pause_queue("alpha")
+    wait_until(lambda: view(oban).paused and not view(oban).running)
+
+    wait_until(lambda: read(oban, one).meta == {"snoozed": len(work.ran)})
+    assert read(oban, one).attempt == 0
+
+
+def test_an_unknown_worker_fails(start_oban: Starter, told: Recorder) -> None:
+    """A name in a row imports nothing: the job fails, to be tried again by who knows it."""
+    oban = start_oban(**ALPHA)
+    one = oban.insert(Job.new(worker="os.system", queue="alpha"))
+    told.wait_for("oban.job.exception")
+
+    after = read(oban, one)
+    assert after.state == "retryable"
+    assert after.errors[0]["error"].startswith("** (RuntimeError) unknown worker: os.system")
+
+
+@pytest.mark.parametrize(("most", "state"), [(20, "retryable"), (1, "discarded")])
+def test_a_row_that_is_no_job_fails(
+    start_oban: Starter, work: Work, told: Recorder, most: int, state: str
+) -> None:
+    """Args that are no object fail their job, and leave the others of its fetch alone."""
+    oban = start_oban(queues={"alpha": {"limit": 10, "paused": True}})
+    bad, good = oban.insert_all([job("sync", "return", max_attempts=most), job("sync", "return")])
+    start_oban.tables.execute("UPDATE {jobs} SET args = '[1]' WHERE id = :id", id=bad.id)
+    oban.resume_queue("alpha")
+    wait_state(oban, good, "completed")
+    wait_until(lambda: start_oban.tables.states()[bad.id or 0] == state)
+
+    ((errors,),) = start_oban.tables.execute(
+        "SELECT cast(errors AS text) FROM {jobs} WHERE id = :id", id=bad.id
+    )
+    assert "InvalidJob" in errors
+    assert work.ran == [good.id]
+    assert told.wait_for("oban.job.exception").metadata["id"] == bad.id
+
+
+@pytest.mark.parametrize(("kind", "what"), [("sync", "heed"), ("async", "wait")])
+@pytest.mark.parametrize(("most", "state"), [(20, "retryable"), (1, "discarded")])
+def test_a_run_out_of_time_fails(
+    start_oban: Starter, work: Work, told: Recorder, kind: str, what: str, most: int, state: str
+) -> None:
+    """A worker that heeds its time-out ends in time; its job fails with a TimeoutError."""
+    oban = start_oban(**ALPHA)
+    one = oban.insert(OBEY[kind].new({"do": what, "timeout": 0.05}, max_attempts=most))
+    event = told.wait_for("oban.job.exception")
+
+    after = read(oban, one)
+    assert after.state == state
+    (error,) = after.errors
+    assert error["error"].startswith("** (TimeoutError) ")
+    assert "timed out after 0.05 s" in error["error"]
+    assert event.measurements["duration"] >= 0.05 * 1e9
+    assert work.told == {one.id: "timeout"}
+
+
+@pytest.mark.parametrize(("kind", "what"), [("sync", "wait"), ("async", "refuse")])
+def test_a_run_that_ignores_its_time_is_stuck(
+    start_oban: Starter, work: Work, told: Recorder, kind: str, what: str
+) -> None:
+    """Its error is recorded, its slot given again; the row stays claimed until the run ends."""
+    oban = start_oban(queues={"alpha": 1})
+    one = oban.insert(OBEY[kind].new({"do": what, "timeout": 0.05}))
+    wait_until(lambda: view(oban).stuck == (one.id,))
+
+    during = read(oban, one)
+    assert during.state == "executing"
+    (error,) = during.errors
+    assert "timed out after 0.05 s" in error["error"]
+    other = oban.insert(job(kind, "return"))
+    wait_state(oban, other, "completed")
+    assert told.all("oban.job.exception") == []
+    work.open()
+    told.wait_for("oban.job.exception")
+
+    after = read(oban, one)
+    assert after.state == "retryable"
+    assert after.errors == [error]
+    assert view(oban).stuck == ()
+
+
+def test_stuck_runs_are_replaced_up_to_the_limit(start_oban: Starter, work: Work) -> None:
+    """With as many stuck as the limit is, as many others run; when those are stuck too, none."""
+    oban = start_oban(queues={"alpha": 2})
+    hung = [OBEY["sync"].new({"do": "wait", "timeout": 0.05}) for _ in range(4)]
+    oban.insert_all([*hung, *jobs("sync", 2)])
+    wait_until(lambda: len(view(oban).stuck) == 4)
+    assert start_oban.tables.count("available") == 2
+    assert work.inside == 4
+    work.open()
+
+    wait_until(lambda: start_oban.tables.count("completed") == 2)
+    wait_until(lambda: start_oban.tables.count("retryable") == 4)
+
+
+def test_the_events_of_a_run(start_oban: Starter, told: Recorder) -> None:
+    """Start and stop name the job; stop says how long it took, and how long it had waited."""
+    oban = start_oban(queues={"alpha": {"limit": 10, "paused": True}})
+    due = oban.config.clock.now() - timedelta(hours=1)
+    told_of: dict[str, Any] = {"tags": ["a"], "meta": {"b": 1}}
+    one = oban.insert(job("sync", "return", scheduled_at=due, state="available", **told_of))
+    oban.resume_queue("alpha")
+    stop = told.wait_for("oban.job.stop")
+    start = told.wait_for("oban.job.start")
+
+    for event in (start, stop):
+        about = dict(event.metadata)
+        assert about["conf"] is oban.config
+        assert about["job"].id == about["id"] == one.id
+        assert (about["queue"], about["worker"]) == ("alpha", "tests.obey")
+        assert (about["attempt"], about["max_attempts"]) == (1, 20)
+        assert (about["args"], about["tags"], about["meta"]) == ({"do": "return"}, ["a"], {"b": 1})
+        assert about["prefix"] == oban.config.prefix
+    assert {"system_time", "monotonic_time"} <= set(start.measurements)
+    assert isinstance(stop.measurements["duration"], int)
+    assert 0 < stop.measurements["duration"] < 60e9
+    assert isinstance(stop.measurements["queue_time"], int)
+    assert 3600e9 <= stop.measurements["queue_time"] < 3660e9
+
+
+@pytest.fixture
+def shown(start_oban: Starter) -> Iterator[list[tuple[str, str]]]:
+    """How a job ended by its event, and the state that its row showed just then."""
+    seen: list[tuple[str, str]] = []
+
+    def look(_: str, __: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+        seen.append((metadata["state"], start_oban.tables.states()[metadata["id"]]))
+
+    handler = f"look-{uuid4()}"
+    telemetry.attach_many(handler, ["oban.job.stop", "oban.job.exception"], look)
+    yield seen
+    telemetry.detach(handler)
+
+
+@KINDS
+def test_an_end_is_told_once_its_row_shows_it(
+    start_oban: Starter, shown: list[tuple[str, str]], kind: str
+) -> None:
+    """Whoever hears that a job ended finds it so in the table."""
+    oban = start_oban(**ALPHA)
+    whats = ["return", "raise", "cancel", "snooze"]
+    oban.insert_all([job(kind, what) for what in whats])
+    oban.insert(job(kind, "raise", max_attempts=1))
+    wait_until(lambda: len(shown) == 5)
+
+    assert sorted(shown) == [
+        ("cancelled", "cancelled"),
+        ("discard", "discarded"),
+        ("failure", "retryable"),
+        ("snoozed", "scheduled"),
+        ("success", "completed"),
+    ]
+
+
+def test_the_order_of_jobs(start_oban: Starter, work: Work) -> None:
+    """Fetched by priority, then by the time they are due, then by id."""
+    oban = start_oban(queues={"alpha": {"limit": 1, "paused": True}})
+    hour = timedelta(hours=1)
+    now = oban.config.clock.now()
+    plans = [
+        (1, now - hour),
+        (0, now - hour),
+        (0, now - 2 * hour),
+        (0, now - hour),
+        (9, now),
+        (2, now),
+    ]
+    made = [
+        job("sync", "return", priority=priority, scheduled_at=at, state="available")
+        for priority, at in plans
+    ]
+    ids = [one.id for one in oban.insert_all(made)]
+    oban.resume_queue("alpha")
+    wait_until(lambda: start_oban.tables.count("completed") == len(ids))
+
+    assert work.ran == [ids[n] for n in (2, 1, 3, 0, 5, 4)]
+
+
+@KINDS
+def test_the_limit_is_reached_and_never_exceeded(
+    start_oban: Starter, work: Work, kind: str
+) -> None:
+    """Five at a time, as the runs themselves see it: never six, and never only four for good."""
+    oban = start_oban(queues={"alpha": 5})
+    oban.insert_all(jobs(kind, 100, "meet"))
+    wait_until(lambda: start_oban.tables.count("completed") == 100)
+
+    assert work.most == 5
+    assert work.again == {}
+
+
+def test_a_thousand_async_jobs_at_once(start_oban: Starter, work: Work) -> None:
+    """As many as the limit says are inside at the same time, and all end."""
+    oban = start_oban(queues={"alpha": 1_000})
+    oban.insert_all(jobs("async", 1_000, "wait"))
+    work.wait_inside(1_000)
+    assert len(view(oban).running) == 1_000
+    work.open()
+
+    wait_until(lambda: start_oban.tables.count("completed") == 1_000)
+    assert work.again == {}
+    wait_until(lambda: view(oban).running == ())
+
+
+def test_both_kinds_share_the_limit(start_oban: Starter, work: Work) -> None:
+    """Sync and async jobs of one queue together are no more than its limit."""
+    oban = start_oban(queues={"alpha": 4})
+    mixed = [job(kind, "wait") for _ in range(5) for kind in ("sync", "async")]
+    oban.insert_all(mixed)
+    work.wait_inside(4)
+    work.open()
+    wait_until(lambda: start_oban.tables.count("completed") == 10)
+
+    assert work.most == 4
+
+
+@KINDS
+def test_a_scheduled_job_runs_when_it_is_due(start_oban: Starter, work: Work, kind: str) -> None:
+    """It is staged, its queue told, and run: nobody asks for it."""
+    oban = start_oban.leading(**ALPHA)
+    one = oban.insert(job(kind, "return", schedule_in=0.2))
+    after = wait_state(oban, one, "completed")
+
+    assert after.scheduled_at is not None
+    assert after.attempted_at is not None
+    assert after.attempted_at >= after.scheduled_at
+    assert work.ran == [one.id]
+
+
+def test_more_jobs_than_one_fetch(start_oban: Starter, work: Work) -> None:
+    """A full fetch is followed by another at once: all run, each once, without being told of."""
+    oban = start_oban(queues={"alpha": {"limit": 7, "paused": True}})
+    oban.insert_all(jobs("sync", 500))
+    oban.resume_queue("alpha")
+    wait_until(lambda: start_oban.tables.count("completed") == 500)
+
+    assert work.again == {}
+    assert len(work.ran) == 500
+
+
+def test_only_its_own_queue(start_oban: Starter, work: Work) -> None:
+    """A queue runs no other queue's jobs."""
+    oban = start_oban(queues={"alpha": 5, "beta": 5})
+    others = oban.insert_all(jobs("sync", 3, queue="gamma"))
+    mine = oban.insert_all(jobs("sync", 3) + jobs("sync", 3, queue="beta"))
+    wait_until(lambda: start_oban.tables.count("completed") == 6)
+
+    assert sorted(work.ran) == [one.id for one in mine]
+    assert {start_oban.tables.states()[one.id or 0] for one in others} == {"available"}
