@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from oban_actors.claim import Claimant
 from oban_actors.engines import BeatReport, ProducerBeat
@@ -108,3 +109,60 @@ def test_forget(store: Store, hand: Hand) -> None:
     hand.release()
     assert forget() == [OTHER.uuid]
     assert forget() == [OTHER.uuid]
+
+
+def test_rows_of_others(store: Store, hand: Hand) -> None:
+    """Executing rows of others, whatever they hold, are nobody's claims and stay as they are."""
+    moments = {"sqlite": ("soon", None), "postgresql": ("infinity", None)}[store.repo.dialect]
+    owners = {
+        "sqlite": ("nothing", '["web.1"]', f'["web.1","{hand.claimant.uuid}"]'),
+        "postgresql": (None, "{web.1}", f"{{web.1,{hand.claimant.uuid}}}"),
+    }[store.repo.dialect]
+    kind, array = ("text", "text") if store.repo.dialect == "sqlite" else ("timestamp", "text[]")
+    for at in moments:
+        for by in owners:
+            store.run(
+                "INSERT INTO {jobs} (state, worker, attempt, attempted_at, attempted_by) VALUES "
+                f"('executing', 'w', 1, cast(:at AS {kind}), cast(:by AS {array}))",
+                at=at,
+                by=by,
+            )
+    store.insert(Job.new(worker="w"))
+    (mine,) = hand.fetch()
+
+    report = beat(store, hand.beat())
+
+    assert report.claims == [
+        TableClaim(hand.claimant.uuid, mine.id or 0, mine.attempted_at or NOON)
+    ]
+    assert len(hand.release(mine.id or 0)) == 2
+    assert store.run("SELECT count(*) FROM {jobs} WHERE state = 'executing'") == [(5,)]
+
+
+def test_release_passes_over_locked_rows(pg_store: Store) -> None:
+    """A row that somebody has locked is released another time, and holds up no other."""
+    hand = Hand(pg_store)
+    pg_store.insert(Job.new(worker="w"), Job.new(worker="w"))
+    locked, free = hand.fetch()
+    lock = text(f"SELECT id FROM {pg_store.jobs} WHERE id = :id FOR UPDATE")
+    with pg_store.repo.engine.connect() as other:
+        other.exec_driver_sql("BEGIN")
+        other.execute(lock, {"id": locked.id})
+        assert hand.release() == [free.id]
+        other.exec_driver_sql("ROLLBACK")
+
+    assert hand.release() == [locked.id]
+
+
+def test_many_producers(store: Store) -> None:
+    """A beat of many producers reports each one's claims, and one given twice counts once."""
+    hands = [Hand(store, Claimant("n", f"u{place:03}"), f"q{place % 10}") for place in range(50)]
+    store.insert(*(Job.new(worker="w", queue=each.queue) for each in hands for _ in range(2)))
+    claimed = {each.claimant.uuid: each.fetch(1)[0].id for each in hands}
+
+    report = beat(store, hands[0].beat(limit=1), *(each.beat(limit=2) for each in hands))
+
+    assert {claim.uuid: claim.job_id for claim in report.claims} == claimed
+    assert len(report.claims) == len(hands)
+    assert report.busy == {f"q{place}" for place in range(10)}
+    assert [row.queue_limit for row in producers(store)] == [2] * len(hands)
