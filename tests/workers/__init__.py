@@ -1,0 +1,1 @@
+"""Tests of workers, and of what becomes of a job that they run."""

@@ -1,0 +1,41 @@
+"""Run a job without a database: claims, and what runs them."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from oban_actors import Config, Job, JobState, VirtualClock
+from oban_actors.claim import Claim
+from oban_actors.performing import Performer
+from oban_actors.running import Running
+from oban_actors.worker import find_worker
+
+
+def performer(**options: Any) -> Performer:
+    """Make one that runs claims by a clock that stands still."""
+    return Performer(Config.build(**{"clock": VirtualClock()} | options))
+
+
+def claimed(job: Job, attempt: int = 1, running: Running | None = None) -> Claim:
+    """Make a claim of a job, as a fetch brings it."""
+    now = VirtualClock().now()
+    job.id, job.attempt, job.state = 7, attempt, JobState.EXECUTING
+    job.attempted_at, job.scheduled_at = now, now - timedelta(seconds=2)
+    job.attempted_by = ["node", "uuid"]
+    return Claim(job, find_worker(job.worker), running or Running())
+
+
+def run(claim: Claim, by: Performer | None = None) -> Claim:
+    """Run a claim to its end, as its kind wants."""
+    by = by or performer()
+    if claim.worker is not None and claim.worker.kind == "async":
+        asyncio.run(by.aperform(claim))
+    else:
+        by.perform(claim)
+    return claim
+
+
+def do(kind: Any, what: str | None = None, *, attempt: int = 1, **args: Any) -> Claim:
+    """Make a claim of a job that tells a worker of `jobs` what to do."""
+    job: Job = kind.new({"do": what, **args})
+    return claimed(job, attempt)
