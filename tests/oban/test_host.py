@@ -27,7 +27,7 @@ from tests.support.events import Recorder
 from tests.support.instances import Starter, Tables, available, scheduled, wait_until_leader
 from tests.support.waiting import wait_until
 
-ACTORS = ["notifier", "peer", "pulse", "stager"]
+ACTORS = ["notifier", "queues", "peer", "pulse", "stager"]
 
 
 def test_the_sample_of_the_readme(sqlite_url: str) -> None:
@@ -48,7 +48,7 @@ def test_the_sample_of_the_readme(sqlite_url: str) -> None:
 
 
 def test_the_tree_starts_in_order_and_shows_itself(start_oban: Starter, events: Recorder) -> None:
-    """Notifier, Peer, Pulse, Stager; `init` is told once."""
+    """Notifier, Queues, Peer, Pulse, Stager; `init` is told once."""
     oban = start_oban()
 
     assert [node.id for node in oban.tree().children] == ACTORS
@@ -189,7 +189,7 @@ def test_no_stager(start_oban: Starter) -> None:
     """An interval of None leaves the Stager out."""
     oban = start_oban(stager={"interval": None})
 
-    assert [node.id for node in oban.tree().children] == ACTORS[:3]
+    assert [node.id for node in oban.tree().children] == ACTORS[:4]
 
 
 class _Plugin(GenServer):
