@@ -10,6 +10,7 @@ from oban_actors import job_row
 from oban_actors.errors import ClaimLost, InvalidJob, NotRunning
 from oban_actors.json_value import json_object
 from oban_actors.running import Running
+from oban_actors.unique import Replace, Unique, replace_option, unique_option
 from oban_actors.validation import FIELDS
 
 MAX_AHEAD = 1000 * 366 * 86_400.0
@@ -65,6 +66,9 @@ class Job:
         schedule_in: seconds from its insertion to when it is due, by the database's clock;
             None once inserted, or where it was not asked for.
         conflict: whether it was not inserted for another one was there, default False.
+        unique: which other jobs are the same, None (default) where all are welcome; None once
+            inserted.
+        replace: fields to replace in the one that is there, by its state; empty once inserted.
         running: its present run, None unless a worker runs it here and now.
 
     """
@@ -89,6 +93,8 @@ class Job:
     cancelled_at: datetime | None = None
     schedule_in: float | None = None
     conflict: bool = False
+    unique: Unique | None = None
+    replace: Replace = field(default_factory=dict)
     running: Running | None = field(default=None, init=False, compare=False)
 
     @classmethod
@@ -105,6 +111,8 @@ class Job:
         tags: Iterable[str | float] = (),
         meta: Mapping[str, Any] | None = None,
         state: JobState | str | None = None,
+        unique: bool | Mapping[str, Any] | Unique | None = None,
+        replace: Iterable[str] | Mapping[str, Iterable[str]] | None = None,
     ) -> Self:
         """Build a job to insert. Mirrors `Oban.Job.new/2`.
 
@@ -119,6 +127,13 @@ class Job:
             tags: words to find it by; trimmed, in lower case, without blanks and duplicates.
             meta: a JSON object about it; it is copied. Default: an empty one.
             state: default `scheduled` where a time is given, also a past one, else `available`.
+            unique: whether to insert it only where no other job is the same: True, or a mapping
+                with `period` (seconds or 'infinity', default 60), `fields` (of args, meta, queue
+                and worker, default all but meta), `keys` (of args and meta that count, default
+                all), `states` (a list, or one of all, incomplete, scheduled and successful, the
+                default) and `timestamp` (`inserted_at`, the default, or `scheduled_at`).
+            replace: fields to replace in the other job where there is one, a list for all
+                states or a mapping from states to lists.
 
         Raises:
             InvalidJob: a field can't be stored; it is named.
@@ -140,6 +155,8 @@ class Job:
             meta=json_object("meta", {} if meta is None else meta),
             schedule_in=_ahead("schedule_in", schedule_in),
             scheduled_at=_moment("scheduled_at", scheduled_at),
+            unique=unique_option("unique", unique),
+            replace=replace_option("replace", replace),
         )
 
     @classmethod
@@ -238,6 +255,8 @@ class Job:
             _moment(name, getattr(self, name))
         _ahead("schedule_in", self.schedule_in)
         _one_time(self.schedule_in, self.scheduled_at)
+        self.unique = unique_option("unique", self.unique)
+        self.replace = replace_option("replace", self.replace or None)
 
     def __repr__(self) -> str:
         state = str(self.state)

@@ -11,7 +11,13 @@ from oban_actors.job import Job
 EXTERNAL = sys.maxsize
 """Version of jobs tables that somebody else looks after; the comment says `∞`."""
 
-COLUMNS = frozenset(each.name for each in fields(Job)) - {"schedule_in", "conflict", "running"}
+COLUMNS = frozenset(each.name for each in fields(Job)) - {
+    "schedule_in",
+    "conflict",
+    "unique",
+    "replace",
+    "running",
+}
 """Columns of `oban_jobs` that are used, whatever the version that made them."""
 
 OWN_TABLE = "oban_actors_producers"
