@@ -7,6 +7,8 @@ import struct
 import sys
 from typing import Protocol
 
+from oban_actors.notifiers.guard import Guard
+
 _MODIFY = 0x2
 _IGNORED = 0x8000
 _EVENT = struct.Struct("iIII")
@@ -23,7 +25,7 @@ class Watch(Protocol):
         """Take what was said; False if the file is gone and nothing more will be."""
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, from any thread."""
 
 
 def watch_file(path: str) -> Watch | None:
@@ -50,6 +52,7 @@ class _Inotify:
         library = ctypes.CDLL(None, use_errno=True)
         # Its flags have the values of `open`'s.
         self._descriptor = _checked(library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        self._guard = Guard(lambda: os.close(self._descriptor))
         try:
             _checked(library.inotify_add_watch(self._descriptor, os.fsencode(path), _MODIFY))
         except OSError:
@@ -61,14 +64,15 @@ class _Inotify:
 
     def drain(self) -> bool:
         try:
-            events = os.read(self._descriptor, _BUFFER)
+            with self._guard.used() as there:
+                events = os.read(self._descriptor, _BUFFER) if there else b""
         except BlockingIOError:
             return True
         # Watching one file, events carry no name, so they are all of one size.
         return not any(mask & _IGNORED for _, mask, _, _ in _EVENT.iter_unpack(events))
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        self._guard.end()
 
 
 def _checked(result: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from sqlalchemy.exc import SQLAlchemyError
 
 from oban_actors.errors import DatabaseError
+from oban_actors.notifiers.guard import Guard
 from oban_actors.repo import Repo
 from oban_actors.repo.sqlstates import translate
 
@@ -77,6 +78,7 @@ class Journal:
             pooled = repo.engine.pool.recreate().connect()
             pooled.detach()
             self._connection = cast("sqlite3.Connection", pooled.dbapi_connection)
+        self._guard = Guard(self._connection.close)
         try:
             with _translated():
                 self._connection.isolation_level = None
@@ -96,7 +98,7 @@ class Journal:
             DatabaseError: the file can't be read.
 
         """
-        with _translated():
+        with _translated(), self._guard.used():
             version = self._first("PRAGMA data_version")
             if version == self._version:
                 return None
@@ -116,15 +118,15 @@ class Journal:
             DatabaseError: another writer was in the way, or the file can't be written.
 
         """
-        with _translated():
+        with _translated(), self._guard.used():
             # Looking costs no lock; and whoever comes second has nothing to delete.
             if self._first(_OLD) is not None:
                 self._connection.execute(_SWEEP)
             return bool(self._first(_PRESENT))
 
     def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+        """Close the connection, from any thread."""
+        self._guard.end()
 
     def _read(self) -> News:
         # The newest id is read first, so that what is written meanwhile can't look like a gap.

@@ -5,6 +5,7 @@ import math
 import os
 import select
 import socket
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from psycopg.pq.abc import PGresult
 
 from oban_actors.actors.clock import real_monotonic
 from oban_actors.errors import DatabaseError, DatabaseUnavailable
+from oban_actors.notifiers.guard import Guard
 from oban_actors.repo.sqlstates import translate
 
 ROUND_TRIP = 3.0
@@ -44,11 +46,15 @@ class Link:
         self._connection = connection
         self._session = connection.pgconn
         self._encoding = connection.info.encoding
+        self._pid = connection.info.backend_pid
+        self._guard = Guard(self._close)
+        # Between asking for the descriptor and copying it, nobody may close it.
+        self._descriptor = threading.Lock()
 
     @property
     def pid(self) -> int:
         """The server process that greeted us; a pooler in between gives a number of its own."""
-        return self._session.backend_pid
+        return self._pid
 
     def fileno(self) -> int:
         """Give the socket's descriptor, to wait for notifications."""
@@ -65,7 +71,8 @@ class Link:
 
         """
         try:
-            results = self._results(sql.encode(self._encoding))
+            with self._guard.used():
+                results = self._results(sql.encode(self._encoding))
         except (psycopg.Error, OSError) as error:
             raise _lost(error) from error
         for result in results:
@@ -83,20 +90,8 @@ class Link:
         """
         found: list[Received] = []
         try:
-            # TLS may hold back a part of what it read, and the socket then looks empty: it is
-            # asked until it has nothing more.
-            before = -1
-            while len(found) > before:
-                before = len(found)
-                self._session.consume_input()
-                while one := self._session.notifies():
-                    found.append(
-                        Received(
-                            one.relname.decode(self._encoding, "replace"),
-                            one.extra.decode(self._encoding, "replace"),
-                            one.be_pid,
-                        )
-                    )
+            with self._guard.used():
+                self._take(found)
         except psycopg.Error as error:
             # What came before the end still counts, and the next look finds the end again.
             if not found:
@@ -107,16 +102,37 @@ class Link:
 
     def close(self) -> None:
         """Close the session, which never waits."""
-        self._connection.close()
+        self._guard.end()
 
     def cut(self) -> None:
-        """Cut the connection, from any thread: whoever waits for it gets an error."""
-        # A copy of the descriptor, because closing a socket object closes what it was made of.
-        with (
-            contextlib.suppress(OSError, psycopg.Error),
-            socket.socket(fileno=os.dup(self._connection.fileno())) as copy,
-        ):
-            copy.shutdown(socket.SHUT_RDWR)
+        """Cut and close the connection, from any thread: whoever waits for it gets an error."""
+        with contextlib.suppress(OSError, psycopg.Error):
+            # A copy of the descriptor, because closing a socket object closes what it was made of.
+            with self._descriptor:
+                copy = socket.socket(fileno=os.dup(self._connection.fileno()))
+            with copy:
+                copy.shutdown(socket.SHUT_RDWR)
+        self._guard.end()
+
+    def _close(self) -> None:
+        with self._descriptor:
+            self._connection.close()
+
+    def _take(self, found: list[Received]) -> None:
+        # TLS may hold back a part of what it read, and the socket then looks empty: it is asked
+        # until it has nothing more.
+        before = -1
+        while len(found) > before:
+            before = len(found)
+            self._session.consume_input()
+            while one := self._session.notifies():
+                found.append(
+                    Received(
+                        one.relname.decode(self._encoding, "replace"),
+                        one.extra.decode(self._encoding, "replace"),
+                        one.be_pid,
+                    )
+                )
 
     def _results(self, sql: bytes) -> list[PGresult]:
         session, deadline = self._session, real_monotonic() + ROUND_TRIP

@@ -159,6 +159,10 @@ class PostgresNotifier(Notifier):
         self._inbox.wake_at(None)
         try:
             self._link = Link(attempt.take())
+            if self._process.killed:
+                # Whoever kills it looked for the link too soon.
+                self._link.close()
+                return
             self._inbox.watch(self._link.fileno())
             self._listen(self._link)
         except DatabaseError as error:

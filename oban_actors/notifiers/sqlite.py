@@ -122,8 +122,11 @@ class SqliteNotifier(Notifier):
         self._close()
 
     def on_kill(self) -> None:
-        """Free the thread."""
+        """Free the thread, and close what it would have closed."""
         self.repo.cancel(self.thread)
+        for one in (self._journal, self._watch):
+            if one is not None:
+                one.close()
 
     # What notifiers do
 

@@ -73,12 +73,15 @@ def make_engine(source: Source, config: Config) -> Engine:
     )
 
 
-def lone_connection(engine: Engine, config: Config) -> "psycopg.Connection[Any]":
+def lone_connection(
+    engine: Engine, config: Config, made: Callable[["psycopg.Connection[Any]"], object]
+) -> "psycopg.Connection[Any]":
     """Make a PostgreSQL connection outside any pool, in autocommit mode, that notices a dead peer.
 
     Args:
         engine: one that `make_engine` made.
         config: its `notifier.listen_url` is where to connect, if given.
+        made: called with the connection once there is one, before the server is asked anything.
 
     Raises:
         ConfigError: the engine is not PostgreSQL's, or `listen_url` can't be read.
@@ -88,10 +91,15 @@ def lone_connection(engine: Engine, config: Config) -> "psycopg.Connection[Any]"
     if engine.dialect.name != "postgresql":
         raise ConfigError("a connection of its own is for PostgreSQL only")
     driver = _dial(engine, config)
-    driver.autocommit = True
-    _keep_alive(driver)
-    name = f"oban_actors {config.name} listen"
-    driver.execute("SELECT set_config('application_name', %s, false)", [name])
+    try:
+        made(driver)
+        driver.autocommit = True
+        _keep_alive(driver)
+        name = f"oban_actors {config.name} listen"
+        driver.execute("SELECT set_config('application_name', %s, false)", [name])
+    except BaseException:
+        driver.close()
+        raise
     return driver
 
 

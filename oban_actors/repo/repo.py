@@ -8,11 +8,12 @@ from typing import Any, TypeVar, cast
 
 import psycopg
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import SQLAlchemyError
 
 from oban_actors.actors import Runtime
 from oban_actors.actors.process import CURRENT
 from oban_actors.config import Config
-from oban_actors.errors import ForkedError
+from oban_actors.errors import DatabaseUnavailable, ForkedError
 from oban_actors.repo import schema
 from oban_actors.repo.connect import Source, lone_connection, make_engine
 from oban_actors.repo.slots import Lane, Slots
@@ -161,10 +162,17 @@ class Repo:
 
         """
         self._check_usable()
-        try:
-            return lone_connection(self.engine, self.config)
-        except psycopg.Error as error:
-            raise translate(error) from error
+        with self._watchdog.watching(self.config.connect_timeout) as call:
+            try:
+                made = lone_connection(self.engine, self.config, call.hold)
+            except (psycopg.Error, SQLAlchemyError) as error:
+                raise translate(error) from error
+            finally:
+                call.release()
+        if call.expired:
+            made.close()
+            raise DatabaseUnavailable("the connection was cut while it was made")
+        return made
 
     def verify(self) -> schema.Facts:
         """Check that the tables are there and have what is used of them.

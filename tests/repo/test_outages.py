@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, make_url, text
 
 from oban_actors.errors import CommitUnknown, DatabaseUnavailable
-from oban_actors.repo import Repo
+from oban_actors.repo import Repo, connect
 from oban_actors.repo import repo as repo_module
 from oban_actors.repo.transactions import TRANSACTION_ID
 from tests.repo.conftest import Notes
@@ -100,6 +100,25 @@ def test_silent_connect(far: Repo, proxy: TcpProxy) -> None:
 
     with ThreadPoolExecutor(1) as threads, pytest.raises(DatabaseUnavailable):
         threads.submit(far.transaction, one, attempts=1).result(30)
+
+
+def test_silence_after_connecting(
+    far: Repo, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The listener's connection is asked a thing or two as it is made: not without an end."""
+
+    def silent(_connection: object) -> None:
+        proxy.freeze()
+
+    monkeypatch.setattr(connect, "_keep_alive", silent)
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(far.raw_connection)
+        try:
+            with pytest.raises(DatabaseUnavailable):
+                running.result(30)
+        finally:
+            proxy.drop()
+            proxy.thaw()
 
 
 @pytest.mark.parametrize("doing", ["nothing", "reading"])
@@ -282,7 +301,7 @@ import os, sys
 from sqlalchemy import text
 from oban_actors.config import Config
 from oban_actors.errors import ForkedError
-from oban_actors.repo import Repo
+from oban_actors.repo import Repo, connect
 
 repo = Repo(sys.argv[1], Config.build())
 ask = lambda: repo.transaction(lambda connection: connection.execute(text("SELECT 1")).scalar())
