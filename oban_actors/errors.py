@@ -23,6 +23,8 @@ __all__ = [
     "Deadlock",
     "ForkedError",
     "InvalidJob",
+    "JobLocked",
+    "JobNotFound",
     "NoProcess",
     "NotRunning",
     "NotStarted",
@@ -51,6 +53,34 @@ class ConfigError(ObanError, ValueError):
 
 class InvalidJob(ObanError, ValueError):
     """A job has a value that must not reach the table."""
+
+
+class JobNotFound(ObanError):
+    """There is no job of this id.
+
+    Attributes:
+        id: the one that was asked for.
+
+    """
+
+    def __init__(self, message: str, *, id: int) -> None:  # noqa: A002 (the column's name)
+        self.id = id
+        super().__init__(message)
+
+
+class JobLocked(ObanError):
+    """Somebody else's transaction has a job locked and did not end in time.
+
+    Attributes:
+        ids: those that were locked.
+        changed: how many other jobs the call had changed by then, for good.
+
+    """
+
+    def __init__(self, message: str, *, ids: tuple[int, ...] = (), changed: int = 0) -> None:
+        self.ids = ids
+        self.changed = changed
+        super().__init__(message)
 
 
 class NotStarted(ObanError):

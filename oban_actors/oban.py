@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable
-from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -30,10 +29,13 @@ from oban_actors.actors.lifecycle import spawn
 from oban_actors.actors.messages import Sentinel
 from oban_actors.actors.process import process_of
 from oban_actors.actors.tree import look
+from oban_actors.calls.async_jobs import AsyncJobCalls
+from oban_actors.calls.draining import DrainCalls
 from oban_actors.calls.queues import QueueCalls
 from oban_actors.claim import Claim
 from oban_actors.completing import Completion
 from oban_actors.config import Config
+from oban_actors.controlling import Controller
 from oban_actors.engines import make_engine
 from oban_actors.errors import NotStarted, StartFailed
 from oban_actors.inserting import Inserter
@@ -53,7 +55,7 @@ START_TIMEOUT = 300.0
 """Seconds that a tree may take to start; its actors put slow work off."""
 
 
-class Oban(QueueCalls):
+class Oban(QueueCalls, AsyncJobCalls, DrainCalls):
     """One instance: durable jobs on a database, staged by a supervised tree of actors.
 
     The object stays valid however often its tree is restarted. It can be used without a
@@ -77,6 +79,7 @@ class Oban(QueueCalls):
         self._runtime = Runtime(self.config.clock)
         self._publisher = make_publisher(self.config, self._runtime.registry, self.repo.dialect)
         self._inserter = Inserter(self.config, self.repo, self._engine, self._publisher)
+        self._controller = Controller(self.config, self.repo, self._engine, self._publisher)
         self._parts = self._make_parts()
         self._lock = threading.RLock()
         self._root: Root | None = None
@@ -355,20 +358,7 @@ class Oban(QueueCalls):
         self._refuse_fork()
         return self._inserter.insert(jobs, session, connection)
 
-    def get_job(self, job_id: int) -> Job | None:
-        """Read a job, or None when there is none of this id.
-
-        Raises:
-            DatabaseError: the database failed.
-
-        """
-        self._refuse_fork()
-        return self.repo.transaction(partial(self._get, job_id), read_only=True)
-
     # Helpers
-
-    def _get(self, job_id: int, connection: sa.Connection) -> Job | None:
-        return self._engine.get_job(connection, job_id)
 
     def _start_under(self, parent: Parent) -> Ref:
         self._refuse_fork()

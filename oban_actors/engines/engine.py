@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection, Table
 
 from oban_actors.claim import Ack, Claimant
+from oban_actors.filters import Chosen
 from oban_actors.job import Job, JobState
 
 MOST_AT_ONCE = 20_000
@@ -163,7 +164,13 @@ class JobEngine(Protocol):
     """A job store. Every method runs within the transaction of the connection it is given.
 
     `now` is a virtual clock's time; with None the database's clock decides.
+
+    Attributes:
+        table: the jobs, for statements of the host's.
+
     """
+
+    table: Table
 
     def insert_jobs(
         self, connection: Connection, jobs: Sequence[Job], now: datetime | None
@@ -184,6 +191,83 @@ class JobEngine(Protocol):
             InvalidJob: the row holds what no job can hold.
 
         """
+
+    def find_jobs(
+        self, connection: Connection, chosen: Chosen, states: Sequence[JobState]
+    ) -> list[int]:
+        """Give the ids of the chosen jobs that are in one of these states, in one look.
+
+        They go up. Nothing is locked.
+        """
+
+    def all_jobs(self, connection: Connection, chosen: Chosen) -> list[dict[str, Any]]:
+        """Give the rows of the chosen jobs, by id unless another order was chosen.
+
+        Mirrors `Oban.Engine.all_jobs/2`; `Job.from_row` reads them.
+        """
+
+    def cancel_jobs(
+        self,
+        connection: Connection,
+        ids: Sequence[int],
+        holding: Sequence[ColumnElement[bool]],
+        now: datetime | None,
+        *,
+        wait: bool,
+    ) -> list[ChangedJob]:
+        """Cancel those of these jobs that have not ended. Mirrors `cancel_all_jobs/2`.
+
+        Rows are locked in the order of their ids, so that two calls can't lock each other out.
+
+        Args:
+            connection: to run on.
+            ids: whose jobs, not very many at once.
+            holding: conditions that have to hold of a row once it is locked.
+            now: a virtual clock's time.
+            wait: whether to wait for rows that others have locked, instead of leaving them out.
+
+        Returns:
+            those that were changed, with their states before.
+
+        Raises:
+            JobLocked: it waited for as long as it may.
+
+        """
+
+    def retry_jobs(
+        self,
+        connection: Connection,
+        ids: Sequence[int],
+        holding: Sequence[ColumnElement[bool]],
+        now: datetime | None,
+        *,
+        wait: bool,
+    ) -> list[ChangedJob]:
+        """Make those available that are not and don't run; see `cancel_jobs`.
+
+        Each can be tried at least once more. Mirrors `Oban.Engine.retry_all_jobs/2`.
+        """
+
+    def delete_jobs(
+        self,
+        connection: Connection,
+        ids: Sequence[int],
+        holding: Sequence[ColumnElement[bool]],
+        *,
+        wait: bool,
+    ) -> list[ChangedJob]:
+        """Delete those that don't run; see `cancel_jobs`. Mirrors `delete_all_jobs/2`."""
+
+    def lock_job(self, connection: Connection, job_id: int) -> Job | None:
+        """Lock and read a job, None if there is none or somebody else has it locked.
+
+        Raises:
+            InvalidJob: the row holds what no job can hold.
+
+        """
+
+    def update_job(self, connection: Connection, job_id: int, values: dict[str, Any]) -> None:
+        """Write these columns of a locked job. Mirrors `Oban.Engine.update_job/3`."""
 
     def stage_jobs(
         self, connection: Connection, limit: int, now: datetime | None, aside: Sequence[int]

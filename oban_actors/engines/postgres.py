@@ -12,6 +12,7 @@ from sqlalchemy.sql.elements import TextClause
 
 from oban_actors.engines.engine import StagedJob, StagedPass, batches, inserted
 from oban_actors.engines.postgres_beats import PostgresBeats
+from oban_actors.engines.postgres_control import PostgresControl
 from oban_actors.engines.postgres_turns import PostgresTurns
 from oban_actors.job import Job
 from oban_actors.repo.times import NOW, parameter, to_moment, to_naive
@@ -120,7 +121,7 @@ _MOMENTS = ("inserted_at", "attempted_at", "completed_at", "discarded_at", "canc
 _SELDOM = ("tags", "errors", "attempt", "attempted_by", "schedule_in")
 
 
-class PostgresEngine(PostgresTurns, PostgresBeats):
+class PostgresEngine(PostgresTurns, PostgresBeats, PostgresControl):
     """Jobs in a schema of a PostgreSQL database.
 
     Args:
@@ -136,6 +137,7 @@ class PostgresEngine(PostgresTurns, PostgresBeats):
 
         self.prepare_turns(quoted)
         self.prepare_beats(quoted)
+        self.prepare_control(prefix)
         self._insert = prepared(_INSERT)
         self._get = prepared(_GET).columns(
             args=JSONB,

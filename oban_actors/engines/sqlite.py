@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 
 from oban_actors.engines.engine import StagedJob, StagedPass, batches, inserted
 from oban_actors.engines.sqlite_beats import SqliteBeats
+from oban_actors.engines.sqlite_control import SqliteControl
 from oban_actors.engines.sqlite_turns import SqliteTurns
 from oban_actors.job import Job
 from oban_actors.repo.times import NOW, parameter, to_moment, to_text
@@ -87,7 +88,7 @@ SELECT queue FROM queues WHERE queue IS NOT NULL
 _CLOCK = text(f"SELECT {_NOW}")
 
 
-class SqliteEngine(SqliteTurns, SqliteBeats):
+class SqliteEngine(SqliteTurns, SqliteBeats, SqliteControl):
     """Jobs in an SQLite file; those who write have a `BEGIN IMMEDIATE` behind them."""
 
     def insert_jobs(

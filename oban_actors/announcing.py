@@ -1,0 +1,63 @@
+"""Telling whoever waits for jobs, in the transaction that made or changed them."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from oban_actors.config import Config
+from oban_actors.job import Job, JobState
+from oban_actors.notifiers import Publisher
+
+DUE_SOON = 1.0
+"""Seconds ahead for which the leader is told of a job, where there is no stager here."""
+
+
+class Announcer:
+    """Notifies queues of jobs that can run, and the leader of those that soon can.
+
+    Args:
+        config: the instance's options.
+        publisher: how notifications are written in a transaction.
+
+    """
+
+    def __init__(self, config: Config, publisher: Publisher) -> None:
+        self.config = config
+        self.publisher = publisher
+
+    def announce(self, connection: sa.Connection, jobs: Sequence[Job]) -> None:
+        """Tell of jobs that were just inserted, as their rows stand."""
+        self.wake(connection, (job.queue for job in jobs if job.state == JobState.AVAILABLE))
+        moments = (self.moment_ahead(job, job.inserted_at) for job in jobs)
+        due = min((moment for moment in moments if moment is not None), default=None)
+        if due is not None:
+            self.tell_due(connection, due)
+
+    def wake(self, connection: sa.Connection, queues: Iterable[str]) -> None:
+        """Tell queues that they have work, each one once."""
+        payloads = [{"queue": queue} for queue in dict.fromkeys(queues)]
+        if payloads:
+            self.publisher.publish(connection, "insert", payloads)
+
+    def tell_due(self, connection: sa.Connection, due: datetime) -> None:
+        """Tell the leader when a job is due, so that it looks in time."""
+        moment = due.astimezone(UTC).isoformat(timespec="microseconds")
+        payload = {"name": self.config.name, "due": moment.replace("+00:00", "Z")}
+        self.publisher.publish(connection, "actors", [payload])
+
+    def moment_ahead(self, job: Job, now: datetime | None) -> datetime | None:
+        """Give when a job is due, if the leader has to be told; its passes find later ones.
+
+        Args:
+            job: as its row stands.
+            now: the database's time.
+
+        """
+        if job.state not in {JobState.SCHEDULED, JobState.RETRYABLE}:
+            return None
+        if job.scheduled_at is None or now is None:
+            return None
+        horizon = self.config.stager.interval if self.config.stager else DUE_SOON
+        soon = (job.scheduled_at - now).total_seconds() <= horizon
+        return job.scheduled_at if soon else None

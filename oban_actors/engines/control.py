@@ -1,0 +1,203 @@
+"""What control of jobs is on either database; each has its own words for parts of it."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
+
+from oban_actors.engines.engine import ChangedJob
+from oban_actors.errors import JobLocked
+from oban_actors.filters import Chosen
+from oban_actors.job import Job, JobState
+from oban_actors.repo.containment import Clause
+from oban_actors.repo.sqlstates import sqlstate
+from oban_actors.repo.times import NOW, Dialect, parameter
+
+LOCK_NOT_AVAILABLE = "55P03"
+
+CANCELLABLE = (
+    JobState.AVAILABLE,
+    JobState.SUSPENDED,
+    JobState.SCHEDULED,
+    JobState.EXECUTING,
+    JobState.RETRYABLE,
+)
+RETRYABLE = tuple(s for s in JobState if s not in (JobState.AVAILABLE, JobState.EXECUTING))
+DELETABLE = tuple(s for s in JobState if s is not JobState.EXECUTING)
+
+Changing = ReturningUpdate[Any] | ReturningDelete[Any]
+
+
+class Control:
+    """Looks for jobs, and changes those that are named.
+
+    A job is changed only where it has still the wanted state and all that was asked for holds
+    of the row once it is locked.
+
+    Attributes:
+        table: the jobs.
+        dialect: the database's kind.
+
+    """
+
+    table: sa.Table
+    dialect: Dialect
+
+    # What the databases differ in
+
+    def among(self, ids: Sequence[int]) -> Clause:
+        """Say that a job's id is one of these; the primary key has to serve it."""
+        raise NotImplementedError
+
+    def in_states(self, states: Sequence[JobState]) -> Clause:
+        """Say that a job is in one of these states, those among them that the table knows."""
+        raise NotImplementedError
+
+    def columns(self) -> list[sa.ColumnElement[Any]]:
+        """Give all columns of a job, as `Job.from_row` reads them."""
+        raise NotImplementedError
+
+    def changed(self, connection: sa.Connection, statement: Changing) -> set[int]:
+        """Execute it and give the ids of the rows that it changed."""
+        return set(connection.execute(statement).scalars())
+
+    # Looking
+
+    def find_jobs(
+        self, connection: sa.Connection, chosen: Chosen, states: Sequence[JobState]
+    ) -> list[int]:
+        """See `JobEngine`."""
+        wanted = [s for s in states if chosen.states is None or s in chosen.states]
+        if not wanted:
+            return []
+        # What was asked for stands among the conditions already; more would only mislead.
+        stands = chosen.states is not None and len(wanted) == len(chosen.states)
+        state = () if stands else (self.in_states(wanted),)
+        found = connection.execute(self._found(sa.select(self.table.c.id), chosen, state))
+        return sorted(found.scalars())
+
+    def all_jobs(self, connection: sa.Connection, chosen: Chosen) -> list[dict[str, Any]]:
+        """See `JobEngine`."""
+        columns = sa.select(*self.columns()).select_from(self.table)
+        query = self._found(columns, chosen, ())
+        if not chosen.order:
+            query = query.order_by(self.table.c.id)
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+    def _found(
+        self, query: sa.Select[Any], chosen: Chosen, more: tuple[Clause, ...]
+    ) -> sa.Select[Any]:
+        select = () if chosen.select is None else (self.table.c.id.in_(chosen.select),)
+        query = query.where(*select, *chosen.holding, *more)
+        if chosen.order or chosen.limit is not None:
+            query = query.order_by(*chosen.order, self.table.c.id)
+        return query.limit(chosen.limit)
+
+    # Changing
+
+    def cancel_jobs(
+        self,
+        connection: sa.Connection,
+        ids: Sequence[int],
+        holding: Sequence[Clause],
+        now: datetime | None,
+        *,
+        wait: bool,
+    ) -> list[ChangedJob]:
+        """See `JobEngine`."""
+        locked = self._lock(connection, ids, holding, CANCELLABLE, wait=wait)
+        values = {"state": JobState.CANCELLED.value, "cancelled_at": self._now(now)}
+        return self._update(connection, locked, values)
+
+    def retry_jobs(
+        self,
+        connection: sa.Connection,
+        ids: Sequence[int],
+        holding: Sequence[Clause],
+        now: datetime | None,
+        *,
+        wait: bool,
+    ) -> list[ChangedJob]:
+        """See `JobEngine`."""
+        locked = self._lock(connection, ids, holding, RETRYABLE, wait=wait)
+        attempt, most = self.table.c.attempt, self.table.c.max_attempts
+        values = {
+            "state": JobState.AVAILABLE.value,
+            "scheduled_at": self._now(now),
+            "max_attempts": sa.case((most > attempt, most), else_=attempt + 1),
+            "completed_at": None,
+            "cancelled_at": None,
+            "discarded_at": None,
+        }
+        return self._update(connection, locked, values)
+
+    def delete_jobs(
+        self,
+        connection: sa.Connection,
+        ids: Sequence[int],
+        holding: Sequence[Clause],
+        *,
+        wait: bool,
+    ) -> list[ChangedJob]:
+        """See `JobEngine`."""
+        locked = self._lock(connection, ids, holding, DELETABLE, wait=wait)
+        if not locked:
+            return []
+        statement = sa.delete(self.table).where(self.among([job.id for job in locked]))
+        gone = self.changed(connection, statement.returning(self.table.c.id))
+        return [job for job in locked if job.id in gone]
+
+    def lock_job(self, connection: sa.Connection, job_id: int) -> Job | None:
+        """See `JobEngine`."""
+        query = sa.select(*self.columns()).select_from(self.table).where(self.table.c.id == job_id)
+        locking = query.with_for_update(skip_locked=True)
+        row = connection.execute(locking).mappings().one_or_none()
+        return None if row is None else Job.from_row(dict(row))
+
+    def update_job(self, connection: sa.Connection, job_id: int, values: dict[str, Any]) -> None:
+        """See `JobEngine`."""
+        statement = sa.update(self.table).where(self.table.c.id == job_id).values(values)
+        self.changed(connection, statement.returning(self.table.c.id))
+
+    def _lock(
+        self,
+        connection: sa.Connection,
+        ids: Sequence[int],
+        holding: Sequence[Clause],
+        states: Sequence[JobState],
+        *,
+        wait: bool,
+    ) -> list[ChangedJob]:
+        table = self.table
+        wanted = sa.and_(
+            sa.cast(table.c.state, sa.Text).in_([state.value for state in states]), *holding
+        )
+        # Within a function a condition is no way to the rows, so that the planner takes the ids.
+        query = (
+            sa.select(table.c.id, table.c.queue, sa.cast(table.c.state, sa.Text))
+            .where(self.among(ids), sa.func.coalesce(wanted, sa.false()))
+            .order_by(table.c.id)
+            .with_for_update(skip_locked=not wait, of=table)
+        )
+        try:
+            rows = connection.execute(query)
+        except DBAPIError as error:
+            if sqlstate(error) != LOCK_NOT_AVAILABLE:
+                raise
+            raise JobLocked("jobs are locked by another transaction", ids=tuple(ids)) from error
+        return [ChangedJob(job_id, queue, JobState(state)) for job_id, queue, state in rows]
+
+    def _update(
+        self, connection: sa.Connection, locked: list[ChangedJob], values: dict[str, Any]
+    ) -> list[ChangedJob]:
+        if not locked:
+            return []
+        statement = sa.update(self.table).where(self.among([job.id for job in locked]))
+        done = self.changed(connection, statement.values(values).returning(self.table.c.id))
+        return [job for job in locked if job.id in done]
+
+    def _now(self, now: datetime | None) -> sa.TextClause:
+        return sa.text(NOW[self.dialect]).bindparams(now=parameter(self.dialect, now))

@@ -1,0 +1,1 @@
+"""Control of jobs: read, cancel, retry, delete and update them."""
