@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, Self
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ from oban_actors.options import (
     PulseOptions,
     QueueOptions,
     StagerOptions,
+    TestingMode,
 )
 from oban_actors.validation import OPTIONS
 
@@ -67,6 +69,8 @@ class Config:
         connect_timeout: seconds that connecting may take, default 5.
         pool_size: most connections in the instance's pool, default 4.
         elixir_indexes: whether `migrate()` makes Elixir's two GIN indexes, default False.
+        testing: `disabled` (default); `manual`: no queues, plugins, peer or stager run, whatever
+            else was given; `inline`: likewise, and a job runs in the thread that inserts it.
 
     Raises:
         ConfigError: an option's value can't be used.
@@ -93,6 +97,7 @@ class Config:
     connect_timeout: float = 5.0
     pool_size: int = 4
     elixir_indexes: bool = False
+    testing: TestingMode = "disabled"
 
     @classmethod
     def build(cls, **options: Any) -> Self:
@@ -113,6 +118,9 @@ class Config:
         for each in fields(self):
             checked = _CHECKS[each.name](each.name, getattr(self, each.name))
             object.__setattr__(self, each.name, checked)
+        if self.testing != "disabled":
+            for name, none in _NOT_IN_TESTS.items():
+                object.__setattr__(self, name, none)
         kind, engine = self.notifier.kind, self.engine
         if kind in ("postgres", "sqlite") and engine not in ("auto", kind):
             expected = f"one for the engine {engine!r}"
@@ -133,6 +141,14 @@ class Config:
         """Tell whether a notification so addressed is for this node; None is for all."""
         return ident is None or ident in ("any", self.ident)
 
+
+# Whatever takes jobs up by itself.
+_NOT_IN_TESTS: Mapping[str, Any] = {
+    "queues": MappingProxyType({}),
+    "plugins": (),
+    "peer": None,
+    "stager": None,
+}
 
 _CHECKS: Mapping[str, check.Check] = {
     "name": check.name,
@@ -155,4 +171,5 @@ _CHECKS: Mapping[str, check.Check] = {
     "connect_timeout": OPTIONS.seconds,
     "pool_size": check.positive,
     "elixir_indexes": OPTIONS.boolean,
+    "testing": check.testing,
 }

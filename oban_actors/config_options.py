@@ -23,6 +23,7 @@ from oban_actors.options import (
     PulseOptions,
     QueueOptions,
     StagerOptions,
+    TestingMode,
 )
 from oban_actors.validation import OPTIONS, duplicates, shown
 
@@ -163,6 +164,12 @@ def engine(path: str, given: object) -> EngineKind:
     """Check which database is meant."""
     kind: EngineKind = OPTIONS.one_of(path, given, get_args(EngineKind))  # type: ignore[assignment]  # one of them
     return kind
+
+
+def testing(path: str, given: object) -> TestingMode:
+    """Check how the instance is tested."""
+    mode: TestingMode = OPTIONS.one_of(path, given, get_args(TestingMode))  # type: ignore[assignment]  # one of them
+    return mode
 
 
 def prefix(path: str, given: object) -> str:

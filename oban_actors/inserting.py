@@ -11,9 +11,11 @@ from oban_actors import telemetry
 from oban_actors.config import Config
 from oban_actors.engines import JobEngine
 from oban_actors.errors import ConfigError
+from oban_actors.inline import run_inline
 from oban_actors.job import Job, JobState
 from oban_actors.notifiers import Publisher
 from oban_actors.repo import Repo
+from oban_actors.testing_mode import mode_of
 
 DUE_SOON = 1.0
 """Seconds ahead for which the leader is told of a job, where there is no stager here."""
@@ -45,6 +47,8 @@ class Inserter:
             job.validate()
         if not batch:
             return []
+        if mode_of(self.config) == "inline":
+            return run_inline(self.config, batch)
         host = self._host_connection(session, connection)
         if host is not None:
             return self._insert(host, batch)

@@ -13,6 +13,7 @@ NotifierKind = Literal["auto", "postgres", "sqlite", "isolated"]
 PeerKind = Literal["database", "isolated"]
 ExecutorKind = Literal["threads", "processes"]
 PeerMode = Literal["yield", "equal"]
+TestingMode = Literal["disabled", "manual", "inline"]
 Seconds = float | timedelta
 
 
@@ -38,6 +39,7 @@ class Options(TypedDict, total=False):
     connect_timeout: Seconds
     pool_size: int
     elixir_indexes: bool
+    testing: TestingMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,107 @@
+"""CallerRun: one run of a job in the thread of whoever asks for it."""
+
+import asyncio
+import contextvars
+import threading
+from typing import Any
+
+from oban_actors.claim import Claim
+from oban_actors.config import Config
+from oban_actors.performing import Performer
+
+
+class CallerRun(Performer):
+    """Runs one claim where it is called, as `Performer` does, and keeps what its worker gave.
+
+    No Foreman watches such a run. Its time-out cancels an async worker's task; a sync worker
+    can only look at its flag, and fails when it ends. A virtual clock ends no run.
+
+    Args:
+        config: the instance's options.
+
+    Attributes:
+        value: what the worker returned, None unless it did.
+        cause: what it raised, None unless it did.
+
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, watch=self._arm)
+        self.value: Any = None
+        self.cause: BaseException | None = None
+        self._timer: threading.Timer | None = None
+
+    def run(self, claim: Claim) -> None:
+        """Run it to its end in this thread, which blocks; fills the claim."""
+        claim.thread = threading.get_ident()
+        if claim.worker is None or claim.worker.kind == "sync":
+            self.perform(claim)
+            self._disarm()
+        elif _loop_runs():
+            self._run_apart(claim)
+        else:
+            asyncio.run(self.arun(claim))
+
+    async def arun(self, claim: Claim) -> None:
+        """Run it to its end on the running event loop, a sync worker's too; fills the claim."""
+        if claim.worker is None or claim.worker.kind == "sync":
+            self.run(claim)
+            return
+        claim.thread = threading.get_ident()
+        await asyncio.get_running_loop().create_task(self._task(claim))
+
+    def returned(self, claim: Claim, result: Any) -> None:
+        """See `Performer`."""
+        self.value = result
+        super().returned(claim, result)
+
+    def raised(self, claim: Claim, error: BaseException) -> None:
+        """See `Performer`."""
+        self.cause = error
+        super().raised(claim, error)
+
+    # Helpers
+
+    async def _task(self, claim: Claim) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def cancel(_reason: object) -> None:
+            if task is not None:
+                loop.call_soon_threadsafe(task.cancel)
+
+        claim.running.on_cancel = cancel
+        try:
+            await self.aperform(claim)
+        finally:
+            self._disarm()
+            claim.running.on_cancel = None
+
+    def _run_apart(self, claim: Claim) -> None:
+        # The caller's own loop stands still meanwhile, and runs no second one.
+        context = contextvars.copy_context()
+        thread = threading.Thread(
+            target=lambda: context.run(asyncio.run, self.arun(claim)), name="oban-caller-run"
+        )
+        thread.start()
+        thread.join()
+
+    def _arm(self, claim: Claim) -> None:
+        left = claim.running.time_left
+        if left is None or self.config.clock.virtual:
+            return
+        self._timer = threading.Timer(left, claim.running.cancel, ("timeout",))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

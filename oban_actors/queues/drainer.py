@@ -1,0 +1,236 @@
+"""Drainer: runs a queue's jobs in the thread that asks for it, until none is left."""
+
+import logging
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from oban_actors import engines
+from oban_actors.actors.clock import real_monotonic
+from oban_actors.caller_run import CallerRun
+from oban_actors.claim import Claim, Claimant
+from oban_actors.errors import DatabaseError
+from oban_actors.job import Job
+from oban_actors.queues.parts import Parts
+from oban_actors.queues.roster import producer_uuid
+from oban_actors.repo.times import parameter
+from oban_actors.running import Running
+from oban_actors.worker_registry import find_worker
+
+logger = logging.getLogger("oban_actors")
+
+ALL = 2**31 - 1
+"""The limit of a fetch without one."""
+
+_STAGE = """
+UPDATE {jobs} SET state = 'available'
+WHERE queue = :queue AND state IN ('scheduled', 'retryable') AND {due}
+"""
+_DUE = {
+    "postgresql": "scheduled_at <= :until",
+    # Other writers give fewer digits, or a blank before the time of day.
+    "sqlite": "rtrim(replace(scheduled_at, ' ', 'T'), 'Z') <= rtrim(:until, 'Z')",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainCounts:
+    """How many jobs of a drained queue met which end.
+
+    Attributes:
+        cancelled: whose worker said `Cancel`, or that were cancelled while they ran.
+        discard: failed for the last time.
+        failure: failed and to be tried again.
+        snoozed: put off by their worker.
+        success: completed.
+
+    """
+
+    cancelled: int = 0
+    discard: int = 0
+    failure: int = 0
+    snoozed: int = 0
+    success: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainTerms:
+    """What of a queue is drained, and how.
+
+    Attributes:
+        queue: its name.
+        limit: most jobs that are claimed at once; None: all that there are.
+        recursion: whether jobs that come meanwhile are run too.
+        safety: whether a worker's error only counts; it is raised otherwise.
+        scheduled: whether jobs that are not due are run too, or until when they have to be.
+
+    """
+
+    queue: str
+    limit: int | None = None
+    recursion: bool = False
+    safety: bool = True
+    scheduled: bool | datetime = False
+
+
+class Drainer:
+    """One drain of a queue: a producer without a tree. Mirrors `Oban.Queue.Drainer`.
+
+    It claims by the statements that all producers use, under an identity of its own, so it can
+    do so beside them. Each job is acknowledged when it ends, fenced as always.
+
+    Args:
+        parts: what all queues of an instance share.
+        terms: what is drained.
+
+    """
+
+    def __init__(self, parts: Parts, terms: DrainTerms) -> None:
+        self.parts = parts
+        self.terms = terms
+        self.claimant = Claimant(parts.config.node, producer_uuid())
+        self._beat_due = 0.0
+        self._counts: dict[str, int] = asdict(DrainCounts())
+
+    def drain(self) -> DrainCounts:
+        """Run the jobs one after another.
+
+        Raises:
+            BaseException: without safety what a worker raised. Its job is recorded as failed
+                before, and those claimed with it are given back.
+            DatabaseError: the database failed; what was claimed is given back where that is
+                possible.
+
+        """
+        try:
+            while self._pass() and self.terms.recursion:
+                pass
+        except BaseException:
+            self._give_back()
+            raise
+        self._forget()
+        return DrainCounts(**self._counts)
+
+    def _pass(self) -> bool:
+        """Run what there is now; False when that was nothing."""
+        if self.terms.scheduled is not False:
+            self._transaction(self._stage)
+        turn = self._fetch()
+        for row in turn.unreadable:
+            self._refuse(row)
+        for job in turn.jobs:
+            self._run(job)
+        return bool(turn.jobs or turn.unreadable)
+
+    def _run(self, job: Job) -> None:
+        running = job.running = Running(completer=self.parts.completer)
+        claim = Claim(job, find_worker(job.worker), running)
+        run = CallerRun(self.parts.config)
+        run.run(claim)
+        self._acknowledge(claim, run)
+        if isinstance(run.cause, KeyboardInterrupt):
+            raise run.cause  # whoever drains wants to end
+        if claim.error is not None and claim.verdict in ("failure", "discard"):
+            if not self.terms.safety:
+                raise claim.error
+            # What it holds of the run's frames is no longer needed.
+            claim.error = None
+
+    def _refuse(self, row: engines.Unreadable) -> None:
+        logger.error("job %d can't be read, so it can't run: %s", row.job_id, row.reason)
+        job = Job(worker=row.worker, queue=self.terms.queue, id=row.job_id, attempt=row.attempt)
+        job.max_attempts, job.attempted_at = row.max_attempts, row.attempted_at
+        claim = Claim(job, None, Running())
+        run = CallerRun(self.parts.config)
+        run.refuse(claim, row)
+        self._acknowledge(claim, run)
+
+    # Statements
+
+    def _stage(self, connection: sa.Connection) -> None:
+        repo, terms = self.parts.repo, self.terms
+        until = terms.scheduled if isinstance(terms.scheduled, datetime) else _LATEST
+        jobs = "oban_jobs"
+        if repo.dialect == "postgresql":
+            schema = connection.dialect.identifier_preparer.quote(repo.config.prefix)
+            jobs = f"{schema}.oban_jobs"
+        statement = sa.text(_STAGE.format(jobs=jobs, due=_DUE[repo.dialect]))
+        values = {"queue": terms.queue, "until": parameter(repo.dialect, until)}
+        connection.execute(statement, values)
+
+    def _fetch(self) -> engines.Turn:
+        engine, queue, tries = self.parts.engine, self.terms.queue, 0
+
+        def work(connection: sa.Connection) -> engines.Turn:
+            nonlocal tries
+            tries += 1
+            now = self.parts.repo.now()
+            if tries > 1:
+                # The answer may have been lost, not the claims.
+                engine.release_jobs(connection, self.claimant, queue, [], now)
+            self._beat(connection)
+            limit = self.terms.limit or ALL
+            return engine.take_turn(connection, self.claimant, queue, [], limit, now)
+
+        turn: engines.Turn = self._transaction(work)
+        return turn
+
+    def _acknowledge(self, claim: Claim, run: CallerRun) -> None:
+        ack, engine, queue = claim.ack, self.parts.engine, self.terms.queue
+        if ack is None or claim.verdict is None:
+            return
+        now = self.parts.repo.now()
+
+        def work(connection: sa.Connection) -> engines.Turn:
+            if real_monotonic() >= self._beat_due:
+                self._beat(connection)
+            return engine.take_turn(connection, self.claimant, queue, [ack], 0, now)
+
+        turn: engines.Turn = self._transaction(work)
+        stale = claim.id in turn.stale
+        if stale:
+            logger.warning(
+                "job %d had been taken from its drain before it ended (%s): its row was left as "
+                "it is",
+                claim.id,
+                claim.verdict,
+            )
+        else:
+            self._counts[claim.verdict] += 1
+        run.tell_end(claim, stale=stale)
+
+    def _beat(self, connection: sa.Connection) -> None:
+        """Show that it lives, so that nobody takes its claims for a dead producer's."""
+        config, limit = self.parts.config, self.terms.limit or ALL
+        beat = engines.ProducerBeat(
+            claimant=self.claimant,
+            identity=config.identity,
+            name=config.name,
+            queue=self.terms.queue,
+            limit=limit,
+            paused=False,
+            running=1,
+        )
+        self.parts.engine.beat(connection, [beat], self.parts.repo.now())
+        self._beat_due = real_monotonic() + config.pulse.interval
+
+    def _give_back(self) -> None:
+        engine, queue = self.parts.engine, self.terms.queue
+        try:
+            self._transaction(
+                lambda c: engine.release_jobs(c, self.claimant, queue, [], self.parts.repo.now())
+            )
+            self._forget()
+        except DatabaseError as error:
+            logger.warning("jobs of queue %s stay claimed, to be rescued: %s", queue, error)
+
+    def _forget(self) -> None:
+        self._transaction(lambda c: self.parts.engine.forget_producer(c, self.claimant))
+
+    def _transaction(self, work: Any) -> Any:
+        return self.parts.repo.transaction(work)
+
+
+_LATEST = datetime(9999, 12, 31, tzinfo=UTC)
