@@ -251,7 +251,7 @@ class Pulse(GenServer):
             uuid = roster.claimant.uuid
             table = {(c.job_id, c.attempted_at) for c in report.claims if c.uuid == uuid}
             lost = [c for c in running[roster.queue] if (c.id, c.attempted_at) not in table]
-            lost = [claim for claim in lost if claim.ack is None]
+            lost = [claim for claim in lost if claim.ack is None and not claim.running.completed]
             if lost:
                 ids = [claim.id for claim in lost]
                 logger.warning("jobs were taken from this node and are told to end: %s", ids)

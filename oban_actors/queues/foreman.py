@@ -96,7 +96,12 @@ class Foreman(GenServer):
             self._timers[claim] = self.send_after(_Overdue(claim), left)
         # Those that have ended in time are not told of one by one.
         if len(self._timers) > 2 * self.post.roster.limit + 100:
-            self._timers = {c: timer for c, timer in self._timers.items() if c.ack is None}
+            self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        # A timer keeps its claim, and so all that the job was given.
+        for claim in [claim for claim in self._timers if claim.ack is not None]:
+            self._timers.pop(claim).cancel()
 
     def _overdue(self, claim: Claim) -> None:
         self._timers.pop(claim, None)

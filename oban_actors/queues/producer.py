@@ -12,7 +12,8 @@ from oban_actors import engines, telemetry
 from oban_actors.actors import ActorError, Continue, GenServer, Reason, Sender, Timer, send
 from oban_actors.actors.clock import real_monotonic
 from oban_actors.claim import Claim
-from oban_actors.errors import DatabaseError
+from oban_actors.config_options import positive
+from oban_actors.errors import ConfigError, DatabaseError
 from oban_actors.job import Job
 from oban_actors.messages import (
     CancelClaims,
@@ -302,14 +303,15 @@ class Producer(GenServer):
         self.roster.updated_at = self.config.clock.now()
 
     def _scale(self, limit: object) -> None:
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            logger.warning("queue %s was told to scale to %r: not done", self.queue, limit)
+        try:
+            self.roster.limit = positive("limit", limit)
+        except ConfigError as error:
+            logger.warning("queue %s can't be scaled as a signal says: %s", self.queue, error)
             return
-        self.roster.limit = limit
         self._rhythm.feed()
 
     def _kill(self, job_id: object) -> None:
-        if isinstance(job_id, int) and (claims := self.roster.find(job_id)):
+        if type(job_id) is int and (claims := self.roster.find(job_id)):
             self.tell(("foreman", self.queue), CancelClaims(claims, "cancelled"))
 
     def _view(self) -> QueueView:
@@ -341,8 +343,10 @@ class Producer(GenServer):
         roster = self.roster
         roster.unblock()
         until = real_monotonic() + LAST_TIME
-        if self.post.take_back():
-            self._unsure = True
+        self.post.take_back()
+        # What was cut off without having come to anything is given back too, as is what nobody
+        # has begun; what still runs is held and stays claimed.
+        self._unsure = True
         while (roster.unwritten or self._unsure) and not self._failing:
             self._turn(0)
             if real_monotonic() > until:
