@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from oban_actors import Cancel, Job, Oban, Snooze, worker
+from oban_actors.claim import Claim
 from oban_actors.messages import QueueView
 from tests.support.waiting import wait_until
 
@@ -114,6 +115,10 @@ async def _aobey(work: Work, job: Job) -> Any:
     match job.args.get("do", "return"):
         case "wait" | "heed":
             await asyncio.shield(asyncio.wrap_future(work.gate))
+        case "block":
+            work.gate.result(PATIENCE)
+        case "forever":
+            await asyncio.Event().wait()
         case "refuse":
             await _refuse(work)
         case "meet":
@@ -179,3 +184,14 @@ def view(oban: Oban, queue: str = "alpha") -> QueueView:
     found = oban.check_queue(queue)
     assert found is not None
     return found
+
+
+def claims(oban: Oban, queue: str = "alpha") -> dict[int, Claim]:
+    """What a node has of a queue, by the jobs' ids."""
+    rosters = [each for each in oban._parts.workforce.rosters() if each.queue == queue]
+    return {claim.id: claim for roster in rosters for claim in roster.held()}
+
+
+def crashes(oban: Oban) -> list[str]:
+    """What any actor of the tree died of."""
+    return [node.last_crash for node in oban.tree().walk() if node.last_crash]
