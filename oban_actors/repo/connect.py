@@ -30,6 +30,7 @@ _DRIVERS: Mapping[str, tuple[Dialect, str]] = {
     "sqlite": ("sqlite", "sqlite+pysqlite"),
 }
 _SECRET_OPTIONS = ("password", "sslpassword")
+_ASYNCPG_OPTIONS = ("host", "port", "user", "password", "passfile")
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
@@ -148,9 +149,11 @@ def _address(own: URL, config: Config, *, asyncpg: bool = False) -> tuple[URL, d
     if own.get_backend_name() == "sqlite":
         return own, {"check_same_thread": False, "timeout": config.lock_timeout}
     if asyncpg:
-        # Its options are not libpq's, but for the one that says whether to use TLS.
-        mode = own.query.get("ssl")
-        own = own.set(query={"sslmode": mode} if mode else {})
+        # Its options are not libpq's, but for those that say where to connect; TLS has another
+        # name.
+        names = {name: name for name in _ASYNCPG_OPTIONS} | {"ssl": "sslmode"}
+        known = {names[name]: value for name, value in own.query.items() if name in names}
+        own = own.set(query=known)
     own, secrets = _without_secrets(own)
     arguments: dict[str, Any] = {
         # libpq takes whole seconds and no less than two.
