@@ -111,24 +111,12 @@ class Performer:
             return
         self._fail(claim, error, error_text.describe(error, _OURS))
 
-    def record(self, claim: Claim, outcome: Mapping[str, Any]) -> None:
-        """Note what `remote.perform_remotely` gave."""
-        claim.running.completed = claim.running.completed or bool(outcome.get("completed"))
-        match outcome:
-            case {"kind": "returned", "result": result}:
-                self.returned(claim, result)
-            case {"kind": "cancel", "reason": reason}:
-                self._special(claim, Cancel(reason))
-            case {"kind": "snooze", "seconds": seconds}:
-                self._special(claim, Snooze(seconds))
-            case {"kind": "interrupted"} if claim.running.reason == "shutdown":
-                self._over(claim)
-            case {"error": str(text)}:
-                self._over(claim)
-                if not (claim.running.cancelled and self._was_ended(claim)):
-                    self._fail(claim, RemoteFailure(text), error_text.storable(text))
-            case _:
-                self.raised(claim, RuntimeError(f"no answer of a worker: {outcome!r:.200}"))
+    def record(self, claim: Claim, outcome: Any) -> None:
+        """Note what `remote.perform_remotely` gave, which an executor may have changed."""
+        try:
+            self._record(claim, outcome)
+        except Exception:  # noqa: BLE001 (whatever is wrong with it, the job was not seen to end)
+            self.raised(claim, RuntimeError(f"no outcome of a run: {error_text.shown(outcome)}"))
 
     # What is told and written besides
 
@@ -162,6 +150,22 @@ class Performer:
         claim.verdict = "discard" if claim.ack.state == JobState.DISCARDED else "failure"
 
     # Ends
+
+    def _record(self, claim: Claim, outcome: Mapping[str, Any]) -> None:
+        match outcome["kind"]:
+            case "returned":
+                self.returned(claim, outcome["result"])
+            case "cancel":
+                self._special(claim, Cancel(outcome["reason"]))
+            case "snooze":
+                self._special(claim, Snooze(outcome["seconds"]))
+            case "interrupted" if claim.running.reason == "shutdown":
+                self._over(claim)
+            case _:
+                text = error_text.storable(outcome["error"])
+                self._over(claim)
+                if not (claim.running.cancelled and self._was_ended(claim)):
+                    self._fail(claim, RemoteFailure(text), text)
 
     def _over(self, claim: Claim) -> None:
         claim.duration_ns = self._now_ns() - claim.started_ns

@@ -66,6 +66,9 @@ class ProcessSlot:
         try:
             self._performer.begin(claim)
             outcome = self._converse(claim, ("run", spec.module, spec.name, payload(claim)))
+        except ProcessDied as error:
+            # Where it was noticed tells nobody anything.
+            self._performer.raised(claim, error.with_traceback(None))
         except BaseException as error:  # noqa: BLE001 (all that goes wrong is this job's failure)
             self._performer.raised(claim, error)
         else:

@@ -1,6 +1,7 @@
 """Run a job without a database: claims, and what runs them."""
 
 import asyncio
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +10,8 @@ from oban_actors.claim import Claim
 from oban_actors.performing import Performer
 from oban_actors.running import Running
 from oban_actors.worker import find_worker
+
+AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
 def performer(**options: Any) -> Performer:
@@ -39,3 +42,13 @@ def do(kind: Any, what: str | None = None, *, attempt: int = 1, **args: Any) -> 
     """Make a claim of a job that tells a worker of `jobs` what to do."""
     job: Job = kind.new({"do": what, **args})
     return claimed(job, attempt)
+
+
+def text(claim: Claim) -> str:
+    """The text of the error that goes to the row."""
+    assert claim.ack is not None
+    assert claim.ack.error is not None
+    assert claim.ack.error.keys() == {"at", "attempt", "error"}
+    assert claim.ack.error["attempt"] == claim.job.attempt
+    assert AT.fullmatch(claim.ack.error["at"])
+    return str(claim.ack.error["error"])

@@ -16,22 +16,10 @@ from oban_actors.errors import ClaimLost, NotRunning
 from oban_actors.running import Running
 from tests.support.events import recording
 from tests.workers import jobs
-from tests.workers.running import claimed, do, performer, run
+from tests.workers.running import claimed, do, performer, run, text
 
 EVENTS = ("oban.job.start", "oban.job.stop", "oban.job.exception", "oban.job.stale")
-AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
-
 every_kind = pytest.mark.parametrize("kind", jobs.KINDS, ids=lambda kind: kind.__name__)
-
-
-def text(claim: Claim) -> str:
-    """The text of the error that goes to the row."""
-    assert claim.ack is not None
-    assert claim.ack.error is not None
-    assert claim.ack.error.keys() == {"at", "attempt", "error"}
-    assert claim.ack.error["attempt"] == claim.job.attempt
-    assert AT.fullmatch(claim.ack.error["at"])
-    return str(claim.ack.error["error"])
 
 
 @every_kind
