@@ -4,12 +4,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from oban_actors.validation import FIELDS
+from oban_actors.validation import FIELDS, storable
 
 MAX_DEPTH = 100
 """How deep a value may be nested: well within what every JSON reader takes."""
 
 _MAX_NUMBER = 10**4000  # Python reads and writes no integers of more than 4,300 digits
+_SMALL = 10**100
 _KINDS = "None, bool, int, float, str, list or dict with string keys"
 
 
@@ -29,6 +30,28 @@ def json_object(path: str, value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise FIELDS.veiled(path, "a JSON object, a mapping with string keys", _kind(value))
     return _mapping(path, value, MAX_DEPTH)
+
+
+def flat_object(value: object) -> bool:
+    """Tell quickly of the simplest JSON objects, without others within, that they are good.
+
+    What it doesn't call good may be so too.
+    """
+    if type(value) is not dict:
+        return False
+    for key, item in value.items():
+        kind = type(item)
+        if type(key) is not str or not storable(key):
+            return False
+        if kind is str:
+            if not storable(item):
+                return False
+        elif kind is int:
+            if not -_SMALL < item < _SMALL:
+                return False
+        elif kind is not bool and item is not None:
+            return False
+    return True
 
 
 def _mapping(path: str, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:

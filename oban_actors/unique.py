@@ -91,7 +91,9 @@ class Unique:
         return [name for name in ("args", "meta") if name in self.fields]
 
     def _write(self, job: "Job", values: dict[str, Any]) -> str:
-        plain = {name: getattr(job, name) for name in ("queue", "worker") if name in self.fields}
+        plain: dict[str, Any] = {
+            name: getattr(job, name) for name in ("queue", "worker") if name in self.fields
+        }
         return _canonical({**plain, **values})
 
 

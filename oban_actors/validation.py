@@ -153,6 +153,11 @@ class Checks:
             raise self.error(f"invalid value for {path!r}: found duplicate {what}: {shown(twice)}")
 
 
+def storable(value: str) -> bool:
+    r"""Whether both databases can store a text: it has no `\x00` and no lone surrogates."""
+    return _UNSTORABLE.search(value) is None
+
+
 def nearest(name: object, known: Iterable[str]) -> str | None:
     """Find the known name that was probably meant."""
     near = get_close_matches(str(name), list(known), n=1) if isinstance(name, str) else []

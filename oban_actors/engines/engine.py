@@ -1,7 +1,6 @@
 """JobEngine: what every job store can do."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -384,11 +383,12 @@ class JobEngine(Protocol):
 def inserted(jobs: Iterable[Job], rows: Iterable[tuple[int, datetime, datetime]]) -> Iterator[Job]:
     """Complete copies of jobs with the id and the times that their rows were given."""
     for job, (job_id, inserted_at, scheduled_at) in zip(jobs, rows, strict=True):
-        done = copy(job)
+        done = job.copy()
         done.id = job_id
         done.inserted_at = inserted_at
         done.scheduled_at = scheduled_at
-        done.schedule_in = None
+        done.schedule_in = done.unique = None
+        done.replace = {}
         yield done
 
 

@@ -1,56 +1,22 @@
 """The job store on PostgreSQL, in Elixir Oban's own tables."""
 
-import json
-from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import Connection, Text, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.elements import TextClause
 
-from oban_actors.engines.engine import StagedJob, StagedPass, batches, inserted
+from oban_actors.engines.engine import StagedJob, StagedPass
 from oban_actors.engines.postgres_beats import PostgresBeats
 from oban_actors.engines.postgres_control import PostgresControl
+from oban_actors.engines.postgres_insert import PostgresInserts
 from oban_actors.engines.postgres_turns import PostgresTurns
 from oban_actors.job import Job
-from oban_actors.repo.times import NOW, parameter, to_moment, to_naive
-from oban_actors.repo.transactions import TRANSACTION_ID
+from oban_actors.repo.times import NOW, parameter, to_moment
 
 _NOW = NOW["postgresql"]
-
-_INSERT = f"""
-INSERT INTO {{jobs}} (
-  state, queue, worker, args, meta, tags, errors, attempt, max_attempts, priority, attempted_by,
-  inserted_at, scheduled_at, attempted_at, completed_at, discarded_at, cancelled_at
-)
-SELECT
-  cast(job.state AS {{schema}}.oban_job_state), job.queue, job.worker, job.args, job.meta,
-  CASE WHEN job.tags IS NULL THEN cast('{{{{}}}}' AS text[])
-       ELSE array(SELECT jsonb_array_elements_text(job.tags)) END,
-  CASE WHEN job.errors IS NULL THEN cast('{{{{}}}}' AS jsonb[])
-       ELSE array(SELECT jsonb_array_elements(job.errors)) END,
-  coalesce(job.attempt, 0), job.max_attempts, job.priority,
-  CASE WHEN job.attempted_by IS NOT NULL
-       THEN array(SELECT jsonb_array_elements_text(job.attempted_by)) END,
-  coalesce(job.inserted_at, moment.now),
-  coalesce(job.scheduled_at, moment.now + make_interval(secs => coalesce(job.schedule_in, 0))),
-  job.attempted_at, job.completed_at, job.discarded_at, job.cancelled_at
-FROM (SELECT {_NOW} AS now) AS moment,
-  ROWS FROM (jsonb_to_recordset(cast(:jobs AS jsonb)) AS (
-    state text, queue text, worker text, args jsonb, meta jsonb, tags jsonb, errors jsonb,
-    attempt integer, max_attempts integer, priority integer, attempted_by jsonb,
-    inserted_at timestamp, scheduled_at timestamp, schedule_in double precision,
-    attempted_at timestamp, completed_at timestamp, discarded_at timestamp, cancelled_at timestamp
-  )) WITH ORDINALITY AS job (
-    state, queue, worker, args, meta, tags, errors, attempt, max_attempts, priority, attempted_by,
-    inserted_at, scheduled_at, schedule_in, attempted_at, completed_at, discarded_at, cancelled_at,
-    position
-  )
-ORDER BY job.position
-RETURNING id, inserted_at, scheduled_at, cast(pg_current_xact_id() AS text)
-"""
 
 _GET = """
 SELECT id, state, queue, worker, args, errors, attempt, max_attempts, inserted_at, scheduled_at,
@@ -117,11 +83,8 @@ WITH RECURSIVE queues (queue) AS (
 SELECT queue FROM queues WHERE queue IS NOT NULL
 """
 
-_MOMENTS = ("inserted_at", "attempted_at", "completed_at", "discarded_at", "cancelled_at")
-_SELDOM = ("tags", "errors", "attempt", "attempted_by", "schedule_in")
 
-
-class PostgresEngine(PostgresTurns, PostgresBeats, PostgresControl):
+class PostgresEngine(PostgresTurns, PostgresBeats, PostgresControl, PostgresInserts):
     """Jobs in a schema of a PostgreSQL database.
 
     Args:
@@ -138,7 +101,7 @@ class PostgresEngine(PostgresTurns, PostgresBeats, PostgresControl):
         self.prepare_turns(quoted)
         self.prepare_beats(quoted)
         self.prepare_control(prefix)
-        self._insert = prepared(_INSERT)
+        self.prepare_inserts(quoted)
         self._get = prepared(_GET).columns(
             args=JSONB,
             meta=JSONB,
@@ -150,24 +113,6 @@ class PostgresEngine(PostgresTurns, PostgresBeats, PostgresControl):
         self._next_due = prepared(_NEXT_DUE)
         self._first_due = prepared(_FIRST_DUE)
         self._available = prepared(_AVAILABLE)
-
-    def insert_jobs(
-        self, connection: Connection, jobs: Sequence[Job], now: datetime | None
-    ) -> list[Job]:
-        """See `JobEngine`; leaves the transaction's id for `Repo.transaction`."""
-        done: list[Job] = []
-        for batch in batches(jobs):
-            document = json.dumps([_values(job) for job in batch], ensure_ascii=False)
-            parameters = {"jobs": document, "now": parameter("postgresql", now)}
-            rows = connection.execute(self._insert, parameters).all()
-            # Ids are given in the order of the jobs, which is more than is promised of rows.
-            rows = sorted(rows, key=lambda row: row[0])
-            connection.info[TRANSACTION_ID] = rows[0][3]
-            times = (
-                (row[0], row[1].replace(tzinfo=UTC), row[2].replace(tzinfo=UTC)) for row in rows
-            )
-            done += inserted(batch, times)
-        return done
 
     def get_job(self, connection: Connection, job_id: int) -> Job | None:
         """See `JobEngine`."""
@@ -202,26 +147,3 @@ class PostgresEngine(PostgresTurns, PostgresBeats, PostgresControl):
         return to_moment(
             connection.execute(clock, {"now": parameter("postgresql", now)}).scalar_one()
         )
-
-
-def _values(job: Job) -> dict[str, Any]:
-    values = {
-        "state": job.state,
-        "queue": job.queue,
-        "worker": job.worker,
-        "args": job.args,
-        "meta": job.meta,
-        "max_attempts": job.max_attempts,
-        "priority": job.priority,
-    }
-    values.update(_seldom(job))
-    return values
-
-
-def _seldom(job: Job) -> Iterator[tuple[str, Any]]:
-    for name in _SELDOM:
-        if value := getattr(job, name):
-            yield name, value
-    for name in (*_MOMENTS, "scheduled_at"):
-        if (moment := getattr(job, name)) is not None:
-            yield name, to_naive(moment).isoformat()

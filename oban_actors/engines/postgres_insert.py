@@ -1,0 +1,172 @@
+"""Putting jobs into PostgreSQL's table: many of them with one statement."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from operator import attrgetter
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from oban_actors.engines.engine import batches, inserted
+from oban_actors.job import Job
+from oban_actors.repo.times import NOW, parameter, to_naive
+from oban_actors.repo.transactions import TRANSACTION_ID
+
+_NOW = NOW["postgresql"]
+
+# A column comes as one JSON array, which Python writes and PostgreSQL reads faster than an array of
+# its own. Where all jobs have the same value the array is empty, and the value comes once.
+_SHARED = ("state", "queue", "worker", "meta", "max_attempts", "priority")
+
+_JOBS = f"""
+(SELECT {_NOW} AS now) AS moment,
+  ROWS FROM (
+    json_array_elements(cast(:args_each AS json)),
+    json_array_elements_text(cast(:state_each AS json)),
+    json_array_elements_text(cast(:queue_each AS json)),
+    json_array_elements_text(cast(:worker_each AS json)),
+    json_array_elements_text(cast(:meta_each AS json)),
+    json_array_elements_text(cast(:max_attempts_each AS json)),
+    json_array_elements_text(cast(:priority_each AS json)),
+    json_array_elements(cast(:rare_each AS json))
+  ) WITH ORDINALITY
+  AS job (args, state, queue, worker, meta, max_attempts, priority, rare, position)
+"""
+
+_COMMON = """
+  cast(coalesce(job.state, :state) AS {schema}.oban_job_state),
+  coalesce(job.queue, :queue), coalesce(job.worker, :worker),
+  cast(job.args AS jsonb), cast(coalesce(job.meta, :meta) AS jsonb),
+  cast(coalesce(job.max_attempts, :max_attempts) AS integer),
+  cast(coalesce(job.priority, :priority) AS integer)
+"""
+
+_PLAIN = f"""
+WITH new AS (
+  INSERT INTO {{jobs}} (
+    state, queue, worker, args, meta, max_attempts, priority,
+    tags, errors, attempt, inserted_at, scheduled_at
+  )
+  SELECT {_COMMON}, cast('{{{{}}}}' AS text[]), cast('{{{{}}}}' AS jsonb[]), 0,
+    moment.now, moment.now
+  FROM {_JOBS}
+  ORDER BY job.position
+  RETURNING id, inserted_at
+)
+SELECT string_agg(cast(id AS text), ','), max(inserted_at), cast(pg_current_xact_id() AS text)
+FROM new
+"""
+
+_ANY = f"""
+INSERT INTO {{jobs}} (
+  state, queue, worker, args, meta, max_attempts, priority,
+  tags, errors, attempt, attempted_by,
+  inserted_at, scheduled_at, attempted_at, completed_at, discarded_at, cancelled_at
+)
+SELECT {_COMMON},
+  CASE WHEN rare.tags IS NULL THEN cast('{{{{}}}}' AS text[])
+       ELSE array(SELECT jsonb_array_elements_text(rare.tags)) END,
+  CASE WHEN rare.errors IS NULL THEN cast('{{{{}}}}' AS jsonb[])
+       ELSE array(SELECT jsonb_array_elements(rare.errors)) END,
+  coalesce(rare.attempt, 0),
+  CASE WHEN rare.attempted_by IS NOT NULL
+       THEN array(SELECT jsonb_array_elements_text(rare.attempted_by)) END,
+  coalesce(rare.inserted_at, moment.now),
+  coalesce(rare.scheduled_at, moment.now + make_interval(secs => coalesce(rare.schedule_in, 0))),
+  rare.attempted_at, rare.completed_at, rare.discarded_at, rare.cancelled_at
+FROM {_JOBS}
+CROSS JOIN LATERAL json_to_record(coalesce(job.rare, '{{{{}}}}')) AS rare (
+  tags jsonb, errors jsonb, attempt integer, attempted_by jsonb,
+  inserted_at timestamp, scheduled_at timestamp, schedule_in double precision,
+  attempted_at timestamp, completed_at timestamp, discarded_at timestamp, cancelled_at timestamp
+)
+ORDER BY job.position
+RETURNING id, inserted_at, scheduled_at, cast(pg_current_xact_id() AS text)
+"""
+
+_MOMENTS = (
+    "inserted_at",
+    "scheduled_at",
+    "attempted_at",
+    "completed_at",
+    "discarded_at",
+    "cancelled_at",
+)
+_SELDOM = ("tags", "errors", "attempt", "attempted_by", "schedule_in")
+_RARE: Callable[[Job], tuple[Any, ...]] = attrgetter(*_SELDOM, *_MOMENTS)
+_COLUMNS = {name: attrgetter(name) for name in ("args", *_SHARED)}
+
+
+class PostgresInserts:
+    """Inserts jobs, for `PostgresEngine`."""
+
+    def prepare_inserts(self, schema: str) -> None:
+        """Build the statements once.
+
+        Args:
+            schema: of the tables, quoted.
+
+        """
+        names = {"jobs": f"{schema}.oban_jobs", "schema": schema}
+        self._insert_plain = text(_PLAIN.format(**names))
+        self._insert_any = text(_ANY.format(**names))
+
+    def insert_jobs(
+        self, connection: Connection, jobs: Sequence[Job], now: datetime | None
+    ) -> list[Job]:
+        """See `JobEngine`; leaves the transaction's id for `Repo.transaction`."""
+        done: list[Job] = []
+        for batch in batches(jobs):
+            parameters = {**_parameters(batch), "now": parameter("postgresql", now)}
+            rare = [_rare(job) for job in batch]
+            if any(rare):
+                times = self._insert_rare(connection, parameters, rare)
+            else:
+                times = self._insert_bare(connection, parameters)
+            done += inserted(batch, times)
+        return done
+
+    def _insert_bare(
+        self, connection: Connection, parameters: dict[str, Any]
+    ) -> Iterator[tuple[int, datetime, datetime]]:
+        row = connection.execute(self._insert_plain, {**parameters, "rare_each": "[]"}).one()
+        connection.info[TRANSACTION_ID] = row[2]
+        at = row[1].replace(tzinfo=UTC)
+        # Ids are given in the order of the jobs, which is more than is promised of rows.
+        return ((job_id, at, at) for job_id in sorted(map(int, row[0].split(","))))
+
+    def _insert_rare(
+        self, connection: Connection, parameters: dict[str, Any], rare: list[dict[str, Any] | None]
+    ) -> Iterator[tuple[int, datetime, datetime]]:
+        parameters["rare_each"] = _json([each or {} for each in rare])
+        rows = sorted(tuple(row) for row in connection.execute(self._insert_any, parameters))
+        connection.info[TRANSACTION_ID] = rows[0][3]
+        return ((row[0], row[1].replace(tzinfo=UTC), row[2].replace(tzinfo=UTC)) for row in rows)
+
+
+def _parameters(jobs: Sequence[Job]) -> dict[str, Any]:
+    parameters: dict[str, Any] = {"args_each": _json(list(map(_COLUMNS["args"], jobs)))}
+    for name in _SHARED:
+        values = list(map(_COLUMNS[name], jobs))
+        first = values[0]
+        same = values.count(first) == len(values)
+        parameters[f"{name}_each"] = "[]" if same else _json(values)
+        parameters[name] = _json(first) if name == "meta" else str(first)
+    return parameters
+
+
+def _rare(job: Job) -> dict[str, Any] | None:
+    tags, errors, attempt, attempted_by, schedule_in, *moments = _RARE(job)
+    if not (tags or errors or attempt or attempted_by or schedule_in or any(moments)):
+        return None
+    seldom = zip(_SELDOM, (tags, errors, attempt, attempted_by, schedule_in), strict=True)
+    found = {name: value for name, value in seldom if value}
+    for name, moment in zip(_MOMENTS, moments, strict=True):
+        if moment is not None:
+            found[name] = to_naive(moment).isoformat()
+    return found
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
