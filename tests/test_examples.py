@@ -193,6 +193,16 @@ def test_the_actor_that_listens(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+def test_the_executor_of_the_hosts(temporary: Path) -> None:
+    """Its processes run the jobs, and what they came to is told."""
+    done = _run("foreign_executor", temporary=temporary)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 1229 primes below 10000\n" in done.stdout
+    assert len(done.stdout.splitlines()) == 20
+    assert [left for left in temporary.iterdir() if left.name.startswith("oban-")] == []
+
+
 @pytest.mark.parametrize("module", ["host_supervisor", "listening"])
 def test_the_examples_take_an_address(module: str, pg_own_url: str, temporary: Path) -> None:
     """Both run on PostgreSQL too."""

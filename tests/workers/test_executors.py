@@ -6,7 +6,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from multiprocessing import get_context
 from typing import Any
 
-import loky  # type: ignore[import-untyped]  # it has no types
+import loky
 import pytest
 
 from oban_actors import Job
