@@ -1,0 +1,240 @@
+"""drain_queue: a queue's jobs run where it is called, and are acknowledged as always."""
+
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from oban_actors import ConfigError, Job, JobState, Oban, VirtualClock
+from oban_actors.testing import DrainCounts
+from tests.support.events import recording
+from tests.support.instances import Starter
+from tests.testing import work
+
+
+@pytest.fixture
+def oban(start_oban: Starter) -> Iterator[Oban]:
+    """An instance whose tree does not run, with nothing noted yet."""
+    work.RAN.clear()
+    one = start_oban.make(testing="manual")
+    work.Chain.oban = one
+    yield one
+    work.RAN.clear()
+
+
+def read(oban: Oban, job: Job) -> Job:
+    """Read a job's row."""
+    found = oban.get_job(job.id or 0)
+    assert found is not None
+    return found
+
+
+def test_every_end_is_counted_and_recorded(oban: Oban) -> None:
+    """Each verdict has its count, its row shows it, and its event is told."""
+    jobs = oban.insert_all(
+        [
+            work.note.new({"end": "fine"}),
+            work.ANote.new({"end": "fine"}),
+            work.note.new({"end": "raise"}),
+            work.note.new({"end": "raise"}, max_attempts=1),
+            work.note.new({"end": "cancel"}),
+            work.ANote.new({"end": "raise snooze"}),
+        ]
+    )
+
+    with recording("oban.job.stop", "oban.job.exception") as events:
+        counts = oban.drain_queue("alpha")
+
+    assert counts == DrainCounts(cancelled=1, discard=1, failure=1, snoozed=1, success=2)
+    rows = [read(oban, job) for job in jobs]
+    states = ["completed", "completed", "retryable", "discarded", "cancelled", "scheduled"]
+    assert [row.state for row in rows] == states
+    assert "ValueError) boom" in rows[2].errors[0]["error"]
+    assert rows[5].meta == {"snoozed": 1}
+    assert all(row.attempted_by[0] == oban.config.node for row in rows)
+    told = [event.metadata["state"] for event in events.all("oban.job.stop")]
+    assert told == ["success", "success", "cancelled", "snoozed"]
+    assert len(events.all("oban.job.exception")) == 2
+
+
+def test_only_the_queue_asked_for_is_drained(oban: Oban) -> None:
+    """Jobs of other queues and jobs that are not due stay as they are."""
+    other = oban.insert(work.note.new(queue="beta"))
+    later = oban.insert(work.note.new(schedule_in=3600))
+
+    assert oban.drain_queue("alpha") == DrainCounts()
+    assert read(oban, other).state == "available"
+    assert read(oban, later).state == "scheduled"
+
+
+def test_jobs_run_in_the_order_of_a_queue(oban: Oban) -> None:
+    """Priority first, then time, then id."""
+    oban.insert_all([work.note.new({"n": 3}, priority=2), work.note.new({"n": 1})])
+    oban.insert_all([work.note.new({"n": 2}), work.note.new({"n": 4}, priority=9)])
+
+    oban.drain_queue("alpha")
+
+    assert work.RAN == [1, 2, 3, 4]
+
+
+def test_a_limit_leaves_the_rest_available(oban: Oban) -> None:
+    """`with_limit` bounds what is claimed; the rest is not touched."""
+    jobs = oban.insert_all(work.note.new({"n": n}) for n in range(5))
+
+    assert oban.drain_queue("alpha", with_limit=2).success == 2
+    assert [read(oban, job).state for job in jobs] == ["completed"] * 2 + ["available"] * 3
+    assert oban.drain_queue("alpha", with_limit=2, with_recursion=True).success == 3
+
+
+def test_recursion_runs_what_jobs_insert(oban: Oban) -> None:
+    """Without recursion only what was there runs, with it all that follows."""
+    oban.insert(work.link.new({"left": 3}))
+
+    assert oban.drain_queue("alpha").success == 1
+    assert oban.drain_queue("alpha", with_recursion=True).success == 3
+    assert work.RAN == [3, 2, 1, 0]
+
+
+def test_scheduled_jobs_run_when_asked_for(oban: Oban) -> None:
+    """`with_scheduled` takes all that are put off, or those due by a time, retryable ones too."""
+    soon = oban.insert(work.note.new({"n": 1}, schedule_in=60))
+    late = oban.insert(work.note.new({"n": 2}, schedule_in=7200))
+    until = datetime.now(UTC) + timedelta(hours=1)  # noqa: TID251 (as a user writes it)
+
+    assert oban.drain_queue("alpha", with_scheduled=until).success == 1
+    assert [read(oban, job).state for job in (soon, late)] == ["completed", "scheduled"]
+    assert oban.drain_queue("alpha", with_scheduled=True).success == 1
+    assert work.RAN == [1, 2]
+
+
+def test_retries_run_until_none_is_left(oban: Oban) -> None:
+    """With recursion and scheduled jobs a failing job is tried until it is discarded."""
+    job = oban.insert(work.note.new({"end": "raise"}, max_attempts=3))
+
+    counts = oban.drain_queue("alpha", with_recursion=True, with_scheduled=True)
+
+    assert counts == DrainCounts(failure=2, discard=1)
+    assert [error["attempt"] for error in read(oban, job).errors] == [1, 2, 3]
+
+
+def test_without_safety_the_error_is_raised_and_nothing_lost(oban: Oban) -> None:
+    """The failure is recorded, what ran stays done, what did not begin is given back whole."""
+    jobs = oban.insert_all(
+        [work.note.new({"n": 1}), work.note.new({"end": "raise"}), work.note.new({"n": 2})]
+    )
+
+    with pytest.raises(ValueError, match=r"^boom$"):
+        oban.drain_queue("alpha", with_safety=False)
+
+    rows = [read(oban, job) for job in jobs]
+    assert [row.state for row in rows] == ["completed", "retryable", "available"]
+    assert [row.attempt for row in rows] == [1, 1, 0]
+    assert oban.drain_queue("alpha").success == 1
+
+
+def test_an_interrupt_ends_the_drain(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in a job reaches whoever drains, and the jobs after it are given back."""
+    jobs = oban.insert_all([work.note.new(), work.note.new()])
+
+    def interrupted(_args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(work, "end_as", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        oban.drain_queue("alpha")
+
+    assert [read(oban, job).state for job in jobs] == ["retryable", "available"]
+
+
+def test_a_job_that_was_taken_meanwhile_keeps_its_row(
+    oban: Oban, start_oban: Starter, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """An end that comes after somebody changed the row is dropped, logged and not counted."""
+    job = oban.insert(work.note.new())
+
+    def take(_args: Any) -> None:
+        start_oban.tables.execute("UPDATE {jobs} SET state = 'discarded'")
+
+    monkeypatch.setattr(work, "end_as", take)
+    with caplog.at_level(logging.WARNING, "oban_actors"):
+        counts = oban.drain_queue("alpha")
+
+    assert counts == DrainCounts()
+    assert read(oban, job).state == "discarded"
+    assert f"job {job.id} had been taken" in caplog.text
+
+
+def test_an_unknown_worker_and_an_unreadable_row_fail(oban: Oban, start_oban: Starter) -> None:
+    """What can't be run is a failure like any other, and drains on."""
+    oban.insert(Job.new(worker="tests.nobody", queue="alpha"))
+    odd = oban.insert(work.note.new())
+    good = oban.insert(work.note.new())
+    start_oban.tables.execute("UPDATE {jobs} SET args = '[1]' WHERE id = :id", id=odd.id)
+
+    assert oban.drain_queue("alpha") == DrainCounts(failure=2, success=1)
+    assert read(oban, good).state == "completed"
+
+
+def test_a_drain_leaves_no_producer_behind(oban: Oban, start_oban: Starter) -> None:
+    """It shows that it lives while it runs, and is gone afterwards, after an error too."""
+    table = start_oban.tables.jobs.replace("oban_jobs", "oban_actors_producers")
+    seen: list[int] = []
+
+    def look(_args: Any) -> None:
+        seen.append(len(start_oban.tables.execute(f"SELECT uuid FROM {table}")))
+        raise ValueError("boom")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "end_as", look)
+        oban.insert(work.note.new())
+        with pytest.raises(ValueError, match="boom"):
+            oban.drain_queue("alpha", with_safety=False)
+
+    assert seen == [1]
+    assert start_oban.tables.execute(f"SELECT uuid FROM {table}") == []
+
+
+def test_a_time_out_ends_an_async_job(oban: Oban) -> None:
+    """An async worker out of its time fails with it, though no tree watches."""
+    job = oban.insert(work.endless.new())
+
+    assert oban.drain_queue("alpha") == DrainCounts(failure=1)
+    assert "TimeoutError" in read(oban, job).errors[0]["error"]
+
+
+def test_a_virtual_clock_makes_jobs_due(start_oban: Starter) -> None:
+    """Under a virtual clock a job is drained once its time has come, and not before."""
+    clock = VirtualClock()
+    oban = start_oban.make(testing="manual", clock=clock)
+    job = oban.insert(work.note.new(schedule_in=60))
+
+    assert oban.drain_queue("alpha", with_scheduled=clock.now()) == DrainCounts()
+    clock.advance(60)
+    assert oban.drain_queue("alpha", with_scheduled=clock.now()).success == 1
+    assert read(oban, job).completed_at == clock.now()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"queue": "*"}, "invalid value for 'queue': expected another name than '\\*'"),
+        ({"with_limit": 0}, "'with_limit': expected a positive integer, got: 0"),
+        ({"with_recursion": 1}, "'with_recursion': expected a boolean, got: 1"),
+        ({"with_safety": None}, "'with_safety': expected a boolean, got: None"),
+        ({"with_scheduled": "now"}, "'with_scheduled': expected a boolean or an aware datetime"),
+        (
+            {"with_scheduled": datetime(2026, 1, 1)},  # noqa: DTZ001 (what is refused)
+            "'with_scheduled': expected a boolean or an aware datetime",
+        ),
+    ],
+)
+def test_wrong_options_are_refused(oban: Oban, options: dict[str, Any], message: str) -> None:
+    """An option that can't be meant is named, and nothing runs."""
+    job = oban.insert(work.note.new())
+
+    with pytest.raises(ConfigError, match=message):
+        oban.drain_queue(**({"queue": "alpha"} | options))
+
+    assert read(oban, job).state == JobState.AVAILABLE

@@ -1,0 +1,90 @@
+"""Workers that do what their job's args say."""
+
+import asyncio
+from typing import Any
+
+from oban_actors import Cancel, Job, Oban, Snooze, Worker, worker
+
+RAN: list[Any] = []
+"""What `note` was given, in its order; a test clears it first."""
+
+
+@worker(queue="alpha", max_attempts=2, tags=["small"])
+def note(job: Job) -> Any:
+    """Note the args, then end as they say."""
+    RAN.append(job.args.get("n"))
+    return end_as(job.args)
+
+
+@worker(queue="alpha", name="tests.anote", aliases=["tests.old_note"])
+class ANote(Worker):
+    """The same, async."""
+
+    async def perform(self, job: Job) -> Any:
+        """Note the args, then end as they say."""
+        await asyncio.sleep(0)
+        RAN.append(job.args.get("n"))
+        return end_as(job.args)
+
+
+@worker(queue="alpha", timeout=0.05)
+async def endless(job: Job) -> None:
+    """Never end by itself."""
+    await asyncio.Event().wait()
+
+
+@worker(queue="alpha", timeout=0.05)
+def overtime(job: Job) -> str:
+    """End only when told to."""
+    assert job.running is not None
+    told = asyncio.run(_told(job))
+    return f"told: {told}"
+
+
+@worker(queue="alpha")
+def seen(job: Job) -> Job:
+    """Give the job as its worker sees it."""
+    return job
+
+
+class Chain:
+    """Inserts a job of its own queue for each job until there were enough.
+
+    The instance is set by the test.
+    """
+
+    oban: Oban
+
+
+@worker(queue="alpha")
+def link(job: Job) -> None:
+    """Insert the next one."""
+    left = job.args["left"]
+    RAN.append(left)
+    if left:
+        Chain.oban.insert(link.new({"left": left - 1}))
+
+
+def end_as(args: dict[str, Any]) -> Any:
+    """End as the args say."""
+    match args.get("end"):
+        case "raise":
+            raise ValueError("boom")
+        case "cancel":
+            return Cancel("no more")
+        case "raise cancel":
+            raise Cancel("no more")
+        case "snooze":
+            return Snooze(60)
+        case "raise snooze":
+            raise Snooze(60)
+        case other:
+            return other
+
+
+async def _told(job: Job) -> bool:
+    for _ in range(10_000):
+        if job.cancelled:
+            return True
+        await asyncio.sleep(0.001)
+    return False
