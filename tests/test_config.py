@@ -77,6 +77,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         connect_timeout=5.0,
         pool_size=4,
         elixir_indexes=False,
+        testing="disabled",
     )
 
 
