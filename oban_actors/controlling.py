@@ -33,7 +33,7 @@ _DONE = {"cancel": "cancelled", "retry": "retried", "delete": "deleted"}
 
 # Which jobs, is for once the host's choice and may be anything: let the planner combine indexes,
 # and sort; still it never reads the whole table for want of knowledge.
-_BROAD = "SET LOCAL enable_bitmapscan = on; SET LOCAL enable_sort = on"
+BROAD = "SET LOCAL enable_bitmapscan = on; SET LOCAL enable_sort = on"
 
 
 class Controller:
@@ -246,7 +246,7 @@ class Controller:
         def look(connection: sa.Connection) -> T:
             if self.repo.dialect == "postgresql":
                 options = {"no_parameters": True}
-                connection.exec_driver_sql(_BROAD, execution_options=options)
+                connection.exec_driver_sql(BROAD, execution_options=options)
             return work(connection)
 
         return self.repo.transaction(look, read_only=True)
