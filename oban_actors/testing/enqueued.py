@@ -35,6 +35,7 @@ def all_enqueued(oban: Oban, **fields: Unpack[Fields]) -> list[Job]:
 
     Raises:
         ConfigError: a field is unknown or can't be compared; it is named.
+        InvalidJob: a row holds what no job can hold.
         DatabaseError: the database failed.
 
     """
