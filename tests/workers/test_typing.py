@@ -7,7 +7,7 @@ from oban_actors import Job, Worker, worker
 from oban_actors.worker import FunctionWorker
 
 
-@worker(name="typing.sync", queue="a", timeout=3)
+@worker(name="typing.sync", queue="a", timeout=3, unique={"period": 60})
 def sync(job: Job) -> int:
     """A sync one."""
     return job.attempt

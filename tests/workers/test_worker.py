@@ -61,6 +61,18 @@ def test_new_uses_the_declared_defaults() -> None:
     assert (other.queue, other.tags, other.state) == ("other", [], JobState.SCHEDULED)
 
 
+def test_unique_options_merge() -> None:
+    """What `new` says of uniqueness replaces only what it names, as in Oban."""
+
+    @worker(name="w", unique={"period": 60, "keys": ["to"]})
+    def one(job: Job) -> None: ...
+
+    unique = one.new(unique={"period": 90}).unique
+
+    assert one.new().unique.period == 60
+    assert (unique.period, list(unique.keys)) == (90, ["to"])
+
+
 def test_a_function_is_called_as_before() -> None:
     """A decorated function keeps its name, its docstring, its result, and can be pickled."""
     assert jobs.plain(Job.new({"do": "value"}, worker="x")) == {"answer": 42}
@@ -138,6 +150,7 @@ def test_reloading_replaces() -> None:
         ({"priority": 10}, r"invalid value for 'priority': expected an integer from 0 to 9"),
         ({"tags": "mail"}, r"invalid value for 'tags': expected a list of strings"),
         ({"meta": {"a": object()}}, r"invalid value for 'meta.a': expected a JSON value"),
+        ({"unique": {"perod": 3}}, r"worker 'w': .*perod"),
         ({"timeout": 0}, r"'timeout': expected a positive number of seconds, or a function of"),
         ({"timeout": "1"}, r"invalid value for 'timeout'"),
         ({"timeout": True}, r"invalid value for 'timeout'"),
