@@ -1,0 +1,99 @@
+"""Other libraries at their best settings, and we beside them in the same run."""
+
+import time
+from pathlib import Path
+from statistics import median
+
+import psycopg
+
+from oban_actors import Job
+from tests.bench.backlog import Store
+from tests.bench.bench_queues import drain, migrated
+from tests.bench.peer_environments import LIBRARIES, Library, environment
+from tests.bench.program import Program, run_to_end
+from tests.bench.report import Report
+from tests.support.databases import new_database
+from tests.support.postgres import PostgresServer
+
+JOBS = 20_000
+FEWER = {"procrastinate": 2_000}
+"""Jobs for a library that would take a minute for them all."""
+LIMIT = 1_000
+ROUNDS = 3
+LOST = -1.0
+
+
+def run(report: Report) -> None:
+    """Drain and insert; a library that can't be had is named, with -1 for its figures."""
+    places = {library.name: _installed(library, report) for library in LIBRARIES}
+    there = [library for library in LIBRARIES if places[library.name] is not None]
+    drained: dict[str, list[float]] = {}
+    inserted: dict[str, list[float]] = {}
+    with PostgresServer(durable=True) as server:
+        for _ in range(ROUNDS):
+            for kind in ("threads", "async"):
+                rates = _ours(server, kind)
+                inserted.setdefault("ours", []).append(rates[0])
+                drained.setdefault(f"ours, {kind}", []).append(rates[1])
+            for library in there:
+                rates = _theirs(server, library, places[library.name] or Path())
+                inserted.setdefault(library.name, []).append(rates[0])
+                drained.setdefault(library.name, []).append(rates[1])
+    _report(report, drained, inserted, there)
+
+
+def _report(
+    report: Report,
+    drained: dict[str, list[float]],
+    inserted: dict[str, list[float]],
+    there: list[Library],
+) -> None:
+    for name, rates in drained.items():
+        report.add(f"{name}, drain", median(rates), "jobs/s")
+    for name, rates in inserted.items():
+        report.add(f"{name}, bulk insert", median(rates), "jobs/s")
+    for library in there:
+        goal = "> 8" if library.name == "oban" else "> 1"
+        ratio = median(drained["ours, threads"]) / median(drained[library.name])
+        report.add(f"drain, threads, beside {library.name}", ratio, "ours / theirs", goal)
+        ratio = median(inserted["ours"]) / median(inserted[library.name])
+        report.add(f"bulk insert beside {library.name}", ratio, "ours / theirs")
+
+
+def _installed(library: Library, report: Report) -> Path | None:
+    try:
+        return environment(library)
+    except RuntimeError as error:
+        report.add(f"{library.name} could not be installed: {error}", LOST, "none")
+        return None
+
+
+def _ours(server: PostgresServer, kind: str) -> tuple[float, float]:
+    with new_database(server) as name:
+        store = Store(server.url(name), server.conninfo(name))
+        oban = migrated(store)
+        jobs = [Job.new(worker="bench.none", args={}, queue="other") for _ in range(JOBS)]
+        began = time.perf_counter()
+        oban.insert_all(jobs)
+        inserted = JOBS / (time.perf_counter() - began)
+        oban.repo.close()
+        return inserted, drain(store, JOBS, LIMIT, kind)["rate"]
+
+
+def _theirs(server: PostgresServer, library: Library, python: Path) -> tuple[float, float]:
+    count = FEWER.get(library.name, JOBS)
+    script = f"run_{library.name}.py"
+    with new_database(server) as name:
+        url = server.conninfo(name)
+        said = run_to_end(python, script, ["prepare", url, count])
+        with Program(python, script, "drain", url, count, library.limit) as program:
+            first = program.wait_for("first")
+            program.wait_for("ran")
+            _wait_finished(url, library)
+            return count / said["inserted"], count / (time.time() - first)
+
+
+def _wait_finished(url: str, library: Library) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        while connection.execute(f"SELECT {library.unfinished}").fetchone() == (True,):
+            pass

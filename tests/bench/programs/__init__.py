@@ -1,0 +1,1 @@
+"""Programs that the bench runs in processes of their own; each says what it saw as JSON lines."""
