@@ -3,37 +3,18 @@
 import threading
 
 import pytest
-import sqlalchemy as sa
 
-from oban_actors import Election, JobState, Oban, ServerCrashed, Stage, StageResult
+from oban_actors import Election, Oban, ServerCrashed, Stage
 from oban_actors.actors import VirtualClock
-from oban_actors.messages import Notification, Reconnected, Switched
-from oban_actors.stager import Stager
+from tests.stager.passes import SLOW, of_stager, stage
 from tests.support.databases import Database
-from tests.support.events import Event, Recorder
+from tests.support.events import Recorder
 from tests.support.instances import (
-    Heard,
     Starter,
     available,
-    named_actor,
     scheduled,
-    wait_until_leader,
 )
 from tests.support.waiting import wait_until
-
-SLOW = {"interval": 3600.0}
-
-
-def stage(oban: Oban) -> StageResult:
-    """Ask for one pass."""
-    result = oban.ask("stager", Stage(), timeout=30)
-    assert isinstance(result, StageResult)
-    return result
-
-
-def of_stager(event: Event) -> bool:
-    """Whether an event is the Stager's."""
-    return event.metadata.get("plugin") is Stager
 
 
 def test_due_jobs_become_available(start_oban: Starter, events: Recorder) -> None:
@@ -79,6 +60,19 @@ def test_a_pass_answers_with_what_it_did(start_oban: Starter) -> None:
     assert sorted(result.queues) == ["alpha", "beta"]
     assert result.next_due_in == pytest.approx(100, abs=30)
     assert stage(oban).staged_count == 0
+
+
+def test_the_event_counts_what_was_staged(start_oban: Starter, events: Recorder) -> None:
+    """Jobs due 9 and 5 s ago are two, and the event names them."""
+    oban = start_oban.leading(stager=SLOW, insert_notify=False)
+    jobs = oban.insert_all([scheduled(-9), scheduled(-5), scheduled(10)])
+    events.clear()
+
+    stage(oban)
+
+    stop = events.wait_for("oban.plugin.stop", of_stager)
+    assert stop.metadata["staged_count"] == 2
+    assert [job.id for job in stop.metadata["staged_jobs"]] == [job.id for job in jobs[:2]]
 
 
 def test_retryable_jobs_are_staged_too(start_oban: Starter) -> None:
@@ -308,111 +302,6 @@ def test_a_failing_database_is_told_and_retried(
     assert oban.whereis("stager") is before
 
 
-def test_no_peer_no_staging(start_oban: Starter) -> None:
-    """A vacant or dead peer answers nobody: the Stager takes that for a no, and lives."""
-    oban = start_oban.leading(stager=SLOW, insert_notify=False)
-    job = oban.insert(scheduled(-5))
-    stager = oban.whereis("stager")
-    oban.whereis("peer").stop()
-
-    first = stage(oban)
-    wait_until_leader(oban)
-
-    assert first.staged_count <= 1
-    wait_until(lambda: {stage(oban).leader} and start_oban.tables.count("available") == 1)
-    assert start_oban.tables.states()[job.id or 0] == "available"
-    assert oban.whereis("stager") is stager
-
-
-def test_an_unknown_message_is_dropped_an_unknown_question_is_a_bug(start_oban: Starter) -> None:
-    """The Stager survives the one, is restarted after the other, and serves again."""
-    oban = start_oban.leading(stager=SLOW)
-    stager = oban.whereis("stager")
-    oban.tell("stager", "nonsense")
-    oban.tell("stager", Notification("actors", {"name": "Oban", "due": "soon"}))
-    oban.tell("stager", Notification("actors", {"name": "Oban", "due": 7}))
-    assert stage(oban).error is None
-    assert oban.whereis("stager") is stager
-
-    with pytest.raises(Exception, match="died while"):
-        stager.ask("nonsense")
-
-    wait_until(lambda: oban.tell("stager", Stage()))
-    assert oban.whereis("stager") is not stager
-    assert stage(oban).error is None
-
-
-def test_many_stage_messages_leave_one_timer(start_oban: Starter) -> None:
-    """Told twice, late or often, the Stager still has one timer."""
-    clock = VirtualClock()
-    oban = start_oban.make(clock=clock, peer="isolated", notifier="isolated", stager=SLOW)
-    oban.start()
-    for _ in range(20):
-        oban.tell("stager", Stage())
-    stage(oban)
-
-    timers = oban._runtime.timers
-    live = [t for _, _, t in timers._heap if t.live and isinstance(t.message, Stage)]
-    assert len(live) == 1
-    oban.whereis("stager").stop()
-
-
-def test_ending_cancels_the_timer(start_oban: Starter) -> None:
-    """`terminate` leaves no message behind for a successor."""
-    clock = VirtualClock()
-    oban = start_oban.make(clock=clock, peer="isolated", notifier="isolated", stager=SLOW)
-    oban.start()
-    heap = oban._runtime.timers._heap
-    timer = next(t for _, _, t in heap if isinstance(t.message, Stage))
-
-    oban.stop()
-
-    assert not timer.live
-
-
-def test_without_a_working_notifier_it_tells_the_producers_itself(
-    start_oban: Starter, events: Recorder
-) -> None:
-    """In local mode the queues of this node are told by message, and the switch is an event."""
-    oban = start_oban.leading(stager=SLOW, insert_notify=False, pulse={"interval": 3600.0})
-    producer = named_actor(oban, ("producer", "alpha"))
-    heard = Heard(producer)
-    oban.insert(scheduled(-5))
-    oban.tell("stager", Switched("isolated"))
-
-    stage(oban)
-
-    assert heard.wait_for("insert")[0] == {"queue": "alpha"}
-    assert events.wait_for("oban.stager.switch").metadata["mode"] == "local"
-    oban.tell("stager", Switched("clustered"))
-    stage(oban)
-    assert events.wait_for_count(2, "oban.stager.switch")[1].metadata["mode"] == "global"
-    producer.stop()
-
-
-def test_a_follower_in_local_mode_polls_for_its_own_producers(start_oban: Starter) -> None:
-    """Whoever leads elsewhere can't be heard, so this node looks for itself."""
-    oban = start_oban(peer=False, stager=SLOW, insert_notify=False)
-    producer = named_actor(oban, ("producer", "alpha"))
-    heard = Heard(producer)
-    oban.insert(available())
-    oban.tell("stager", Switched("isolated"))
-
-    assert stage(oban).queues == ("alpha",)
-    assert heard.wait_for("insert")[0] == {"queue": "alpha"}
-    producer.stop()
-
-
-def test_a_reconnected_notifier_makes_it_look_at_once(start_oban: Starter) -> None:
-    """Something may have been missed while nobody listened."""
-    oban = start_oban.leading(stager=SLOW, insert_notify=False)
-    oban.insert(scheduled(-5))
-
-    oban.tell("stager", Reconnected())
-
-    wait_until(lambda: start_oban.tables.count("available") == 1)
-
-
 def test_many_due_times_cost_few_passes(start_oban: Starter, events: Recorder) -> None:
     """Hundreds of jobs due within a second are staged by tens of passes."""
     oban = start_oban.leading()
@@ -445,34 +334,3 @@ def test_two_instances_never_stage_twice(start_oban: Starter) -> None:
 
     assert len(staged) == 200
     assert len(set(staged)) == 200
-
-
-def test_insert_in_the_hosts_transaction(start_oban: Starter) -> None:
-    """A job inserted with the host's connection is there after its commit, and not otherwise."""
-    oban = start_oban.leading(stager=SLOW)
-    heard = start_oban.hear(oban, "insert")
-    with start_oban.tables.engine.connect() as connection:
-        transaction = connection.begin()
-        oban.insert(available("lost"), connection=connection)
-        transaction.rollback()
-        transaction = connection.begin()
-        oban.insert(available("kept"), connection=connection)
-        oban.insert(available("kept"), connection=connection)
-        assert heard.payloads("insert") == []
-        transaction.commit()
-
-    assert heard.wait_for("insert") == [{"queue": "kept"}]
-    assert start_oban.tables.count("available") == 2
-
-
-def test_insert_with_a_session(start_oban: Starter) -> None:
-    """An ORM session's transaction serves as well."""
-    oban = start_oban.leading(stager=SLOW)
-    with sa.orm.Session(start_oban.tables.engine) as session:
-        job = oban.insert(available(), session=session)
-        session.commit()
-
-    assert job.id is not None
-    found = oban.get_job(job.id)
-    assert found is not None
-    assert found.state == JobState.AVAILABLE
