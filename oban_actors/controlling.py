@@ -158,7 +158,9 @@ class Controller:
         self, action: Action, chosen: Chosen, host: sa.Connection | None
     ) -> list[ChangedJob]:
         ids = self._look(
-            host, lambda connection: self.engine.find_jobs(connection, chosen, _STATES[action])
+            host,
+            lambda connection: self.engine.find_jobs(connection, chosen, _STATES[action]),
+            broad=not chosen.by_queue,
         )
         if host is not None:
             # The locks stay, so that only the order of the ids keeps two calls apart.
@@ -239,12 +241,18 @@ class Controller:
                 jobs = self.engine.delete_jobs(connection, ids, holding, wait=wait)
         return jobs
 
-    def _look(self, host: sa.Connection | None, work: Callable[[sa.Connection], T]) -> T:
+    def _look(
+        self,
+        host: sa.Connection | None,
+        work: Callable[[sa.Connection], T],
+        *,
+        broad: bool = True,
+    ) -> T:
         if host is not None:
             return work(host)
 
         def look(connection: sa.Connection) -> T:
-            if self.repo.dialect == "postgresql":
+            if broad and self.repo.dialect == "postgresql":
                 options = {"no_parameters": True}
                 connection.exec_driver_sql(BROAD, execution_options=options)
             return work(connection)

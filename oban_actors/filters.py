@@ -85,6 +85,7 @@ class Chosen:
             looked for, not again when they are changed.
         holding: conditions that have to hold then and also when a job is changed.
         states: those that were asked for, None for any.
+        queues: likewise.
         order: by what they are ordered; empty: in no order.
         limit: how many at most, None for all.
 
@@ -95,8 +96,15 @@ class Chosen:
     select: sa.Select[tuple[int]] | None
     holding: tuple[Clause, ...]
     states: tuple[str, ...] | None
+    queues: tuple[str, ...] | None
     order: tuple[sa.ColumnElement[Any], ...]
     limit: int | None
+
+    @property
+    def by_queue(self) -> bool:
+        """Whether the way to the jobs is through their queues."""
+        ordered = self.order or self.limit is not None
+        return self.queues is not None and "id" not in self.given and not ordered
 
 
 def choose(
@@ -128,6 +136,7 @@ def choose(
         select=select,
         holding=tuple(clauses),
         states=tuple(_values("state", given["state"], _state)) if "state" in given else None,
+        queues=tuple(_values("queue", given["queue"], _text)) if "queue" in given else None,
         order=_order(table, filters.get("order", ())),
         limit=None if limit is None else OPTIONS.integer("limit", limit, low=1),
     )

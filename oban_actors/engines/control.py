@@ -56,6 +56,10 @@ class Control:
         """Say that a job is in one of these states, those among them that the table knows."""
         raise NotImplementedError
 
+    def by_queue(self, chosen: Chosen, states: Sequence[JobState]) -> sa.Select[Any]:
+        """Give a query for the ids of jobs of some queues that are in one of these states."""
+        return self.found(sa.select(self.table.c.id), chosen, (self.in_states(states),))
+
     def columns(self) -> list[sa.ColumnElement[Any]]:
         """Give all columns of a job, as `Job.from_row` reads them."""
         raise NotImplementedError
@@ -76,20 +80,24 @@ class Control:
         # What was asked for stands among the conditions already; more would only mislead.
         stands = chosen.states is not None and len(wanted) == len(chosen.states)
         state = () if stands else (self.in_states(wanted),)
-        found = connection.execute(self._found(sa.select(self.table.c.id), chosen, state))
-        return sorted(found.scalars())
+        if chosen.by_queue:
+            query = self.by_queue(chosen, wanted)
+        else:
+            query = self.found(sa.select(self.table.c.id), chosen, state)
+        return sorted(connection.execute(query).scalars())
 
     def all_jobs(self, connection: sa.Connection, chosen: Chosen) -> list[dict[str, Any]]:
         """See `JobEngine`."""
         columns = sa.select(*self.columns()).select_from(self.table)
-        query = self._found(columns, chosen, ())
+        query = self.found(columns, chosen, ())
         if not chosen.order:
             query = query.order_by(self.table.c.id)
         return [dict(row) for row in connection.execute(query).mappings()]
 
-    def _found(
+    def found(
         self, query: sa.Select[Any], chosen: Chosen, more: tuple[Clause, ...]
     ) -> sa.Select[Any]:
+        """Narrow a query down to the chosen jobs, in their order."""
         select = () if chosen.select is None else (self.table.c.id.in_(chosen.select),)
         query = query.where(*select, *chosen.holding, *more)
         if chosen.order or chosen.limit is not None:
