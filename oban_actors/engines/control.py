@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
@@ -12,7 +13,7 @@ from oban_actors.engines.engine import ChangedJob
 from oban_actors.errors import JobLocked
 from oban_actors.filters import Chosen
 from oban_actors.job import Job, JobState
-from oban_actors.repo.containment import Clause
+from oban_actors.repo.containment import Clause, document
 from oban_actors.repo.sqlstates import sqlstate
 from oban_actors.repo.times import NOW, Dialect, parameter
 
@@ -167,7 +168,8 @@ class Control:
 
     def update_job(self, connection: sa.Connection, job_id: int, values: dict[str, Any]) -> None:
         """See `JobEngine`."""
-        statement = sa.update(self.table).where(self.table.c.id == job_id).values(values)
+        written = {name: self._written(name, value) for name, value in values.items()}
+        statement = sa.update(self.table).where(self.table.c.id == job_id).values(written)
         self.changed(connection, statement.returning(self.table.c.id))
 
     def _lock(
@@ -192,7 +194,7 @@ class Control:
         )
         try:
             rows = connection.execute(query)
-        except DBAPIError as error:
+        except (DBAPIError, psycopg.Error) as error:
             if sqlstate(error) != LOCK_NOT_AVAILABLE:
                 raise
             raise JobLocked("jobs are locked by another transaction", ids=tuple(ids)) from error
@@ -206,6 +208,15 @@ class Control:
         statement = sa.update(self.table).where(self.among([job.id for job in locked]))
         done = self.changed(connection, statement.values(values).returning(self.table.c.id))
         return [job for job in locked if job.id in done]
+
+    def _written(self, name: str, value: Any) -> Any:
+        # Not left to the columns' types: a host's connection may be none of SQLAlchemy's.
+        if name in ("args", "meta") or (name == "tags" and self.dialect == "sqlite"):
+            return document(self.dialect, value)
+        if name == "scheduled_at":
+            moment = parameter(self.dialect, value)
+            return sa.literal(moment, sa.Text if self.dialect == "sqlite" else sa.DateTime)
+        return value
 
     def _now(self, now: datetime | None) -> sa.TextClause:
         return sa.text(NOW[self.dialect]).bindparams(now=parameter(self.dialect, now))

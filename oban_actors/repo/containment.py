@@ -1,10 +1,11 @@
 """Whether a JSON column holds what is asked for: PostgreSQL's `@>`, and the same for SQLite."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array
 
 from oban_actors.repo.times import Dialect
 
@@ -26,8 +27,20 @@ def holds(dialect: Dialect, column: sa.ColumnElement[Any], value: Mapping[str, A
 
     """
     if dialect == "postgresql":
-        return column.op("@>", is_comparison=True)(sa.literal(value, column.type))
+        return column.op("@>", is_comparison=True)(document(dialect, value))
     return _object(_document(column), value)
+
+
+def document(dialect: Dialect, value: Any) -> sa.ColumnElement[Any]:
+    """Write a JSON value as an SQL expression, as text, which every driver takes alike.
+
+    Args:
+        dialect: the database's kind.
+        value: JSON.
+
+    """
+    written = sa.literal(json.dumps(value, ensure_ascii=False, separators=(",", ":")), sa.Text)
+    return written if dialect == "sqlite" else sa.cast(written, JSONB)
 
 
 def has_words(dialect: Dialect, column: sa.ColumnElement[Any], words: Sequence[str]) -> Clause:
