@@ -9,7 +9,8 @@ from operator import attrgetter
 from typing import Any, Self
 
 from oban_actors import job_row
-from oban_actors.errors import ClaimLost, InvalidJob, NotRunning
+from oban_actors.errors import InvalidJob
+from oban_actors.job_run import JobRun
 from oban_actors.json_value import flat_object, json_object
 from oban_actors.running import Running
 from oban_actors.unique import Replace, Unique, replace_option, unique_option
@@ -40,7 +41,7 @@ _STATES = tuple(state.value for state in JobState)
 
 
 @dataclass(slots=True, kw_only=True, repr=False)
-class Job:
+class Job(JobRun):
     """One job, as its row is or will be. Mirrors `Oban.Job`.
 
     Made by `new`, and returned complete by whatever inserts or reads it. Datetimes are aware
@@ -179,59 +180,6 @@ class Job:
             reason = f"{type(error).__name__}: {error}"
             raise InvalidJob(f"job {row.get('id')} can't be read: {reason}") from error
 
-    # While it runs
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether its present run shall end: it was cancelled, is out of time, or the node stops.
-
-        A sync worker that takes long looks at it now and then; an async one gets
-        `asyncio.CancelledError` besides. False while it doesn't run.
-        """
-        return self.running is not None and self.running.cancelled
-
-    @property
-    def time_left(self) -> float | None:
-        """Seconds until the deadline of its present run, negative when over; None without one."""
-        return None if self.running is None else self.running.time_left
-
-    @property
-    def deadline(self) -> datetime | None:
-        """When its present run has to end, aware and in UTC; None without a time-out."""
-        left = self.time_left
-        if self.running is None or left is None:
-            return None
-        return self.running.clock.now() + timedelta(seconds=left)
-
-    def complete(self, *, session: Any = None, connection: Any = None) -> None:
-        """Complete it in its worker's own transaction, so that its work and its end are one commit.
-
-        For a worker that writes to the database of the jobs. It commits by itself and should
-        return soon after; what it returns then counts for nothing. Without the commit the job
-        is not completed.
-
-        Args:
-            session: what the worker writes with, such as an SQLAlchemy session; or
-            connection: likewise, a connection.
-
-        Raises:
-            NotRunning: no worker runs it here and now.
-            ClaimLost: the row is no longer this run's; the transaction should be rolled back.
-            TypeError: there is not one of session and connection.
-
-        """
-        if (session is None) == (connection is None):
-            raise TypeError("expected either session= or connection=")
-        running = self.running
-        if running is None:
-            raise NotRunning(f"job {self.id} can be completed only by its worker while it runs")
-        if running.completer is None:
-            raise NotRunning(f"job {self.id} can't be completed from where it runs")
-        handle = connection if session is None else session
-        if running.completer(self, handle) is False:
-            raise ClaimLost(f"job {self.id} was cancelled or given to somebody else")
-        running.completed = True
-
     def copy(self) -> Self:
         """Copy it, sharing what its fields hold."""
         made = object.__new__(type(self))
@@ -308,7 +256,7 @@ _SELDOM = attrgetter(
     "replace",
     *job_row.MOMENTS,
 )
-_NOTHING = (0, [], [], [], None, None, None, {}, *(None for _ in job_row.MOMENTS))
+_NOTHING: tuple[Any, ...] = (0, [], [], [], None, None, None, {}, *(None for _ in job_row.MOMENTS))
 
 
 @lru_cache(maxsize=1024)

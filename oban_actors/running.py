@@ -1,14 +1,15 @@
 """What a job knows of its own run: whether it shall end, by when, and how it ends itself."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
 from oban_actors.actors.clock import SYSTEM_CLOCK, Clock
 
-Completer = Callable[[Any, Any], bool | None]
+Completer = Callable[[Any, Any], bool | Awaitable[bool] | None]
 """Finishes the given job in the transaction of the given host session or connection.
 
-It returns False where the row is no longer this claim's.
+It returns False where the row is no longer this claim's, and what it returns is to be awaited where
+the host's session or connection is async.
 """
 
 EndReason = Literal["cancelled", "timeout", "shutdown"]

@@ -134,6 +134,7 @@ WHERE id = :id AND {_EXECUTING} AND attempted_at = cast(:fence AS timestamp)
 
 _COMPLETE_ONE = f"""
 UPDATE {{jobs}} SET state = 'completed', completed_at = {NOW["postgresql"]} {_CLAIM_OF_ONE}
+RETURNING id
 """
 
 _RECORD_ERROR = f"""
@@ -211,7 +212,7 @@ class PostgresTurns:
     ) -> bool:
         """See `JobEngine`."""
         claim = _claim(claimant, job_id, attempted_at) | {"now": parameter("postgresql", now)}
-        return connection.execute(self._complete_one, claim).rowcount == 1
+        return connection.execute(self._complete_one, claim).first() is not None
 
     def record_error(
         self,

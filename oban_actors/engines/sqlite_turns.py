@@ -120,7 +120,7 @@ class SqliteTurns:
         """See `JobEngine`."""
         statement = _COMPLETE.replace(":now", NOW["sqlite"])
         claim = _claim(claimant, job_id, attempted_at) | {"now": parameter("sqlite", now)}
-        return connection.execute(text(statement), claim).rowcount == 1
+        return connection.execute(text(f"{statement} RETURNING id"), claim).first() is not None
 
     def record_error(
         self,
