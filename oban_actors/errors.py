@@ -40,6 +40,7 @@ __all__ = [
     "TransientError",
     "UndefinedTable",
     "UnexpectedMessage",
+    "UnfitTransaction",
 ]
 
 
@@ -81,6 +82,10 @@ class JobLocked(ObanError):
         self.ids = ids
         self.changed = changed
         super().__init__(message)
+
+
+class UnfitTransaction(ObanError):
+    """What is asked for can't be done in the host's transaction as it is."""
 
 
 class NotStarted(ObanError):

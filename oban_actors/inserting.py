@@ -1,24 +1,28 @@
 """Putting jobs into the table, in a transaction of our own or in the host's."""
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC
+import asyncio
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from oban_actors import telemetry
+from oban_actors.announcing import Announcer
 from oban_actors.config import Config
+from oban_actors.conflicts import Settled, settle
 from oban_actors.engines import JobEngine
-from oban_actors.errors import ConfigError
+from oban_actors.errors import ConfigError, InvalidJob
+from oban_actors.host_connections import adopt, run_on
 from oban_actors.inline import run_inline
 from oban_actors.job import Job, JobState
 from oban_actors.notifiers import Publisher
 from oban_actors.repo import Repo
 from oban_actors.testing_mode import mode_of
 
-DUE_SOON = 1.0
-"""Seconds ahead for which the leader is told of a job, where there is no stager here."""
+CHUNK = 5_000
+"""Jobs of an iterator that are taken at once."""
 
 
 class Inserter:
@@ -36,76 +40,116 @@ class Inserter:
         self.config = config
         self.repo = repo
         self.engine = engine
-        self.publisher = publisher
+        self.announcer = Announcer(config, publisher)
 
-    def insert(
-        self, jobs: Iterable[Job], session: Session | None, connection: sa.Connection | None
-    ) -> list[Job]:
-        """Insert them all with one statement; see `Oban.insert_all`."""
-        batch = list(jobs)
-        for job in batch:
-            job.validate()
-        if not batch:
-            return []
+    def insert(self, jobs: Iterable[Job], session: Any, connection: Any) -> list[Job]:
+        """Insert them all; see `Oban.insert_all`."""
+        chunks = _chunks(jobs)
         if mode_of(self.config) == "inline":
-            return run_inline(self.config, batch)
-        host = self._host_connection(session, connection)
-        if host is not None:
-            return self._insert(host, batch)
-        return self.repo.transaction(lambda own: self._insert(own, batch), idempotent=False)
+            return [job for each in chunks() for job in run_inline(self.config, list(each))]
+        option, handle = _handle(session, connection)
+        if handle is not None:
+            return self._insert(adopt(handle, option, self.repo.dialect), chunks, host=True)
+        first = next(chunks(), None)
+        if first is None:
+            return []
+        work = partial(self._insert, chunks=chunks, host=False)
+        return self.repo.transaction(work, idempotent=False)
 
-    def _host_connection(
-        self, session: Session | None, connection: sa.Connection | None
-    ) -> sa.Connection | None:
-        if session is not None and connection is not None:
-            raise ConfigError("expected either session or connection, got both")
-        if session is not None:
-            if not isinstance(session, Session):
-                raise _unfit("session", "a SQLAlchemy Session", session)
-            connection = session.connection()
-        if connection is None:
-            return None
-        if not isinstance(connection, sa.Connection):
-            raise _unfit("connection", "a SQLAlchemy Connection", connection)
-        if connection.dialect.name != self.repo.dialect:
-            raise _unfit("connection", f"one to {self.repo.dialect}", connection.dialect.name)
-        return connection
+    async def insert_async(self, jobs: Iterable[Job], session: Any, connection: Any) -> list[Job]:
+        """Insert them all in a transaction of the host's that has to be awaited."""
+        chunks = _chunks(jobs)
+        if mode_of(self.config) == "inline":
+            run = partial(run_inline, self.config)
+            return [job for each in chunks() for job in await asyncio.to_thread(run, list(each))]
+        option, handle = _handle(session, connection)
+        work = partial(self._insert, chunks=chunks, host=True)
+        return await run_on(handle, option, self.repo.dialect, work)
 
-    def _insert(self, connection: sa.Connection, jobs: Sequence[Job]) -> list[Job]:
-        about = {"conf": self.config, "engine": type(self.engine)}
+    def _insert(self, connection: sa.Connection, chunks: "Chunks", *, host: bool) -> list[Job]:
+        settled = [self._insert_chunk(connection, jobs, host=host) for jobs in chunks()]
+        if self.config.insert_notify:
+            self._announce(connection, settled)
+        return [job for each in settled for job in each.jobs]
+
+    def _insert_chunk(
+        self, connection: sa.Connection, jobs: Sequence[Job], *, host: bool
+    ) -> Settled:
+        about: dict[str, Any] = {"conf": self.config, "engine": type(self.engine)}
         if len(jobs) == 1:
             name, about["job"] = "oban.engine.insert_job", jobs[0]
         else:
             name, about["changesets"] = "oban.engine.insert_all_jobs", jobs
         with telemetry.span(name, about) as event:
-            inserted = self.engine.insert_jobs(connection, jobs, self.repo.now())
-            event.set(**({"job": inserted[0]} if len(jobs) == 1 else {"jobs": inserted}))
-        self._announce(connection, inserted)
-        return inserted
+            timeout = self.config.lock_timeout if host else None
+            done = settle(self.engine, connection, jobs, self.repo.now(), timeout)
+            event.set(**({"job": done.jobs[0]} if len(jobs) == 1 else {"jobs": done.jobs}))
+        return done
 
-    def _announce(self, connection: sa.Connection, jobs: Sequence[Job]) -> None:
-        if not self.config.insert_notify:
-            return
-        queues = dict.fromkeys(job.queue for job in jobs if job.state == JobState.AVAILABLE)
-        if queues:
-            self.publisher.publish(connection, "insert", [{"queue": queue} for queue in queues])
-        soon = (job.scheduled_at for job in jobs if self._due_soon(job))
-        due = min((moment for moment in soon if moment is not None), default=None)
-        if due is not None:
-            moment = due.astimezone(UTC).isoformat(timespec="microseconds")
-            payload = {"name": self.config.name, "due": moment.replace("+00:00", "Z")}
-            self.publisher.publish(connection, "actors", [payload])
-
-    def _due_soon(self, job: Job) -> bool:
-        # Later ones are found by the leader's passes. Both times are the database's.
-        if job.state not in {JobState.SCHEDULED, JobState.RETRYABLE}:
-            return False
-        if job.scheduled_at is None or job.inserted_at is None:
-            return False
-        horizon = self.config.stager.interval if self.config.stager else DUE_SOON
-        return (job.scheduled_at - job.inserted_at).total_seconds() <= horizon
+    def _announce(self, connection: sa.Connection, settled: Sequence[Settled]) -> None:
+        jobs = [job for each in settled for job in each.jobs]
+        there = [job for job in jobs if job.conflict]
+        fresh = [job for job in jobs if not job.conflict] if there else jobs
+        # Once for each queue and transaction, whether the job is new or was there.
+        ready = (job.queue for job in there if job.state == JobState.AVAILABLE)
+        known = {job.queue for job in fresh if job.state == JobState.AVAILABLE}
+        self.announcer.announce(connection, fresh)
+        self.announcer.wake(connection, (queue for queue in ready if queue not in known))
+        put_off = frozenset[int]().union(*(each.put_off for each in settled))
+        moved = [job for job in there if job.id in put_off]
+        if moved:
+            now = self.engine.database_now(connection, self.repo.now())
+            moments = (self.announcer.moment_ahead(job, now) for job in moved)
+            for due in sorted({moment for moment in moments if moment is not None})[:1]:
+                self.announcer.tell_due(connection, due)
 
 
-def _unfit(option: str, expected: str, got: Any) -> ConfigError:
-    kind = got if isinstance(got, str) else f"{type(got).__module__}.{type(got).__qualname__}"
-    return ConfigError(f"invalid value for '{option}': expected {expected}, got: {kind}")
+Chunks = Callable[[], Iterator[Sequence[Job]]]
+"""Gives the jobs in chunks, from the first one each time, since a transaction may run again."""
+
+
+def _chunks(jobs: Iterable[Job]) -> Chunks:
+    if isinstance(jobs, Job):
+        raise InvalidJob("expected jobs, got one: use insert")
+    if isinstance(jobs, Sequence | set | frozenset):
+        whole = _checked(list(jobs))
+        return lambda: iter([whole] if whole else [])
+    return _Stream(jobs)
+
+
+class _Stream:
+    # What was taken is kept until all is done: the iterator gives it only once.
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._rest = iter(jobs)
+        self._taken: list[Sequence[Job]] = []
+        self._error: BaseException | None = None
+
+    def __call__(self) -> Iterator[Sequence[Job]]:
+        yield from list(self._taken)
+        while chunk := self._take():
+            self._taken.append(chunk)
+            yield chunk
+
+    def _take(self) -> Sequence[Job]:
+        if self._error is not None:
+            raise self._error
+        try:
+            return _checked(list(itertools.islice(self._rest, CHUNK)))
+        except BaseException as error:
+            # A generator that failed would only seem to be at its end another time.
+            self._error = error
+            raise
+
+
+def _checked(jobs: list[Job]) -> list[Job]:
+    for job in jobs:
+        if not isinstance(job, Job):
+            raise InvalidJob(f"expected a Job, got: {type(job).__qualname__}")
+        job.validate()
+    return jobs
+
+
+def _handle(session: Any, connection: Any) -> tuple[str, Any]:
+    if session is not None and connection is not None:
+        raise ConfigError("expected either session or connection, got both")
+    return ("connection", connection) if session is None else ("session", session)

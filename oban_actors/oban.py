@@ -5,12 +5,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
-
-import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from oban_actors import instance
 from oban_actors.actors import (
@@ -31,6 +28,7 @@ from oban_actors.actors.process import process_of
 from oban_actors.actors.tree import look
 from oban_actors.calls.async_jobs import AsyncJobCalls
 from oban_actors.calls.draining import DrainCalls
+from oban_actors.calls.inserts import InsertCalls
 from oban_actors.calls.queues import QueueCalls
 from oban_actors.claim import Claim
 from oban_actors.completing import Completion
@@ -39,7 +37,6 @@ from oban_actors.controlling import Controller
 from oban_actors.engines import make_engine
 from oban_actors.errors import NotStarted, StartFailed
 from oban_actors.inserting import Inserter
-from oban_actors.job import Job
 from oban_actors.messages import Watch
 from oban_actors.notifiers import make_publisher
 from oban_actors.performing import Performer
@@ -55,7 +52,7 @@ START_TIMEOUT = 300.0
 """Seconds that a tree may take to start; its actors put slow work off."""
 
 
-class Oban(QueueCalls, AsyncJobCalls, DrainCalls):
+class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
     """One instance: durable jobs on a database, staged by a supervised tree of actors.
 
     The object stays valid however often its tree is restarted. It can be used without a
@@ -306,57 +303,6 @@ class Oban(QueueCalls, AsyncJobCalls, DrainCalls):
         """
         self._refuse_fork()
         return rollback(self.repo, version=version)
-
-    def insert(
-        self,
-        job: Job,
-        *,
-        session: Session | None = None,
-        connection: sa.Connection | None = None,
-    ) -> Job:
-        """Insert a job. Mirrors `Oban.insert/2`.
-
-        Args:
-            job: from `Job.new`.
-            session: the host's, to insert in its transaction; its rollback takes the job back.
-            connection: the host's, likewise.
-
-        Returns:
-            the job as it stands in the table.
-
-        Raises:
-            InvalidJob: a value must not reach the table.
-            DatabaseError: the database failed; the job was not inserted.
-            CommitUnknown: whether it was inserted can't be found out.
-
-        """
-        return self.insert_all([job], session=session, connection=connection)[0]
-
-    def insert_all(
-        self,
-        jobs: Iterable[Job],
-        *,
-        session: Session | None = None,
-        connection: sa.Connection | None = None,
-    ) -> list[Job]:
-        """Insert many jobs with one statement. Mirrors `Oban.insert_all/2`.
-
-        Args:
-            jobs: from `Job.new`.
-            session: as in `insert`.
-            connection: as in `insert`.
-
-        Returns:
-            the jobs as they stand in the table, in the order given.
-
-        Raises:
-            InvalidJob: a value must not reach the table; nothing was inserted.
-            DatabaseError: the database failed; nothing was inserted.
-            CommitUnknown: whether they were inserted can't be found out.
-
-        """
-        self._refuse_fork()
-        return self._inserter.insert(jobs, session, connection)
 
     # Helpers
 

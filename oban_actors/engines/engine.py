@@ -183,6 +183,55 @@ class JobEngine(Protocol):
 
         """
 
+    def lock_unique(
+        self, connection: Connection, keys: Sequence[str], host_timeout: float | None
+    ) -> None:
+        """Keep others from inserting the same unique jobs until the transaction ends.
+
+        What is looked for in a later statement is then found, whoever inserted it.
+
+        Args:
+            connection: to run on.
+            keys: what the jobs are unique by.
+            host_timeout: seconds to wait for others in a transaction of the host's, which is
+                checked first; None in one of our own.
+
+        Raises:
+            TransientError: others were in the way for too long.
+            UnfitTransaction: the host's would not see what others have inserted.
+
+        """
+
+    def find_same(
+        self, connection: Connection, jobs: Sequence[Job], now: datetime | None
+    ) -> dict[int, int]:
+        """Look for jobs that are the same as unique ones.
+
+        Returns:
+            By the place of each for which there is one, that one's id.
+
+        """
+
+    def read_jobs(
+        self, connection: Connection, ids: Sequence[int], *, lock: bool
+    ) -> dict[int, Job]:
+        """Read those jobs that are there, by id, perhaps locking them against changes.
+
+        Raises:
+            InvalidJob: a row holds what no job can hold.
+
+        """
+
+    def replace_fields(
+        self,
+        connection: Connection,
+        job_id: int,
+        job: Job,
+        fields: Sequence[str],
+        now: datetime | None,
+    ) -> None:
+        """Write these fields of a job into the row of another one."""
+
     def get_job(self, connection: Connection, job_id: int) -> Job | None:
         """Read a job, None if there is none.
 

@@ -13,6 +13,7 @@ from oban_actors.engines.postgres_beats import PostgresBeats
 from oban_actors.engines.postgres_control import PostgresControl
 from oban_actors.engines.postgres_insert import PostgresInserts
 from oban_actors.engines.postgres_turns import PostgresTurns
+from oban_actors.engines.postgres_unique import PostgresUniques
 from oban_actors.job import Job
 from oban_actors.repo.times import NOW, parameter, to_moment
 
@@ -84,7 +85,9 @@ SELECT queue FROM queues WHERE queue IS NOT NULL
 """
 
 
-class PostgresEngine(PostgresTurns, PostgresBeats, PostgresControl, PostgresInserts):
+class PostgresEngine(
+    PostgresTurns, PostgresBeats, PostgresControl, PostgresInserts, PostgresUniques
+):
     """Jobs in a schema of a PostgreSQL database.
 
     Args:
@@ -102,6 +105,7 @@ class PostgresEngine(PostgresTurns, PostgresBeats, PostgresControl, PostgresInse
         self.prepare_beats(quoted)
         self.prepare_control(prefix)
         self.prepare_inserts(quoted)
+        self.prepare_uniques(quoted)
         self._get = prepared(_GET).columns(
             args=JSONB,
             meta=JSONB,

@@ -2,46 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from oban_actors.engines.engine import StagedJob, StagedPass, batches, inserted
+from oban_actors.engines.engine import StagedJob, StagedPass
 from oban_actors.engines.sqlite_beats import SqliteBeats
 from oban_actors.engines.sqlite_control import SqliteControl
+from oban_actors.engines.sqlite_insert import SqliteInserts
 from oban_actors.engines.sqlite_turns import SqliteTurns
+from oban_actors.engines.sqlite_unique import SqliteUniques
 from oban_actors.job import Job
 from oban_actors.repo.times import NOW, parameter, to_moment, to_text
 
 _NOW = NOW["sqlite"]
-
-_COLUMNS = (
-    "state",
-    "queue",
-    "worker",
-    "args",
-    "meta",
-    "tags",
-    "errors",
-    "attempt",
-    "max_attempts",
-    "priority",
-    "attempted_by",
-    "inserted_at",
-    "scheduled_at",
-    "attempted_at",
-    "completed_at",
-    "discarded_at",
-    "cancelled_at",
-)
-
-_PLACES = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(_COLUMNS)))
-
-_INSERT = text(
-    f"INSERT INTO oban_jobs ({', '.join(_COLUMNS)}) "
-    f"SELECT {_PLACES} FROM json_each(:jobs) ORDER BY key RETURNING id"
-)
 
 _GET = text("SELECT * FROM oban_jobs WHERE id = :id")
 
@@ -88,23 +62,8 @@ SELECT queue FROM queues WHERE queue IS NOT NULL
 _CLOCK = text(f"SELECT {_NOW}")
 
 
-class SqliteEngine(SqliteTurns, SqliteBeats, SqliteControl):
+class SqliteEngine(SqliteTurns, SqliteBeats, SqliteControl, SqliteInserts, SqliteUniques):
     """Jobs in an SQLite file; those who write have a `BEGIN IMMEDIATE` behind them."""
-
-    def insert_jobs(
-        self, connection: Connection, jobs: Sequence[Job], now: datetime | None
-    ) -> list[Job]:
-        """See `JobEngine`."""
-        at = self.database_now(connection, now)
-        done: list[Job] = []
-        for batch in batches(jobs):
-            times = [_times(job, at) for job in batch]
-            values = [_values(job, *both) for job, both in zip(batch, times, strict=True)]
-            ids = connection.execute(_INSERT, {"jobs": json.dumps(values)}).scalars()
-            # Ids are given in the order of the jobs, which is more than is promised of rows.
-            rows = ((job_id, *both) for job_id, both in zip(sorted(ids), times, strict=True))
-            done += inserted(batch, rows)
-        return done
 
     def get_job(self, connection: Connection, job_id: int) -> Job | None:
         """See `JobEngine`."""
@@ -142,38 +101,6 @@ class SqliteEngine(SqliteTurns, SqliteBeats, SqliteControl):
     ) -> list[StagedJob]:
         parameters = {"limit": limit, "now": to_text(at), "aside": json.dumps(list(aside))}
         return [StagedJob(*row) for row in connection.execute(_DUE, parameters)]
-
-
-def _times(job: Job, at: datetime) -> tuple[datetime, datetime]:
-    due = job.scheduled_at or at + timedelta(seconds=job.schedule_in or 0)
-    return job.inserted_at or at, due
-
-
-def _values(job: Job, inserted_at: datetime, scheduled_at: datetime) -> list[Any]:
-    return [
-        job.state,
-        job.queue,
-        job.worker,
-        _json(job.args),
-        _json(job.meta),
-        _json(job.tags),
-        # Each error is text that holds JSON, as Elixir appends it.
-        _json([_json(error) for error in job.errors]),
-        job.attempt,
-        job.max_attempts,
-        job.priority,
-        _json(job.attempted_by),
-        to_text(inserted_at),
-        to_text(scheduled_at),
-        *(
-            moment and to_text(moment)
-            for moment in (job.attempted_at, job.completed_at, job.discarded_at, job.cancelled_at)
-        ),
-    ]
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def _seconds_until(due: str | None, at: datetime) -> float | None:

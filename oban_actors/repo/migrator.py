@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.dialects import postgresql
 
 from oban_actors.errors import ConfigError, SchemaTooNew
-from oban_actors.repo import schema, staging_index
+from oban_actors.repo import indexes, schema
 
 if TYPE_CHECKING:
     from oban_actors.repo.repo import Repo
@@ -21,7 +21,7 @@ NEWEST = {"postgresql": 14, "sqlite": 1}
 SINCE_ELIXIR_INDEXES = 10
 """The version that brought Elixir's two GIN indexes."""
 
-OWN_VERSION = 1
+OWN_VERSION = 2
 """The version of the tables that only this library uses."""
 
 _SQL = resources.files("oban_actors.repo") / "migrations"
@@ -70,7 +70,7 @@ def migrate(
         lock_timeout=_patience(repo),
     )
     if repo.dialect == "postgresql":
-        staging_index.ensure(repo, name)
+        indexes.ensure(repo, name)
     return found
 
 
@@ -117,7 +117,7 @@ def upgrade(
     """Do what `migrate` does, within the connection's transaction and with nothing retried."""
     found = _migrate(connection, prefix, version, elixir_indexes=elixir_indexes)
     if connection.dialect.name == "postgresql" and found != schema.EXTERNAL:
-        _run(connection, prefix, "staging_index", "up")
+        indexes.create(connection, prefix)
     return found
 
 
@@ -160,8 +160,12 @@ def _migrate(
     wanted = elixir_indexes and goal >= SINCE_ELIXIR_INDEXES
     if postgres and wanted and facts.version != schema.EXTERNAL:
         _run(connection, prefix, "elixir_indexes", "up")
+    if postgres and facts.version == 0:
+        # Nobody has to wait for an index on an empty table that nobody sees yet.
+        indexes.create(connection, prefix)
+    for step in range(facts.own_version + 1, OWN_VERSION + 1):
+        _run(connection, prefix, f"own_{step:02}", "up")
     if facts.own_version < OWN_VERSION:
-        _run(connection, prefix, f"own_{OWN_VERSION:02}", "up")
         _record(connection, prefix, schema.OWN_TABLE, OWN_VERSION)
     return max(goal, facts.version)
 
@@ -199,8 +203,8 @@ def _locked_facts(connection: Connection, prefix: str) -> schema.Facts:
 
 
 def _drop_own(connection: Connection, prefix: str, facts: schema.Facts) -> None:
-    if facts.own_version:
-        _run(connection, prefix, f"own_{facts.own_version:02}", "down")
+    for step in range(facts.own_version, 0, -1):
+        _run(connection, prefix, f"own_{step:02}", "down")
 
 
 def _record(connection: Connection, prefix: str, table: str, version: int) -> None:

@@ -1,6 +1,7 @@
 """Which tables a database has, and of which version."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from sqlalchemy import Connection, text
@@ -22,6 +23,8 @@ COLUMNS = frozenset(each.name for each in fields(Job)) - {
 
 OWN_TABLE = "oban_actors_producers"
 STAGING_INDEX = "oban_actors_staging_index"
+UNIQUE_INDEX = "oban_actors_unique_index"
+"""SQLite's, for unique jobs; it is read by name there, like that for staging."""
 
 _PG_TABLES = """
 SELECT c.relname, obj_description(c.oid, 'pg_class'), a.attname
@@ -31,12 +34,16 @@ JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.
 WHERE n.nspname = :prefix AND c.relkind IN ('r', 'p')
   AND c.relname IN ('oban_jobs', 'oban_peers', 'oban_actors_producers')
 """
-_PG_INDEX = """
-SELECT i.indisvalid
+_PG_INDEXES = """
+SELECT c.relname, i.indisvalid
 FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = :prefix AND c.relname = :index
+WHERE n.nspname = :prefix AND c.relname LIKE 'oban\\_actors\\_%'
+"""
+_SQLITE_INDEXES = """
+SELECT name, true FROM sqlite_schema
+WHERE type = 'index' AND name LIKE 'oban\\_actors\\_%' ESCAPE '\\'
 """
 _SQLITE_TABLES = """
 SELECT m.name, NULL, c.name
@@ -56,7 +63,7 @@ class Facts:
         own_version: of the tables that only this library uses; 0 if there are none.
         peers: whether there is a table for leadership.
         producers: whether there is a table for producers' beats.
-        staging_index: whether staging has its index; None: there is one, but an invalid one.
+        indexes: by the names of those of our own that are there, whether they are valid.
         columns: of `oban_jobs`.
 
     """
@@ -65,8 +72,13 @@ class Facts:
     own_version: int
     peers: bool
     producers: bool
-    staging_index: bool | None
+    indexes: Mapping[str, bool]
     columns: frozenset[str]
+
+    @property
+    def staging_index(self) -> bool | None:
+        """Whether staging has its index; None: there is one, but an invalid one."""
+        return self.indexes[STAGING_INDEX] or None if STAGING_INDEX in self.indexes else False
 
 
 def inspect(connection: Connection, prefix: str) -> Facts:
@@ -92,7 +104,7 @@ def inspect(connection: Connection, prefix: str) -> Facts:
         own_version=_version(comments.get(OWN_TABLE)),
         peers="oban_peers" in columns,
         producers=OWN_TABLE in columns,
-        staging_index=_staging_index(connection, prefix, postgres=postgres),
+        indexes=_indexes(connection, prefix, postgres=postgres),
         columns=frozenset(columns.get("oban_jobs", ())),
     )
 
@@ -113,8 +125,10 @@ def verify(connection: Connection, prefix: str) -> Facts:
             f"the table oban_jobs{where} has no column {', '.join(sorted(missing))}: "
             "call oban.migrate() first"
         )
-    if connection.dialect.name == "sqlite" and not facts.staging_index:
-        raise SchemaMissing(f"there is no index {STAGING_INDEX}: call oban.migrate() first")
+    if connection.dialect.name == "sqlite":
+        for name in (STAGING_INDEX, UNIQUE_INDEX):
+            if name not in facts.indexes:
+                raise SchemaMissing(f"there is no index {name}: call oban.migrate() first")
     return facts
 
 
@@ -127,13 +141,10 @@ def _sqlite_versions(connection: Connection, columns: dict[str, set[str]]) -> di
     return versions
 
 
-def _staging_index(connection: Connection, prefix: str, *, postgres: bool) -> bool | None:
-    if postgres:
-        parameters = {"prefix": prefix, "index": STAGING_INDEX}
-        valid = connection.execute(text(_PG_INDEX), parameters).scalar()
-        return False if valid is None else bool(valid) or None
-    found = text("SELECT 1 FROM sqlite_schema WHERE type = 'index' AND name = :index")
-    return connection.execute(found, {"index": STAGING_INDEX}).scalar() is not None
+def _indexes(connection: Connection, prefix: str, *, postgres: bool) -> dict[str, bool]:
+    query = text(_PG_INDEXES if postgres else _SQLITE_INDEXES)
+    rows = connection.execute(query, {"prefix": prefix} if postgres else {})
+    return {name: bool(valid) for name, valid in rows}
 
 
 def _version(comment: str | None) -> int:

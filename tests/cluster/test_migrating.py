@@ -9,6 +9,7 @@ import pytest
 
 from oban_actors import Oban
 from oban_actors.repo import schema
+from oban_actors.repo.migrator import OWN_VERSION
 from tests.support.databases import Database
 from tests.support.instances import scheduled
 
@@ -50,7 +51,7 @@ def test_processes_that_migrate_at_once(database: Database, count: int) -> None:
     oban = Oban(database.url, prefix=database.prefix)
     facts = oban.repo.transaction(lambda c: schema.inspect(c, database.prefix), read_only=True)
     assert str(facts.version) == NEWEST[database.kind]
-    assert facts.own_version == 1
+    assert facts.own_version == OWN_VERSION
     assert facts.staging_index is True
     job = oban.insert(scheduled(60))
     assert oban.get_job(job.id or 0) is not None

@@ -24,6 +24,13 @@ STAGING_DEFINITION = (
     "(state = ANY (ARRAY['scheduled'::oban_job_state, 'retryable'::oban_job_state]))"
 )
 STAGING = ("oban_actors_staging_index", STAGING_DEFINITION)
+INDEXES = [
+    "oban_actors_args_index",
+    "oban_actors_finished_index",
+    "oban_actors_meta_index",
+    "oban_actors_staging_index",
+    "oban_actors_unfinished_index",
+]
 NOW_UTC = "timezone('UTC'::text, now())"
 MOMENT = "timestamp without time zone"
 JOBS = [
@@ -86,7 +93,7 @@ def test_from_nothing(repo: Repo, admin: Admin) -> None:
     assert columns == JOBS
     assert checks == CHECKS
     assert made["tables"] == [
-        ("oban_actors_producers", "p", "1"),
+        ("oban_actors_producers", "p", "2"),
         ("oban_jobs", "p", "14"),
         ("oban_peers", "u", None),
     ]
@@ -103,8 +110,12 @@ def test_from_nothing(repo: Repo, admin: Admin) -> None:
     assert made["code"] == []
     assert STAGING in made["indexes"]
     assert [name for name, _ in made["indexes"]] == [
+        "oban_actors_args_index",
+        "oban_actors_finished_index",
+        "oban_actors_meta_index",
         "oban_actors_producers_pkey",
         "oban_actors_staging_index",
+        "oban_actors_unfinished_index",
         "oban_jobs_pkey",
         "oban_jobs_state_cancelled_at_index",
         "oban_jobs_state_discarded_at_index",
@@ -303,18 +314,32 @@ def test_failed_migration_changes_nothing(repo: Repo, pg: Database, admin: Admin
     assert describe(admin, pg.prefix) == before
 
 
-def test_invalid_index_is_replaced(repo: Repo, pg: Database, admin: Admin) -> None:
+@pytest.mark.parametrize("index", INDEXES)
+def test_invalid_index_is_replaced(repo: Repo, pg: Database, admin: Admin, index: str) -> None:
     """An index that a killed migration left half built is built anew."""
     migrate(repo)
     admin.execute(
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = %s::regclass",
-        [f"{pg.prefix}.oban_actors_staging_index"],
+        [f"{pg.prefix}.{index}"],
     )
-    assert repo.verify().staging_index is None
+    assert repo.verify().indexes[index] is False
 
     migrate(repo)
 
-    assert repo.verify().staging_index is True
+    assert repo.verify().indexes[index] is True
+
+
+def test_from_our_first_version(repo: Repo, pg: Database, admin: Admin) -> None:
+    """Tables of our own first version get the indexes for unique jobs, and are the same then."""
+    migrate(repo)
+    newest = describe(admin, pg.prefix)
+    for index in INDEXES:
+        run(admin, "DROP INDEX {}.{}", pg.prefix, index)
+    run(admin, "COMMENT ON TABLE {}.oban_actors_producers IS '1'", pg.prefix)
+
+    assert migrate(repo) == 14
+
+    assert describe(admin, pg.prefix) == newest
 
 
 @pytest.fixture

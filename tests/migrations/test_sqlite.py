@@ -97,11 +97,28 @@ def test_from_elixir(sqlite: Database, path: Path) -> None:
     assert mode == "wal"
 
 
+def test_from_our_first_version(sqlite: Database, path: Path) -> None:
+    """A file of our own first version can't be used until it has the index for unique jobs."""
+    with opened_on(sqlite) as repo:
+        migrate(repo)
+        connection = sqlite3.connect(path)
+        connection.execute("DROP INDEX oban_actors_unique_index")
+        connection.execute("UPDATE oban_actors_meta SET value = '1'")
+        connection.commit()
+        connection.close()
+        with pytest.raises(SchemaMissing, match="oban_actors_unique_index"):
+            repo.verify()
+
+        migrate(repo)
+
+        assert repo.verify().own_version == 2
+
+
 def test_newer_file(sqlite: Database) -> None:
     """Tables of ours from a future version are refused."""
     with opened_on(sqlite) as repo:
         migrate(repo)
-        newer = text("UPDATE oban_actors_meta SET value = '2'")
+        newer = text("UPDATE oban_actors_meta SET value = '3'")
         repo.transaction(lambda connection: connection.execute(newer))
 
         with pytest.raises(SchemaTooNew):

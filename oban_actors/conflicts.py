@@ -1,0 +1,150 @@
+"""Inserting unique jobs: each one, or the job that is there in its place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from oban_actors.engines import JobEngine
+from oban_actors.job import Job
+from oban_actors.unique import Unique
+
+Spec = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a batch.
+
+    Attributes:
+        jobs: as they stand in the table, in the order given; with `conflict` those that were
+            there before.
+        put_off: ids of those among the latter whose time was replaced.
+
+    """
+
+    jobs: list[Job]
+    put_off: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A batch on its way, by the jobs' places in it.
+
+    Attributes:
+        jobs: as given.
+        rows: what is in the table already, by place.
+        twins: places of earlier jobs that are the same, by place.
+
+    """
+
+    jobs: Sequence[Job]
+    rows: dict[int, Job] = field(default_factory=dict)
+    twins: dict[int, int] = field(default_factory=dict)
+
+
+def settle(
+    engine: JobEngine,
+    connection: Connection,
+    jobs: Sequence[Job],
+    now: datetime | None,
+    host_timeout: float | None,
+) -> Settled:
+    """Insert jobs, but of unique ones only those for which no other one is there.
+
+    Others that insert the same are kept out first, and only a later statement looks: it sees
+    whatever they have committed.
+
+    Args:
+        engine: the job store.
+        connection: in a transaction.
+        jobs: checked ones.
+        now: a virtual clock's time.
+        host_timeout: see `JobEngine.lock_unique`.
+
+    Raises:
+        TransientError: others were in the way for too long.
+        UnfitTransaction: the host's transaction would not see what others insert.
+
+    """
+    places = [place for place, job in enumerate(jobs) if job.unique is not None]
+    if not places:
+        return Settled(engine.insert_jobs(connection, jobs, now))
+    batch = _Batch(jobs)
+    unique = [jobs[place] for place in places]
+    engine.lock_unique(connection, sorted({_key(job) for job in unique}), host_timeout)
+    found = engine.find_same(connection, unique, now)
+    _read_rows(engine, connection, batch, {places[nth]: row for nth, row in found.items()})
+    _find_twins(batch)
+    return _finish(engine, connection, batch, now)
+
+
+def _key(job: Job) -> str:
+    return (job.unique or Unique()).wish(job)
+
+
+def _read_rows(
+    engine: JobEngine, connection: Connection, batch: _Batch, found: dict[int, int]
+) -> None:
+    if not found:
+        return
+    lock = any(batch.jobs[place].replace for place in found)
+    rows = engine.read_jobs(connection, sorted(set(found.values())), lock=lock)
+    for place, job_id in found.items():
+        unique, row = batch.jobs[place].unique, rows.get(job_id)
+        # It may have gone, or gone on, between the look and the lock.
+        if unique is not None and row is not None and row.state in unique.states:
+            batch.rows[place] = row
+
+
+def _find_twins(batch: _Batch) -> None:
+    """Find jobs of the batch that are the same as one before them."""
+    specs = {_spec(job.unique): job.unique for job in batch.jobs if job.unique is not None}
+    seen: dict[tuple[Spec, str], list[int]] = {}
+    for place, job in enumerate(batch.jobs):
+        if place in batch.rows:
+            continue
+        if job.unique is not None:
+            earlier = seen.get((_spec(job.unique), job.unique.wish(job)), ())
+            twin = next((e for e in earlier if batch.jobs[e].state in job.unique.states), None)
+            if twin is not None:
+                batch.twins[place] = twin
+                continue
+        for spec, unique in specs.items():
+            seen.setdefault((spec, unique.trait(job)), []).append(place)
+
+
+def _spec(unique: Unique) -> Spec:
+    return unique.fields, unique.keys
+
+
+def _finish(
+    engine: JobEngine, connection: Connection, batch: _Batch, now: datetime | None
+) -> Settled:
+    fresh = [p for p in range(len(batch.jobs)) if p not in batch.rows and p not in batch.twins]
+    inserted = engine.insert_jobs(connection, [batch.jobs[place] for place in fresh], now)
+    new = dict(zip(fresh, inserted, strict=True))
+    there = {**batch.rows, **{place: new[twin] for place, twin in batch.twins.items()}}
+    put_off: set[int] = set()
+    changed: set[int] = set()
+    for place, row in sorted(there.items()):
+        job, job_id = batch.jobs[place], row.id or 0
+        fields = _replaced(job, row)
+        if fields:
+            engine.replace_fields(connection, job_id, job, fields, now)
+            changed.add(job_id)
+            put_off |= {job_id} if "scheduled_at" in fields else set()
+    rows = engine.read_jobs(connection, sorted(changed), lock=False) if changed else {}
+    for place, row in there.items():
+        new[place] = rows.get(row.id or 0, row).copy()
+        new[place].conflict = True
+    for place in fresh:
+        new[place] = rows.get(new[place].id or 0, new[place])
+    return Settled([new[place] for place in range(len(batch.jobs))], frozenset(put_off))
+
+
+def _replaced(job: Job, row: Job) -> tuple[str, ...]:
+    timed = job.scheduled_at is not None or job.schedule_in is not None
+    fields = job.replace.get(row.state, ())
+    return tuple(name for name in fields if name != "scheduled_at" or timed)

@@ -1,0 +1,192 @@
+"""Finding the jobs that are the same as unique ones, on PostgreSQL."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, TextClause, text
+
+from oban_actors.engines.postgres_look import look
+from oban_actors.engines.shapes import by_shape
+from oban_actors.errors import TransientError, UnfitTransaction
+from oban_actors.job import Job
+from oban_actors.repo.sqlstates import sqlstate
+from oban_actors.repo.times import NOW, parameter, to_naive
+
+MOST_LOCKS = 100
+"""Keys that a transaction locks one by one; for more it keeps all other inserters out."""
+
+_TOO_STRICT = ("repeatable read", "serializable")
+_LOCK_NOT_AVAILABLE = "55P03"
+
+# One key for all unique jobs of a schema, shared by those who lock single keys as well: a large
+# batch takes it alone, since the server has no room for a lock on each of its keys.
+_LOCK_SOME = text("""
+SELECT pg_advisory_xact_lock_shared(hashtextextended(:space, 0)), 0
+UNION ALL
+(SELECT pg_advisory_xact_lock(each), 1 FROM unnest(ARRAY(
+  SELECT DISTINCT hashtextextended(key, 1)
+  FROM json_array_elements_text(cast(:keys AS json)) AS key ORDER BY 1
+)) AS each)
+""")
+_LOCK_ALL = text("SELECT pg_advisory_xact_lock(hashtextextended(:space, 0))")
+_SETTINGS = text("""
+SELECT current_setting('transaction_isolation'), current_setting('lock_timeout'),
+  set_config('lock_timeout', CASE
+    WHEN current_setting('lock_timeout') = '0' THEN cast(:timeout AS text)
+    ELSE current_setting('lock_timeout') END, true)
+""")
+_RESET = text("SELECT set_config('lock_timeout', cast(:timeout AS text), true)")
+
+_REPLACE = """
+UPDATE {jobs} SET {values} WHERE id = :id
+"""
+_VALUES = {
+    "args": "args = cast(:args AS jsonb)",
+    "max_attempts": "max_attempts = greatest(cast(:max_attempts AS integer), attempt)",
+    "meta": "meta = cast(:meta AS jsonb)",
+    "priority": "priority = cast(:priority AS integer)",
+    "queue": "queue = cast(:queue AS text)",
+    "scheduled_at": (
+        "scheduled_at = coalesce(cast(:scheduled_at AS timestamp), "
+        f"{NOW['postgresql']} + make_interval(secs => cast(:schedule_in AS double precision)))"
+    ),
+    "tags": "tags = array(SELECT json_array_elements_text(cast(:tags AS json)))",
+    "worker": "worker = cast(:worker AS text)",
+}
+_READ = """
+SELECT cast(to_jsonb(job) AS text) FROM {jobs} AS job
+WHERE id = ANY (ARRAY(SELECT cast(value AS bigint)
+  FROM json_array_elements_text(cast(:ids AS json)) AS value))
+"""
+
+
+class PostgresUniques:
+    """Looks for jobs that are the same, for `PostgresEngine`."""
+
+    def prepare_uniques(self, schema: str) -> None:
+        """Build the statements once.
+
+        Args:
+            schema: of the tables, quoted.
+
+        """
+        self._unique_schema = schema
+        self._unique_space = f"oban_actors unique {schema}"
+        self._unique_jobs = f"{schema}.oban_jobs"
+        self._read = text(_READ.format(jobs=self._unique_jobs))
+        self._read_locked = text(_READ.format(jobs=self._unique_jobs) + "ORDER BY id FOR UPDATE")
+
+    def lock_unique(
+        self, connection: Connection, keys: Sequence[str], host_timeout: float | None
+    ) -> None:
+        """See `JobEngine`."""
+        before = None
+        if host_timeout is not None:
+            before = _check_host(connection, host_timeout)
+        try:
+            if len(keys) > MOST_LOCKS:
+                connection.execute(_LOCK_ALL, {"space": self._unique_space}).all()
+            else:
+                named = [f"{self._unique_space} {key}" for key in keys]
+                values = {"space": self._unique_space, "keys": json.dumps(named)}
+                connection.execute(_LOCK_SOME, values).all()
+        except Exception as error:
+            if sqlstate(error) != _LOCK_NOT_AVAILABLE:
+                raise
+            raise TransientError(
+                "another transaction inserts the same unique job and did not end in time",
+                sqlstate=_LOCK_NOT_AVAILABLE,
+            ) from error
+        if before is not None:
+            connection.execute(_RESET, {"timeout": before}).all()
+
+    def find_same(
+        self, connection: Connection, jobs: Sequence[Job], now: datetime | None
+    ) -> dict[int, int]:
+        """See `JobEngine`."""
+        found: dict[int, int] = {}
+        for shape, members in by_shape(jobs):
+            items = [
+                {
+                    "place": place,
+                    "worker": job.worker,
+                    "queue": job.queue,
+                    "args": shape.unique.wanted(job, "args"),
+                    "meta": shape.unique.wanted(job, "meta"),
+                }
+                for place, job in members
+            ]
+            values: dict[str, Any] = {"items": json.dumps(items, ensure_ascii=False)}
+            if shape.unique.period is not None:
+                values |= {"period": shape.unique.period, "now": parameter("postgresql", now)}
+            rows = connection.execute(look(self._unique_schema, shape), values).all()
+            found.update((place, job_id) for place, job_id in rows if job_id is not None)
+        return found
+
+    def read_jobs(
+        self, connection: Connection, ids: Sequence[int], *, lock: bool
+    ) -> dict[int, Job]:
+        """See `JobEngine`."""
+        statement = self._read_locked if lock else self._read
+        rows = connection.execute(statement, {"ids": json.dumps(list(ids))}).all()
+        jobs = (Job.from_row(_decoded(json.loads(row[0]))) for row in rows)
+        return {job.id: job for job in jobs if job.id is not None}
+
+    def replace_fields(
+        self,
+        connection: Connection,
+        job_id: int,
+        job: Job,
+        fields: Sequence[str],
+        now: datetime | None,
+    ) -> None:
+        """See `JobEngine`."""
+        values = {
+            "id": job_id,
+            "args": json.dumps(job.args),
+            "max_attempts": job.max_attempts,
+            "meta": json.dumps(job.meta),
+            "priority": job.priority,
+            "queue": job.queue,
+            "scheduled_at": None if job.scheduled_at is None else to_naive(job.scheduled_at),
+            "schedule_in": job.schedule_in,
+            "tags": json.dumps(job.tags),
+            "worker": job.worker,
+            "now": parameter("postgresql", now),
+        }
+        statement = _replacing(self._unique_jobs, tuple(fields))
+        used = statement.compile().params
+        connection.execute(statement, {name: values[name] for name in used})
+
+
+def _check_host(connection: Connection, timeout: float) -> str:
+    """Bound the wait for locks, unless the host has; give what it was before.
+
+    Raises:
+        UnfitTransaction: it would not see what others have inserted.
+
+    """
+    milliseconds = str(max(1, round(timeout * 1000)))
+    isolation, before, _ = connection.execute(_SETTINGS, {"timeout": milliseconds}).one()
+    if isolation in _TOO_STRICT:
+        raise UnfitTransaction(
+            f"a unique job can't be inserted in a transaction that is {isolation}, since it "
+            "doesn't see what others insert meanwhile: use read committed"
+        )
+    return str(before)
+
+
+def _decoded(row: dict[str, Any]) -> dict[str, Any]:
+    for name, value in row.items():
+        if name.endswith("_at") and value is not None:
+            row[name] = datetime.fromisoformat(value).replace(tzinfo=UTC)
+    return row
+
+
+@lru_cache(maxsize=256)
+def _replacing(jobs: str, fields: tuple[str, ...]) -> TextClause:
+    values = ", ".join(_VALUES[name] for name in fields)
+    return text(_REPLACE.format(jobs=jobs, values=values))

@@ -1,0 +1,202 @@
+"""Finding the jobs that are the same as unique ones, on SQLite."""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, text
+
+from oban_actors.engines.shapes import Match, Shape, shape_of
+from oban_actors.errors import TransientError
+from oban_actors.job import Job
+from oban_actors.repo.sqlstates import translate
+from oban_actors.repo.times import NOW, parameter, to_moment, to_text
+from oban_actors.unique import alike
+
+_CLOCK = text(f"SELECT {NOW['sqlite']}")
+
+# It changes nothing, but from here on there is no other writer.
+_LOCK = text("UPDATE oban_jobs SET id = id WHERE id = 0")
+
+_LOOK = "SELECT id, args, meta FROM oban_jobs INDEXED BY oban_actors_unique_index WHERE "
+_AT = "rtrim(replace({}, ' ', 'T'), 'Z') >= rtrim(:since, 'Z')"
+_WORKERS = """worker IN (
+  WITH RECURSIVE workers (name) AS (
+    SELECT min(worker) FROM oban_jobs
+    UNION ALL
+    SELECT (SELECT min(worker) FROM oban_jobs WHERE worker > workers.name)
+    FROM workers WHERE workers.name IS NOT NULL
+  )
+  SELECT name FROM workers WHERE name IS NOT NULL
+)"""
+_READ = text("SELECT * FROM oban_jobs WHERE id IN (SELECT value FROM json_each(:ids))")
+
+_MAX_INTEGER = 2**63
+_VALUES = {
+    "args": "args = :args",
+    "max_attempts": "max_attempts = max(:max_attempts, attempt)",
+    "meta": "meta = :meta",
+    "priority": "priority = :priority",
+    "queue": "queue = :queue",
+    "scheduled_at": "scheduled_at = :scheduled_at",
+    "tags": "tags = :tags",
+    "worker": "worker = :worker",
+}
+
+
+class SqliteUniques:
+    """Looks for jobs that are the same, for `SqliteEngine`."""
+
+    def lock_unique(
+        self,
+        connection: Connection,
+        keys: Sequence[str],
+        host_timeout: float | None,
+    ) -> None:
+        """See `JobEngine`."""
+        if host_timeout is None:
+            return
+        try:
+            connection.execute(_LOCK)
+        except Exception as error:
+            found = translate(error)
+            if not isinstance(found, TransientError):
+                raise
+            raise TransientError(
+                "another transaction writes to the database and did not end in time, or wrote to "
+                "it since this one began to read"
+            ) from error
+
+    def find_same(
+        self, connection: Connection, jobs: Sequence[Job], now: datetime | None
+    ) -> dict[int, int]:
+        """See `JobEngine`."""
+        at = to_moment(connection.execute(_CLOCK, {"now": parameter("sqlite", now)}).scalar_one())
+        found: dict[int, int] = {}
+        for place, job in enumerate(jobs):
+            job_id = _same(connection, job, at)
+            if job_id is not None:
+                found[place] = job_id
+        return found
+
+    def read_jobs(
+        self,
+        connection: Connection,
+        ids: Sequence[int],
+        *,
+        lock: bool,
+    ) -> dict[int, Job]:
+        """See `JobEngine`."""
+        rows = connection.execute(_READ, {"ids": json.dumps(list(ids))}).mappings().all()
+        jobs = (Job.from_row(dict(row)) for row in rows)
+        return {job.id: job for job in jobs if job.id is not None}
+
+    def replace_fields(
+        self,
+        connection: Connection,
+        job_id: int,
+        job: Job,
+        fields: Sequence[str],
+        now: datetime | None,
+    ) -> None:
+        """See `JobEngine`."""
+        at = to_moment(connection.execute(_CLOCK, {"now": parameter("sqlite", now)}).scalar_one())
+        due = job.scheduled_at or at + timedelta(seconds=job.schedule_in or 0)
+        values = {
+            "args": to_json(job.args),
+            "max_attempts": job.max_attempts,
+            "meta": to_json(job.meta),
+            "priority": job.priority,
+            "queue": job.queue,
+            "scheduled_at": to_text(due),
+            "tags": to_json(job.tags),
+            "worker": job.worker,
+        }
+        statement = text(
+            f"UPDATE oban_jobs SET {', '.join(_VALUES[name] for name in fields)} WHERE id = :id"
+        )
+        connection.execute(statement, {"id": job_id, **{name: values[name] for name in fields}})
+
+
+def to_json(value: object) -> str:
+    """Write JSON so that equal objects are equal texts, as Elixir does."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def _same(connection: Connection, job: Job, at: datetime) -> int | None:
+    shape = shape_of(job)
+    statement, values = _look(job, shape, at)
+    wanted = {name: shape.unique.wanted(job, name) for name in ("args", "meta")}
+    with contextlib.closing(connection.execute(text(statement), values)) as rows:
+        for job_id, args, meta in rows:
+            if _fits(shape.args, args, wanted["args"]) and _fits(shape.meta, meta, wanted["meta"]):
+                return int(job_id)
+    return None
+
+
+def _look(job: Job, shape: Shape, at: datetime) -> tuple[str, dict[str, Any]]:
+    unique = shape.unique
+    states = ", ".join(f"'{state}'" for state in unique.states)
+    conditions = ["worker = :worker" if shape.worker else _WORKERS, f"state IN ({states})"]
+    values: dict[str, Any] = {"worker": job.worker} if shape.worker else {}
+    if shape.queue:
+        conditions.append("queue = :queue")
+        values["queue"] = job.queue
+    if shape.args == "equal":
+        conditions.append("substr(args, 1, 200) = substr(:args, 1, 200) AND args = :args")
+        values["args"] = to_json(unique.wanted(job, "args"))
+    if unique.period is not None:
+        conditions.append(_AT.format(unique.timestamp))
+        values["since"] = to_text(_earlier(at, unique.period))
+    for column, match in (("args", shape.args), ("meta", shape.meta)):
+        if match in ("alike", "part"):
+            for condition, value in _scalars(column, unique.wanted(job, column)):
+                name = f"value_{len(values)}"
+                conditions.append(condition.format(f":{name}_path", f":{name}"))
+                values |= {f"{name}_path": value[0], name: value[1]}
+    return _LOOK + " AND ".join(conditions), values
+
+
+def _scalars(column: str, wanted: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, Any]]]:
+    # What SQLite can tell by itself; the rest is looked at in Python.
+    extract = f"CASE WHEN json_valid({column}) THEN json_extract({column}, {{}}) END = {{}}"
+    for key, value in wanted.items():
+        number = isinstance(value, int) and abs(value) < _MAX_INTEGER
+        if (number or isinstance(value, str)) and '"' not in key and "\\" not in key:
+            yield extract, (f'$."{key}"', value)
+
+
+def _earlier(at: datetime, seconds: float) -> datetime:
+    try:
+        return at - timedelta(seconds=seconds)
+    except OverflowError:
+        return datetime.min.replace(tzinfo=at.tzinfo)
+
+
+def _fits(match: Match, written: str, wanted: dict[str, Any]) -> bool:
+    if match == "any":
+        return True
+    try:
+        found = json.loads(written)
+    except (TypeError, ValueError):
+        return False
+    if match == "part":
+        return _holds(found, wanted)
+    return isinstance(found, dict) and alike(found, wanted)
+
+
+def _holds(found: object, wanted: object) -> bool:
+    """Tell whether a JSON value holds another, by the rules of PostgreSQL's `@>`."""
+    if isinstance(wanted, Mapping):
+        return isinstance(found, Mapping) and all(
+            key in found and _holds(found[key], value) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return isinstance(found, list) and all(
+            any(_holds(each, value) for each in found) for value in wanted
+        )
+    if isinstance(wanted, bool) or isinstance(found, bool):
+        return wanted is found
+    return found == wanted

@@ -1,0 +1,243 @@
+"""The host's own transactions, whatever it holds them with."""
+
+import sqlite3
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql.psycopg import dialect as postgresql_dialect
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+from sqlalchemy.engine import IteratorResult
+from sqlalchemy.engine.result import SimpleResultMetaData
+from sqlalchemy.orm import Session, scoped_session
+
+from oban_actors.errors import ConfigError, UnfitTransaction
+from oban_actors.repo.times import Dialect
+
+T = TypeVar("T")
+Execute = Callable[[str, Mapping[str, Any]], tuple[list[str], list[Any]]]
+
+_KNOWN = (
+    "a Session, Connection, AsyncSession or AsyncConnection of SQLAlchemy, a Connection or "
+    "AsyncConnection of psycopg, a Connection of sqlite3, or Django's connection"
+)
+
+
+class HostConnection:
+    """A host's connection of no SQLAlchemy, with as much of an SQLAlchemy Connection as is used.
+
+    It begins nothing, and neither commits nor rolls back.
+
+    Args:
+        dialect: how statements are written for it.
+        execute: runs one and gives the names of its columns and its rows.
+
+    Attributes:
+        info: for those who work on it.
+
+    """
+
+    def __init__(self, dialect: sa.engine.Dialect, execute: Execute) -> None:
+        self.dialect = dialect
+        self.info: dict[str, Any] = {}
+        self._execute = execute
+
+    def execute(
+        self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
+    ) -> sa.Result[Any]:
+        """Execute a statement; values are given as the driver has them."""
+        compiled = cast("sa.ClauseElement", statement).compile(
+            dialect=self.dialect, compile_kwargs={"render_postcompile": True}
+        )
+        values = compiled.construct_params(dict(parameters or {}))
+        names, rows = self._execute(str(compiled), dict(values or {}))
+        return IteratorResult(SimpleResultMetaData(names), iter(rows))
+
+    def get_transaction(self) -> "HostConnection":
+        """Give what stands for the transaction that it is in."""
+        return self
+
+
+def adopt(handle: Any, option: str, dialect: Dialect) -> sa.Connection:
+    """Give what a host's transaction is used by.
+
+    Args:
+        handle: the host's.
+        option: its name, for messages.
+        dialect: which kind of database it has to be.
+
+    Raises:
+        ConfigError: it is nothing that is known, async, or of another database.
+        UnfitTransaction: it is in none, and commits each statement by itself.
+
+    """
+    if is_async(handle):
+        raise ConfigError(
+            f"invalid value for '{option}': {_kind(handle)} is async: use the async twin of this "
+            "call, such as ainsert"
+        )
+    connection = _adopted(handle, option)
+    if connection.dialect.name != dialect:
+        raise _unfit(option, f"one to {dialect}", connection.dialect.name)
+    return connection
+
+
+def is_async(handle: Any) -> bool:
+    """Tell whether a host's handle is one that has to be awaited."""
+    return isinstance(handle, (psycopg.AsyncConnection, *_async_kinds()))
+
+
+async def run_on(
+    handle: Any, option: str, dialect: Dialect, work: Callable[[sa.Connection], T]
+) -> T:
+    """Do what works on an adopted connection on one that has to be awaited.
+
+    Args:
+        handle: the host's, an async one.
+        option: its name, for messages.
+        dialect: which kind of database it has to be.
+        work: gets the connection.
+
+    Raises:
+        ConfigError: it is of another database.
+        UnfitTransaction: as in `adopt`.
+
+    """
+    if isinstance(handle, psycopg.AsyncConnection):
+        from sqlalchemy.util import greenlet_spawn  # noqa: PLC0415 (it may not be installed)
+
+        if dialect != "postgresql":
+            raise _unfit(option, f"one to {dialect}", "postgresql")
+        found: T = await greenlet_spawn(work, _psycopg_async(handle))
+        return found
+    return cast("T", await handle.run_sync(lambda host: work(adopt(host, option, dialect))))
+
+
+# Helpers
+
+
+def _adopted(handle: Any, option: str) -> sa.Connection:
+    if isinstance(handle, scoped_session):
+        handle = handle()
+    if isinstance(handle, Session):
+        handle = handle.connection()
+    if isinstance(handle, sa.Connection):
+        if handle._is_autocommit_isolation():  # noqa: SLF001 (there is no public word for it)
+            raise _no_transaction("begin() does nothing with isolation level AUTOCOMMIT")
+        return handle
+    made: HostConnection
+    if isinstance(handle, psycopg.Connection):
+        made = _psycopg(handle)
+    elif isinstance(handle, sqlite3.Connection):
+        made = _sqlite(handle)
+    elif _is_django(handle):
+        made = _django(handle)
+    else:
+        raise _unfit(option, _KNOWN, _kind(handle))
+    return cast("sa.Connection", made)
+
+
+def _async_kinds() -> tuple[type, ...]:
+    # Nobody has one who has not imported it, and importing it needs greenlet.
+    module = sys.modules.get("sqlalchemy.ext.asyncio")
+    if module is None:
+        return ()
+    return (module.AsyncSession, module.AsyncConnection, module.async_scoped_session)
+
+
+def _is_django(handle: Any) -> bool:
+    return type(handle).__module__.startswith("django.") and hasattr(handle, "in_atomic_block")
+
+
+def _psycopg(connection: "psycopg.Connection[Any]") -> HostConnection:
+    _check_psycopg(connection)
+
+    def execute(statement: str, values: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+        with connection.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
+            cursor.execute(statement.encode(), values)
+            return _fetched(cursor)
+
+    return HostConnection(_PSYCOPG, execute)
+
+
+def _psycopg_async(connection: "psycopg.AsyncConnection[Any]") -> sa.Connection:
+    from sqlalchemy.util import await_only  # noqa: PLC0415 (it may not be installed)
+
+    _check_psycopg(connection)
+
+    async def run(statement: str, values: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+        async with connection.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
+            await cursor.execute(statement.encode(), values)
+            names = [column.name for column in cursor.description or ()]
+            return names, await cursor.fetchall() if names else []
+
+    def execute(statement: str, values: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+        found: tuple[list[str], list[Any]] = await_only(run(statement, values))
+        return found
+
+    return cast("sa.Connection", HostConnection(_PSYCOPG, execute))
+
+
+def _check_psycopg(connection: Any) -> None:
+    idle = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    if connection.autocommit and idle:
+        raise _no_transaction("it is in autocommit mode: use connection.transaction()")
+
+
+def _sqlite(connection: sqlite3.Connection) -> HostConnection:
+    plain = getattr(connection, "autocommit", -1) is True or connection.isolation_level is None
+    if plain and not connection.in_transaction:
+        raise _no_transaction("it is in autocommit mode: begin one")
+
+    def execute(statement: str, values: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+        cursor = connection.cursor()
+        cursor.row_factory = None
+        try:
+            cursor.execute(statement, values)
+            return _fetched(cursor)
+        finally:
+            cursor.close()
+
+    return HostConnection(_SQLITE, execute)
+
+
+def _django(connection: Any) -> HostConnection:
+    if connection.get_autocommit() and not connection.in_atomic_block:
+        raise _no_transaction("it is in autocommit mode: use transaction.atomic()")
+    dialects = {"postgresql": _PSYCOPG, "sqlite": _DJANGO_SQLITE}
+    dialect = dialects.get(connection.vendor)
+    if dialect is None:
+        raise ConfigError(
+            f"expected Django's connection to PostgreSQL or SQLite, got: {connection.vendor}"
+        )
+
+    def execute(statement: str, values: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return _fetched(cursor)
+
+    return HostConnection(dialect, execute)
+
+
+def _fetched(cursor: Any) -> tuple[list[str], list[Any]]:
+    names = [column[0] for column in cursor.description or ()]
+    return names, list(cursor.fetchall()) if names else []
+
+
+def _no_transaction(reason: str) -> UnfitTransaction:
+    return UnfitTransaction(f"the connection given is in no transaction, since {reason}")
+
+
+def _unfit(option: str, expected: str, got: str) -> ConfigError:
+    return ConfigError(f"invalid value for '{option}': expected {expected}, got: {got}")
+
+
+def _kind(handle: object) -> str:
+    return f"{type(handle).__module__}.{type(handle).__qualname__}"
+
+
+_PSYCOPG = postgresql_dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
+_SQLITE = sqlite_dialect(paramstyle="named")
+_DJANGO_SQLITE = sqlite_dialect(paramstyle="pyformat")
