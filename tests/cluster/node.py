@@ -5,7 +5,6 @@ It prints a JSON line for whatever it stages and whenever its leadership changes
 """
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -48,7 +47,8 @@ def freezing(token: Path) -> telemetry.Handler:
             token.unlink()
         except FileNotFoundError:
             return
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this thread: else another may take it, and this one goes on for a moment.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
     return on_notify
 
