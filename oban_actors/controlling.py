@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from oban_actors import telemetry
 from oban_actors.announcing import Announcer
@@ -15,6 +14,7 @@ from oban_actors.engines import ChangedJob, JobEngine
 from oban_actors.engines.control import CANCELLABLE, DELETABLE, RETRYABLE
 from oban_actors.errors import ConfigError, InvalidJob, JobLocked, JobNotFound
 from oban_actors.filters import Chosen, Query, choose
+from oban_actors.host_connections import adopt
 from oban_actors.job import Job, JobState
 from oban_actors.job_changes import Changes, check_changes
 from oban_actors.notifiers import Publisher
@@ -86,7 +86,7 @@ class Controller:
         """Cancel, retry or delete a job, waiting for it if need be; whether it was changed."""
         ids = [job_id(job)]
         about = {"conf": self.config, "engine": type(self.engine), "job": job}
-        with telemetry.span(f"oban.engine.{action}_job", about) as event:
+        with telemetry.span(_ONE[action], about) as event:
             try:
                 changed = self._batch(action, ids, (), host, wait=True)
             except JobLocked as error:
@@ -149,7 +149,7 @@ class Controller:
                 f"{action}_all_jobs was given no filter: say which jobs, or everything=True"
             )
         about = {"conf": self.config, "engine": type(self.engine), "queryable": chosen.given}
-        with telemetry.span(f"oban.engine.{action}_all_jobs", about) as event:
+        with telemetry.span(_MANY[action], about) as event:
             changed = self._change_chosen(action, chosen, host)
             event.set(jobs=changed)
         return len(changed)
@@ -261,31 +261,33 @@ class Controller:
 
     # The host's transaction
 
-    def host_connection(
-        self, session: Session | None, connection: sa.Connection | None
-    ) -> sa.Connection | None:
+    def host_connection(self, session: Any, connection: Any) -> sa.Connection | None:
         """Give the connection of the host's transaction, None where there is none.
 
         Raises:
             ConfigError: it is none that this can use.
+            UnfitTransaction: it is in none.
 
         """
         if session is not None and connection is not None:
             raise ConfigError("expected either session or connection, got both")
         if session is not None:
-            if not isinstance(session, Session):
-                raise _unfit("session", "a SQLAlchemy Session", session)
-            connection = session.connection()
-        if connection is None:
-            return None
-        if not isinstance(connection, sa.Connection):
-            raise _unfit("connection", "a SQLAlchemy Connection", connection)
-        if connection.dialect.name != self.repo.dialect:
-            raise _unfit("connection", f"one to {self.repo.dialect}", connection.dialect.name)
-        return connection
+            return adopt(session, "session", self.repo.dialect)
+        return None if connection is None else adopt(connection, "connection", self.repo.dialect)
 
 
 _EVERY = tuple(JobState)
+
+_ONE: Mapping[Action, str] = {
+    "cancel": "oban.engine.cancel_job",
+    "retry": "oban.engine.retry_job",
+    "delete": "oban.engine.delete_job",
+}
+_MANY: Mapping[Action, str] = {
+    "cancel": "oban.engine.cancel_all_jobs",
+    "retry": "oban.engine.retry_all_jobs",
+    "delete": "oban.engine.delete_all_jobs",
+}
 
 
 def job_id(job: Job | int) -> int:
@@ -322,8 +324,3 @@ def _locked(ids: Sequence[int], changed: int, action: Action) -> str:
     jobs = "job" if len(ids) == 1 else "jobs"
     others = f"; {changed} others were {_DONE[action]}" if changed else ""
     return f"could not {action} {jobs} {named}: locked by another transaction{others}"
-
-
-def _unfit(option: str, expected: str, got: Any) -> ConfigError:
-    kind = got if isinstance(got, str) else f"{type(got).__module__}.{type(got).__qualname__}"
-    return ConfigError(f"invalid value for '{option}': expected {expected}, got: {kind}")

@@ -128,7 +128,9 @@ def _adopted(handle: Any, option: str) -> sa.Connection:
             raise _no_transaction("begin() does nothing with isolation level AUTOCOMMIT")
         return handle
     made: HostConnection
-    if isinstance(handle, psycopg.Connection):
+    if isinstance(handle, HostConnection):
+        made = handle
+    elif isinstance(handle, psycopg.Connection):
         made = _psycopg(handle)
     elif isinstance(handle, sqlite3.Connection):
         made = _sqlite(handle)

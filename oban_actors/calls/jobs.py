@@ -1,9 +1,8 @@
 """The calls that look at jobs and change them."""
 
-from typing import Unpack
+from typing import Any, Unpack
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from oban_actors.calls.base import Calls
 from oban_actors.controlling import Controller
@@ -36,8 +35,8 @@ class JobCalls(Calls):
         self,
         job_id: int,
         *,
-        session: Session | None = None,
-        connection: sa.Connection | None = None,
+        session: Any = None,
+        connection: Any = None,
     ) -> Job | None:
         """Read a job, or None when there is none of this id.
 
@@ -60,8 +59,8 @@ class JobCalls(Calls):
         query: Query | None = None,
         *,
         skip_unreadable: bool = False,
-        session: Session | None = None,
-        connection: sa.Connection | None = None,
+        session: Any = None,
+        connection: Any = None,
         **filters: Unpack[JobFilters],
     ) -> list[Job]:
         """Read jobs, all that are there where nothing is asked for. Mirrors `Oban.all_jobs/2`.
@@ -94,8 +93,8 @@ class JobCalls(Calls):
         self,
         job: Job | int,
         *,
-        session: Session | None = None,
-        connection: sa.Connection | None = None,
+        session: Any = None,
+        connection: Any = None,
     ) -> bool:
         """Cancel a job that has not ended, and tell it if it runs. Mirrors `Oban.cancel_job/2`.
 
@@ -125,8 +124,8 @@ class JobCalls(Calls):
         self,
         job: Job | int,
         *,
-        session: Session | None = None,
-        connection: sa.Connection | None = None,
+        session: Any = None,
+        connection: Any = None,
     ) -> bool:
         """Make a job available at once, whatever became of it. Mirrors `Oban.retry_job/2`.
 
@@ -152,8 +151,8 @@ class JobCalls(Calls):
         self,
         job: Job | int,
         *,
-        session: Session | None = None,
-        connection: sa.Connection | None = None,
+        session: Any = None,
+        connection: Any = None,
     ) -> bool:
         """Delete a job that does not run. Mirrors `Oban.delete_job/2`.
 
@@ -178,8 +177,8 @@ class JobCalls(Calls):
         job: Job | int,
         changes: Changes,
         *,
-        session: Session | None = None,
-        connection: sa.Connection | None = None,
+        session: Any = None,
+        connection: Any = None,
     ) -> Job:
         """Change fields of a job while nobody else can. Mirrors `Oban.update_job/3`.
 
@@ -215,8 +214,8 @@ class JobCalls(Calls):
         query: Query | None = None,
         *,
         everything: bool = False,
-        session: Session | None = None,
-        connection: sa.Connection | None = None,
+        session: Any = None,
+        connection: Any = None,
         **filters: Unpack[JobFilters],
     ) -> int:
         """Cancel all chosen jobs as `cancel_job` does. Mirrors `Oban.cancel_all_jobs/2`.
@@ -252,8 +251,8 @@ class JobCalls(Calls):
         query: Query | None = None,
         *,
         everything: bool = False,
-        session: Session | None = None,
-        connection: sa.Connection | None = None,
+        session: Any = None,
+        connection: Any = None,
         **filters: Unpack[JobFilters],
     ) -> int:
         """Make all chosen jobs available as `retry_job` does. Mirrors `Oban.retry_all_jobs/2`.
@@ -269,8 +268,8 @@ class JobCalls(Calls):
         query: Query | None = None,
         *,
         everything: bool = False,
-        session: Session | None = None,
-        connection: sa.Connection | None = None,
+        session: Any = None,
+        connection: Any = None,
         **filters: Unpack[JobFilters],
     ) -> int:
         """Delete all chosen jobs that don't run. Mirrors `Oban.delete_all_jobs/2`.

@@ -1,14 +1,20 @@
 """The calls that steer queues: of this node, of another one, or of the whole cluster."""
 
+import logging
 from typing import Any, cast
 
-from oban_actors.actors import NoProcess
+from oban_actors.actors import ActorError, NoProcess
 from oban_actors.calls.base import Calls
 from oban_actors.config_options import positive, queue, queue_name
 from oban_actors.errors import ConfigError
-from oban_actors.messages import Check, QueueView, StartQueue
+from oban_actors.messages import Check, Listen, QueueView, StartQueue
+
+logger = logging.getLogger("oban_actors")
 
 ALL = "*"
+
+LISTEN_TIME = 2.0
+"""Seconds that a signal waits for this node to listen to signals."""
 
 
 class QueueCalls(Calls):
@@ -145,9 +151,21 @@ class QueueCalls(Calls):
         elif node is not None:
             ident = f"{self.config.name}.{node}"
         payload = {"action": action, "ident": ident, "queue": name, **how}
+        self._hear_first()
         self.repo.transaction(
             lambda connection: self._publisher.publish(connection, "signal", [payload])
         )
+
+    def _hear_first(self) -> None:
+        # A node that has just started may not listen yet, and would miss what it sends itself.
+        registry = self._runtime.registry
+        notifier, queues = registry.whereis("notifier"), registry.whereis("queues")
+        if notifier is None or queues is None:
+            return
+        try:
+            notifier.ask(Listen(("signal",), queues), timeout=LISTEN_TIME)
+        except ActorError as error:
+            logger.debug("a signal is sent before this node listens: %s", error)
 
     def _ask_queues(self, message: StartQueue) -> None:
         self._refuse_fork()

@@ -109,7 +109,7 @@ def test_the_hosts_transaction(oban: Oban, tables: Tables) -> None:
     with pytest.raises(ConfigError, match="got both"), Session(tables.engine) as session:
         oban.cancel_job(1, session=session, connection=session.connection())
     with pytest.raises(ConfigError, match="'session'"):
-        oban.cancel_job(1, session=object())  # type: ignore[arg-type]  # on purpose
+        oban.cancel_job(1, session=object())
 
 
 def test_notifications_of_the_hosts_transaction(start_oban: Starter) -> None:
