@@ -121,7 +121,7 @@ class Foreman(GenServer):
 
     def _stuck(self, claim: Claim) -> None:
         # Its row stays claimed until its thread ends, or the job would run twice at once.
-        claim.recorded = self._record(claim)
+        claim.recorded = claim.recorded or self._record(claim)
         if not self.post.roster.mark_stuck(claim):
             return
         logger.error(

@@ -24,6 +24,11 @@ class EventLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._at_end: list[Callable[[], object]] = []
+
+    def at_end(self, function: Callable[[], object]) -> None:
+        """Call a function whenever the loop has ended, in its thread."""
+        self._at_end.append(function)
 
     def call(self, function: Callable[[], object]) -> None:
         """Run a function on the loop, soon."""
@@ -45,16 +50,18 @@ class EventLoop:
     def _begin(self) -> asyncio.AbstractEventLoop:
         loop = self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
-            target=_run, args=(loop,), name=f"oban-{self._name}-loop", daemon=True
+            target=_run, args=(loop, self._at_end), name=f"oban-{self._name}-loop", daemon=True
         )
         self._thread.start()
         return loop
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
+def _run(loop: asyncio.AbstractEventLoop, at_end: list[Callable[[], object]]) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
+        # A task that is cancelled before its first step never learns that it was.
+        loop.run_until_complete(asyncio.sleep(0))
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
@@ -64,6 +71,8 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
     finally:
         asyncio.set_event_loop(None)
         loop.close()
+        for function in at_end:
+            function()
 
 
 class AsyncCrew:
@@ -87,6 +96,9 @@ class AsyncCrew:
         self._finish = finish
         self._line: deque[Claim] = deque()
         self._tasks: dict[Claim, asyncio.Task[None]] = {}
+        # The loop itself keeps tasks by weak references only.
+        self._begun: set[asyncio.Task[None]] = set()
+        loop.at_end(self._abandon)
 
     def add(self, claims: Iterable[Claim]) -> None:
         """See `Crew`."""
@@ -132,12 +144,27 @@ class AsyncCrew:
             except IndexError:
                 return
             task = asyncio.get_running_loop().create_task(self._run(claim))
-            self._tasks[claim] = task
+            self._begun.add(task)
 
     async def _run(self, claim: Claim) -> None:
         claim.thread = threading.get_ident()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (for type checkers)
+        self._begun.discard(task)
+        # From here on: cancelled before its first step, it would not come to its `finally`.
+        self._tasks[claim] = task
+        if claim.running.cancelled:
+            task.cancel()
         try:
             await self._perform(claim)
         finally:
-            self._tasks.pop(claim, None)
+            self._over(claim)
+
+    def _over(self, claim: Claim) -> None:
+        if self._tasks.pop(claim, None) is not None:
             self._finish(claim)
+
+    def _abandon(self) -> None:
+        # Tasks that did not end when they were cancelled: without their loop they never run again.
+        for claim in list(self._tasks):
+            self._over(claim)

@@ -64,6 +64,11 @@ class _Unblock:
 
 
 @dataclass(frozen=True, slots=True)
+class _GraceOver:
+    """The queue ends, and its jobs have had the time that they are given."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Again:
     """Look whether another turn is due."""
 
@@ -93,6 +98,7 @@ class Producer(GenServer):
         self._pending = False
         self._failing = False
         self._timer: Timer | None = None
+        self._grace: Timer | None = None
         self._thread = 0
 
     # Callbacks
@@ -113,6 +119,8 @@ class Producer(GenServer):
         except ActorError as error:
             logger.debug("the first look comes before the notifier listens: %s", error)
         self.post.wake()
+        if self.roster.shutdown_at is not None:
+            self._shut_down()
         self._go()
 
     def handle_call(self, message: Any, sender: Sender) -> Any:
@@ -142,8 +150,8 @@ class Producer(GenServer):
             case Reconnected() | Refresh():
                 self._unsure = True
                 self._rhythm.feed()
-            case Shutdown():
-                self._shut_down()
+            case Shutdown() | _GraceOver():
+                self._end(message)
             case _Unblock():
                 self.roster.unblock()
             case _Again():
@@ -155,8 +163,9 @@ class Producer(GenServer):
 
     def terminate(self, reason: Reason) -> None:
         """Write what has ended, when the queue ends; a successor does so otherwise."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._grace):
+            if timer is not None:
+                timer.cancel()
         if self.roster.shutdown_at is not None:
             self._finish()
 
@@ -333,15 +342,30 @@ class Producer(GenServer):
 
     # The end
 
+    def _end(self, message: Shutdown | _GraceOver) -> None:
+        if isinstance(message, Shutdown):
+            self._shut_down()
+        else:
+            self._cut_off()
+
     def _shut_down(self) -> None:
         self.roster.begin_shutdown()
         # What nobody has begun is for other nodes.
         if self.post.take_back():
             self._unsure = True
+        if self._grace is None:
+            self._grace = self.send_after(_GraceOver(), self.config.shutdown_grace_period)
+
+    def _cut_off(self) -> None:
+        # The Watchman would do so too, but one after the other: each waits for its own queue.
+        untold = [each for each in self.roster.running() if not each.running.cancelled]
+        if untold:
+            self.tell(("foreman", self.queue), CancelClaims(untold, "shutdown"))
 
     def _finish(self) -> None:
         roster = self.roster
-        roster.unblock()
+        # A turn that crashed has left what it took.
+        roster.restore()
         until = real_monotonic() + LAST_TIME
         self.post.take_back()
         # What was cut off without having come to anything is given back too, as is what nobody
@@ -351,7 +375,7 @@ class Producer(GenServer):
             self._turn(0)
             if real_monotonic() > until:
                 break
-        roster.active = False
+        roster.active, roster.unsure = False, self._unsure
         if roster.held():
             return
         try:

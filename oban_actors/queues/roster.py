@@ -54,6 +54,7 @@ class Roster:
         updated_at: when it was told something last.
         shutdown_at: monotonic seconds at which it began to end, None while it doesn't.
         active: whether there is a producer for it.
+        unsure: whether it ended with claims in the table that it may not know of.
         ended: called when the first of several jobs has ended; set by who acknowledges.
 
     """
@@ -68,6 +69,7 @@ class Roster:
         self.updated_at = self.started_at
         self.shutdown_at: float | None = None
         self.active = False
+        self.unsure = False
         self.ended: Callable[[], object] | None = None
         self._lock = threading.Lock()
         self._drained = threading.Condition(self._lock)
@@ -96,6 +98,7 @@ class Roster:
             if claim.ack is None:
                 # Nothing to write: it stays executing, for whoever rescues it.
                 self._held.discard(claim)
+                self.unsure = True
             else:
                 self._done.append(claim)
             told, self._told = self._told, True

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from oban_actors.actors import SHUTDOWN, ChildSpec, Reason, Sender, Supervisor
+from oban_actors.actors import SHUTDOWN, ChildSpec, Reason, Sender, Supervisor, Timer
 from oban_actors.config import QueueOptions
 from oban_actors.config_options import queue as check_queue
+from oban_actors.config_options import queue_name
 from oban_actors.errors import ConfigError
 from oban_actors.messages import Notification, Reconnected, Shutdown, StartQueue, StopQueue
 from oban_actors.notifiers import listen
@@ -47,12 +48,19 @@ class Queues(Supervisor):
         children = [queue_spec(parts, name, how) for name, how in parts.config.queues.items()]
         super().__init__(children, max_restarts=RESTARTS, max_seconds=SECONDS)
         self.parts = parts
+        self._deadlines: dict[str, Timer] = {}
 
     # Callbacks
 
     def init(self) -> None:
         """Listen for signals, and start the queues."""
         listen(self, ["signal"])
+        workforce = self.parts.workforce
+        for queue, options in self.parts.config.queues.items():
+            # One that crashed has left its queues as they were; one that ended, at their end.
+            if workforce.is_ending(queue):
+                workforce.renew(queue, options)
+                self._children[queue].spec = queue_spec(self.parts, queue, options)
         super().init()
 
     def handle_call(self, message: Any, sender: Sender) -> Any:
@@ -84,9 +92,13 @@ class Queues(Supervisor):
                 super().handle_info(message)
 
     def terminate(self, reason: Reason) -> None:
-        """Let all queues drain at the same time, then end one after the other."""
-        for queue in self._children:
-            self.tell(("producer", queue), Shutdown())
+        """Let all queues drain at the same time, then end one after the other.
+
+        Where this one crashed the queues don't end: its successor goes on with what they have.
+        """
+        if not reason.abnormal:
+            for queue in self._children:
+                self._begin_end(str(queue))
         super().terminate(reason)
 
     # Queues
@@ -100,7 +112,7 @@ class Queues(Supervisor):
             return
         try:
             given = {name: payload[name] for name in ("limit", "paused") if name in payload}
-            options = check_queue(queue, given)
+            options = check_queue(queue_name("queue", queue), given)
         except ConfigError as error:
             logger.warning("queue %r can't be started as a signal says: %s", queue, error)
             return
@@ -113,16 +125,24 @@ class Queues(Supervisor):
         self._add(queue_spec(self.parts, queue, options))
 
     def _stop_queue(self, queue: str) -> None:
-        if queue not in self._children:
+        if queue not in self._children or queue in self._deadlines:
             return
+        self._begin_end(queue)
+        grace = self.parts.config.shutdown_grace_period
+        self._deadlines[queue] = self.send_after(_Deadline(queue), grace)
+
+    def _begin_end(self, queue: str) -> None:
+        # Noted first: a Producer that just crashed hears nothing, and its successor looks.
+        self.parts.workforce.begin_end(queue)
         self.tell(("producer", queue), Shutdown())
-        self.send_after(_Deadline(queue), self.parts.config.shutdown_grace_period)
 
     def _end_queue(self, queue: str) -> None:
         child = self._children.get(queue)
         ending = self.parts.workforce.is_ending(queue)
         if child is None or not ending:
             return
+        if (deadline := self._deadlines.pop(queue, None)) is not None:
+            deadline.cancel()
         self._end_child(child, SHUTDOWN)
         self._children.pop(queue, None)
 

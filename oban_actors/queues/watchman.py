@@ -38,16 +38,20 @@ class Watchman(GenServer):
     def terminate(self, reason: Reason) -> None:
         """Wait for running jobs, then tell the rest to end, then name those that did not."""
         queue = self.roster.queue
-        # Where one of the others crashed the queue does not end, but begins anew.
+        # Where somebody crashed, this one too, the queue does not end, but begins anew.
+        if self.roster.shutdown_at is None or reason.abnormal:
+            return
         if not all(self.whereis((part, queue)) for part in ("foreman", "producer")):
             return
         began = self.roster.begin_shutdown()
         self.tell(("producer", queue), Shutdown())
         drained = self.roster.wait_drained(began + self.config.shutdown_grace_period)
         if not drained:
-            running = self.roster.running()
-            self.tell(("foreman", queue), CancelClaims(running, "shutdown"))
-            self.roster.wait_drained(real_monotonic() + CANCEL_TIME)
+            # With many queues most Producers have told theirs in time, while this one waited.
+            untold = [each for each in self.roster.running() if not each.running.cancelled]
+            self.tell(("foreman", queue), CancelClaims(untold, "shutdown"))
+            since = real_monotonic() if untold else began + self.config.shutdown_grace_period
+            self.roster.wait_drained(since + CANCEL_TIME)
         self._report(began, drained=drained)
 
     def _report(self, began: float, *, drained: bool) -> None:

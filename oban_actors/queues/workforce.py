@@ -100,11 +100,19 @@ class Workforce:
         """Let a queue that was stopped begin anew, with other options; what still runs goes on."""
         with self._lock:
             old = self._posts.get(queue)
-            if old is None or not old.roster.held():
+            if old is None or not (old.roster.held() or old.roster.unsure):
                 self._posts[queue] = self._make(queue, options)
                 return
             old.roster.limit, old.roster.paused = options.limit, options.paused
             old.roster.shutdown_at = None
+            old.roster.unsure = False
+
+    def begin_end(self, queue: str) -> None:
+        """Note that a queue shall end; unknown ones are ignored."""
+        with self._lock:
+            post = self._posts.get(queue)
+        if post is not None:
+            post.roster.begin_shutdown()
 
     def is_ending(self, queue: str) -> bool:
         """Whether a queue was told to end."""
