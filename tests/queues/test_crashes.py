@@ -1,0 +1,317 @@
+"""Actors that crash while jobs run, at each step: every job runs once and is recorded once."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from oban_actors import Beat, DatabaseUnavailable, Listen, Notify, Oban
+from oban_actors.actors import Ref, VirtualClock
+from oban_actors.messages import CancelClaims, Check, Watch
+from oban_actors.queues.foreman import Foreman
+from oban_actors.queues.producer import Producer
+from oban_actors.queues.roster import Roster
+from tests.queues.work import Work, claims, crashes, jobs, read, view, wait_state
+from tests.support.events import Recorder
+from tests.support.instances import Starter
+from tests.support.waiting import wait_until
+
+KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
+ALPHA: dict[str, Any] = {"queues": {"alpha": 5}, "stager": None}
+
+
+class Fault(Exception):
+    """What is put in."""
+
+
+class Poison:
+    """A message that nobody survives."""
+
+
+def crash(patch: pytest.MonkeyPatch, ref: Ref) -> None:
+    """Let an actor crash, and wait until it has."""
+    handle = ref.actor_class.handle_info
+
+    def failing(self: Any, message: Any) -> None:
+        if isinstance(message, Poison):
+            raise Fault("put in")
+        handle(self, message)
+
+    patch.setattr(ref.actor_class, "handle_info", failing)
+    ref.tell(Poison())
+    wait_until(lambda: not ref.is_alive())
+
+
+def once(patch: pytest.MonkeyPatch, target: Any, name: str, *, after: bool) -> list[Any]:
+    """Let a method fail once, before it did its work or after; gives what is still to come."""
+    faults = [Fault("put in")]
+    method: Callable[..., Any] = getattr(target, name)
+
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        result = method(*args, **kwargs) if after or not faults else None
+        if faults:
+            raise faults.pop()
+        return result
+
+    patch.setattr(target, name, failing)
+    return faults
+
+
+def all_done(start: Starter, oban: Oban, work: Work, count: int, *, starts: int = 1) -> None:
+    """Wait until all jobs are completed; each ran once, and was tried as often as it shows."""
+    wait_until(lambda: start.tables.count("completed") == count, message="all completed")
+    assert work.again == {}
+    assert len(work.ran) == count
+    tried = start.tables.execute("SELECT DISTINCT attempt FROM {jobs}")
+    assert tried == [(starts,)]
+    wait_until(lambda: not claims(oban))
+    assert oban.alive
+
+
+WHO: list[Any] = [
+    ("producer", "alpha"),
+    ("foreman", "alpha"),
+    ("watchman", "alpha"),
+    ("queue", "alpha"),
+    "queues",
+    "notifier",
+    "pulse",
+    "peer",
+]
+
+
+@KINDS
+@pytest.mark.parametrize("who", WHO, ids=str)
+def test_crashed_while_jobs_run(
+    start_oban: Starter,
+    work: Work,
+    told: Recorder,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    who: Any,
+) -> None:
+    """The jobs go on, are recorded by the successors, and those that waited are run."""
+    oban = start_oban(**ALPHA)
+    oban.insert_all(jobs(kind, 8, "heed"))
+    work.wait_inside(5)
+    before = view(oban)
+    crash(monkeypatch, oban.whereis(who))
+    wait_until(lambda: oban.check_queue("alpha") is not None)
+    assert work.inside == 5
+    work.open()
+
+    all_done(start_oban, oban, work, 8)
+    assert work.told == {}
+    wait_until(lambda: len(told.all("oban.job.stop")) == 8)
+    after = view(oban)
+    assert (after.paused, after.limit, after.shutting_down) == (False, 5, False)
+    assert after.uuid == before.uuid
+
+
+@pytest.mark.parametrize("who", WHO, ids=str)
+def test_crashed_while_nothing_runs(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch, who: Any
+) -> None:
+    """Its successor fetches what comes then."""
+    oban = start_oban(**ALPHA)
+    view(oban)
+    crash(monkeypatch, oban.whereis(who))
+    oban.insert_all(jobs("sync", 8))
+
+    all_done(start_oban, oban, work, 8)
+
+
+@pytest.mark.parametrize("step", ["before", "in it", "not held", "not settled", "not begun again"])
+def test_a_producer_that_crashes_in_a_turn(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Before the fetch, within it, before its claims are held, before acks are settled."""
+    oban = start_oban(**ALPHA)
+    oban.ask("notifier", Listen(("insert",), oban.whereis(("producer", "alpha"))), timeout=30)
+    engine = oban._engine
+    faults = {
+        "before": lambda: once(monkeypatch, engine, "take_turn", after=False),
+        "in it": lambda: once(monkeypatch, engine, "take_turn", after=True),
+        "not held": lambda: once(monkeypatch, Roster, "hold", after=False),
+        "not settled": lambda: once(monkeypatch, Roster, "settle", after=False),
+        "not begun again": lambda: once(monkeypatch, Producer, "_start", after=True),
+    }[step]()
+    oban.insert_all(jobs("sync", 20))
+
+    all_done(start_oban, oban, work, 20)
+    assert faults == []
+    assert len(crashes(oban)) == 1
+
+
+@KINDS
+def test_a_producer_that_crashes_over_acknowledgements(
+    start_oban: Starter, work: Work, told: Recorder, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Between the end of jobs and their acknowledgement: the successor writes it."""
+    oban = start_oban(**ALPHA)
+    oban.insert_all(jobs(kind, 5, "wait"))
+    work.wait_inside(5)
+    faults = once(monkeypatch, oban._engine, "take_turn", after=True)
+    work.open()
+
+    all_done(start_oban, oban, work, 5)
+    assert faults == []
+    assert len(told.wait_for_count(5, "oban.job.stop")) == 5
+    assert told.all("oban.job.stale") == []
+
+
+def lost_answers(oban: Oban, patch: pytest.MonkeyPatch, which: Callable[[Any], bool]) -> list[int]:
+    """Let a producer's next fitting transaction be committed and its answer be lost."""
+    transaction = oban.repo.transaction
+    left = [1]
+
+    def losing(work: Any, **options: Any) -> Any:
+        result = transaction(work, **options)
+        if left and which(result):
+            left.pop()
+            raise DatabaseUnavailable("the answer was lost")
+        return result
+
+    patch.setattr(oban.repo, "transaction", losing)
+    return left
+
+
+@KINDS
+def test_the_answer_to_a_fetch_is_lost(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """What was claimed is given back with its attempt, and then run."""
+    oban = start_oban(**ALPHA)
+    view(oban)
+    left = lost_answers(oban, monkeypatch, lambda result: bool(getattr(result, "jobs", None)))
+    oban.insert_all(jobs(kind, 12))
+
+    all_done(start_oban, oban, work, 12)
+    assert left == []
+    assert crashes(oban) == []
+
+
+@KINDS
+def test_the_answer_to_an_acknowledgement_is_lost(
+    start_oban: Starter, work: Work, told: Recorder, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Written twice it is once: settled, not stale, and told once."""
+    oban = start_oban(**ALPHA)
+    oban.insert_all(jobs(kind, 5, "wait"))
+    work.wait_inside(5)
+    left = lost_answers(oban, monkeypatch, lambda result: bool(getattr(result, "settled", None)))
+    work.open()
+
+    all_done(start_oban, oban, work, 5)
+    assert left == []
+    told.wait_for_count(5, "oban.job.stop")
+    assert told.all("oban.job.stale") == []
+
+
+@pytest.mark.parametrize("message", [Watch, CancelClaims, "record"])
+def test_a_foreman_that_crashes_over_a_run(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch, message: Any
+) -> None:
+    """A time-out is kept, a stuck run is recorded once, whenever its Foreman crashes."""
+    oban = start_oban(**ALPHA)
+    if message == "record":
+        once(monkeypatch, Roster, "mark_stuck", after=False)
+    else:
+        once(monkeypatch, Foreman, "handle_info", after=False)
+    (one,) = jobs("sync", 1, "wait")
+    one.args["timeout"] = 0.05
+    one = oban.insert(one)
+    work.wait_inside(1)
+    if message is CancelClaims:
+        oban.tell("notifier", Notify("signal", [{"action": "pkill", "job_id": 0}]))
+    wait_until(lambda: [claim.stuck for claim in claims(oban).values()] == [True])
+    work.open()
+
+    after = wait_state(oban, one, "retryable")
+    assert len(after.errors) == 1
+    assert work.ran == [one.id]
+
+
+def test_claims_that_nobody_holds_are_given_back(start_oban: Starter, work: Work) -> None:
+    """A row that is executing for our producer, and that it never heard of, runs after a beat."""
+    oban = start_oban(node="web.1", **ALPHA)
+    held = oban.insert(jobs("sync", 1, "heed")[0])
+    work.wait_inside(1)
+    uuid = view(oban).uuid
+    lost = oban.insert(jobs("sync", 1, state="scheduled")[0])
+    claim_by_hand(start_oban, lost.id or 0, ["web.1", uuid])
+    foreign = oban.insert(jobs("sync", 1, state="scheduled")[0])
+    claim_by_hand(start_oban, foreign.id or 0, ["web.2", "c2a8a5f4-0000-4000-8000-000000000000"])
+    oban.ask("pulse", Beat(), timeout=30)
+
+    after = wait_state(oban, lost, "completed")
+    assert after.attempt == 1
+    assert read(oban, foreign).state == "executing"
+    assert read(oban, held).state == "executing"
+    assert work.ran == [held.id, lost.id]
+
+
+def claim_by_hand(start: Starter, job_id: int, by: list[str]) -> None:
+    """Make a row look claimed."""
+    array = (
+        "ARRAY[:node, :uuid]" if start.database.kind == "postgresql" else "json_array(:node, :uuid)"
+    )
+    start.tables.execute(
+        "UPDATE {jobs} SET state = 'executing', attempt = 1, attempted_at = inserted_at, "
+        f"attempted_by = {array} WHERE id = :id",
+        id=job_id,
+        node=by[0],
+        uuid=by[1],
+    )
+
+
+@KINDS
+def test_a_claim_that_was_taken_is_noticed(
+    start_oban: Starter, work: Work, told: Recorder, kind: str
+) -> None:
+    """As Elixir rescues by age: its run is told to end at the next beat, and changes nothing."""
+    oban = start_oban(**ALPHA)
+    one, other = oban.insert_all(jobs(kind, 2, "heed"))
+    work.wait_inside(2)
+    oban.pause_queue("alpha")
+    wait_until(lambda: view(oban).paused)
+    start_oban.tables.execute("UPDATE {jobs} SET state = 'available' WHERE id = :id", id=one.id)
+    row = read(oban, one)
+    oban.ask("pulse", Beat(), timeout=30)
+    event = told.wait_for("oban.job.stale")
+
+    assert event.metadata["id"] == one.id
+    assert read(oban, one) == row
+    assert work.told == {one.id: "cancelled"}
+    assert read(oban, other).state == "executing"
+    work.open()
+    wait_state(oban, other, "completed")
+    oban.resume_queue("alpha")
+    assert wait_state(oban, one, "completed").attempt == 2
+
+
+@KINDS
+def test_a_node_that_can_not_beat_tells_its_jobs_to_end(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """After 45 seconds without a beat others may take it for dead: not before, and only once."""
+    clock = VirtualClock()
+    oban = start_oban(clock=clock, **ALPHA)
+    oban.insert(jobs(kind, 1, "heed")[0])
+    oban.ask(("producer", "alpha"), Check())
+    work.wait_inside(1)
+    oban.ask("pulse", Beat(), timeout=30)
+
+    def failing(*_: Any) -> Any:
+        raise DatabaseUnavailable("put in")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(oban._engine, "beat", failing)
+        clock.advance(44)
+        oban.ask("pulse", Beat(), timeout=30)
+        assert not any(claim.running.cancelled for claim in claims(oban).values())
+        clock.advance(2)
+        oban.ask("pulse", Beat(), timeout=30)
+        wait_until(lambda: work.inside == 0)
+    assert list(work.told.values()) == ["shutdown"]
+    assert crashes(oban) == []
