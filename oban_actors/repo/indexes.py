@@ -1,5 +1,6 @@
 """The indexes of our own on the jobs table, built while others go on writing."""
 
+import contextlib
 import logging
 import math
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,11 @@ def _build(connection: "psycopg.Connection[Any]", prefix: str, missing: dict[str
             ", ".join(missing),
             translate(error),
         )
+    finally:
+        # Through a transaction pooler the session is somebody else's next.
+        with contextlib.suppress(psycopg.Error):
+            connection.execute("RESET statement_timeout")
+            connection.execute("RESET lock_timeout")
 
 
 def _build_one(

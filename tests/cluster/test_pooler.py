@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from oban_actors import GetLease, GetStatus, Oban, Stage
+from oban_actors.repo import schema
 from tests.cluster.pooling import pgbouncer
 from tests.support.databases import Database
 from tests.support.instances import Starter, available, scheduled, starter, wait_until_leader
@@ -118,3 +119,20 @@ def test_sessions_keep_nothing(pg: Database, one: Starter) -> None:
             assert [behind.execute(f"SHOW {name}").fetchone() for name in NAMES] == wanted
         prepared = behind.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
         assert prepared == (0,)
+
+
+def test_migrating_through_it(pg: Database) -> None:
+    """The index is built, and the session that built it is left as it was."""
+    with pgbouncer(pg.url, size=2) as url:
+        oban = Oban(url, prefix=pg.prefix)
+        oban.migrate()
+        facts = oban.repo.transaction(lambda c: schema.inspect(c, pg.prefix))
+        oban.repo.close()
+
+        assert facts.staging_index is True
+        # Both sessions that the pooler has, since one is in a transaction.
+        with psycopg.connect(plain(url)) as first:
+            first.execute("SELECT 1")
+            assert settings(plain(url)) == settings(plain(pg.url))
+            first.rollback()
+            assert settings(plain(url)) == settings(plain(pg.url))
