@@ -14,7 +14,8 @@ import pytest
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
-    from oban_actors import Oban, VirtualClock
+    from oban_actors.actors import VirtualClock
+    from oban_actors.oban import Oban
 
 INI = "oban_url"
 
@@ -40,7 +41,7 @@ def make_oban(oban_url: str) -> "Iterator[Callable[..., Oban]]":
     Called with options of `Oban`. On PostgreSQL all that a test makes share a schema of its own,
     dropped afterwards, unless a `prefix` is given.
     """
-    from oban_actors import Oban  # noqa: PLC0415 (see above)
+    from oban_actors.oban import Oban  # noqa: PLC0415 (see above)
 
     own, made = f"oban_test_{uuid4().hex[:12]}", list[Oban]()
 
@@ -67,7 +68,7 @@ def oban(make_oban: "Callable[..., Oban]") -> "Oban":
 @pytest.fixture
 def virtual_clock() -> "VirtualClock":
     """A clock that stands still until `advance` is called, for the option `clock`."""
-    from oban_actors import VirtualClock  # noqa: PLC0415 (see above)
+    from oban_actors.actors import VirtualClock  # noqa: PLC0415 (see above)
 
     return VirtualClock()
 

@@ -4,12 +4,9 @@ import json
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from oban_actors.validation import FIELDS
-
-if TYPE_CHECKING:
-    from oban_actors.job import Job
 
 ALL: Final = (
     "suspended",
@@ -49,6 +46,16 @@ _MAX_PERIOD = 1000 * 366 * 86_400.0
 _OPTIONS = ("period", "fields", "keys", "states", "timestamp")
 _FOREVER = ("infinity", None)
 
+
+class Compared(Protocol):
+    """What is compared of a job."""
+
+    args: dict[str, Any]
+    meta: dict[str, Any]
+    queue: str
+    worker: str
+
+
 Replace = Mapping[str, tuple[str, ...]]
 
 
@@ -73,16 +80,16 @@ class Unique:
     states: tuple[str, ...] = SUCCESSFUL
     timestamp: str = "inserted_at"
 
-    def wanted(self, job: "Job", field: str) -> dict[str, Any]:
+    def wanted(self, job: Compared, field: str) -> dict[str, Any]:
         """Give what another job's args or meta must hold to be the same; empty: nothing at all."""
         value: dict[str, Any] = getattr(job, field)
         return {key: value[key] for key in self.keys if key in value} if self.keys else value
 
-    def wish(self, job: "Job") -> str:
+    def wish(self, job: Compared) -> str:
         """Write what a job has to be unique by; equal to `trait` of the jobs that are the same."""
         return self._write(job, {name: self.wanted(job, name) for name in self._documents()})
 
-    def trait(self, job: "Job") -> str:
+    def trait(self, job: Compared) -> str:
         """Write what a job is, in the eyes of one that is unique in this way."""
         shown = {name: self.wanted(job, name) or getattr(job, name) for name in self._documents()}
         return self._write(job, shown)
@@ -90,7 +97,7 @@ class Unique:
     def _documents(self) -> list[str]:
         return [name for name in ("args", "meta") if name in self.fields]
 
-    def _write(self, job: "Job", values: dict[str, Any]) -> str:
+    def _write(self, job: Compared, values: dict[str, Any]) -> str:
         plain: dict[str, Any] = {
             name: getattr(job, name) for name in ("queue", "worker") if name in self.fields
         }
