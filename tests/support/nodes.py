@@ -14,12 +14,17 @@ from tests.support.waiting import wait_until
 
 
 class Node:
-    """A running node, and what it said."""
+    """A running node, and what it said.
+
+    The option `module` names the program; it is the one that only stages by default.
+    """
 
     def __init__(self, database: Database, options: dict[str, Any]) -> None:
-        command = [sys.executable, "-m", "tests.cluster.node", database.url, database.prefix]
+        given = dict(options)
+        module = given.pop("module", "tests.cluster.node")
+        command = [sys.executable, "-m", module, database.url, database.prefix]
         self.process = subprocess.Popen(
-            [*command, json.dumps(options)], stdout=subprocess.PIPE, text=True
+            [*command, json.dumps(given)], stdout=subprocess.PIPE, text=True
         )
         self.said: list[dict[str, Any]] = []
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -1,0 +1,92 @@
+"""Nodes that run jobs, each a process: what each did when one is killed, or the server restarts."""
+
+import signal
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from oban_actors import Job, Oban
+from oban_actors.queues.roster import LEAST_BACKLOG
+from tests.support.databases import Database
+from tests.support.instances import Starter, starter
+from tests.support.nodes import Node, cluster
+from tests.support.postgres import PostgresServer
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+LIMIT = 20
+BATCH = LEAST_BACKLOG + LIMIT
+"""Acknowledgements that may wait: with more nothing is fetched, but what runs still ends."""
+
+OPTIONS: dict[str, Any] = {
+    "queues": {"alpha": LIMIT},
+    "stager": {"interval": 0.2},
+    "module": "tests.cluster.job_node",
+}
+
+
+def insert(oban: Oban, count: int, **args: Any) -> list[int]:
+    """Insert jobs that say that they ran."""
+    made = [Job.new(args, worker="tests.tell", queue="alpha") for _ in range(count)]
+    return [job.id or 0 for job in oban.insert_all(made)]
+
+
+def ran(nodes: list[Node]) -> Counter[int]:
+    """How often each job was begun, on all nodes together."""
+    return Counter(line["ran"] for node in nodes for line in list(node.said) if "ran" in line)
+
+
+def test_two_nodes_share_a_queue(start_oban: Starter) -> None:
+    """Both drain it; every job runs once."""
+    inserter = start_oban.make()
+    with cluster(start_oban.database, 2, **OPTIONS) as nodes:
+        ids = insert(inserter, 2_000)
+        wait_until(lambda: start_oban.tables.count("completed") == 2_000, timeout=90)
+        wait_until(lambda: sum(ran(nodes).values()) >= 2_000)
+
+        assert ran(nodes) == Counter(ids)
+        assert all(ran([node]) for node in nodes)
+        assert start_oban.tables.execute("SELECT DISTINCT attempt FROM {jobs}") == [(1,)]
+
+
+def test_a_node_is_killed_under_load(start_oban: Starter) -> None:
+    """`kill -9`: what it leaves executing is bounded, and no job runs twice; the other goes on."""
+    inserter = start_oban.make()
+    with cluster(start_oban.database, 2, **OPTIONS) as nodes:
+        insert(inserter, 3_000)
+        wait_until(lambda: all(len(ran([node])) >= 100 for node in nodes), timeout=60)
+        nodes[0].signal(signal.SIGKILL)
+        nodes[0].process.wait(30)
+        wait_until(lambda: start_oban.tables.count("available") == 0, timeout=90)
+        more = insert(inserter, 100)
+        states = start_oban.tables.states
+        wait_until(lambda: all(states()[job_id] == "completed" for job_id in more), timeout=60)
+        left = {job_id for job_id, state in states().items() if state == "executing"}
+
+        assert len(left) <= LIMIT + BATCH
+        assert start_oban.tables.count("completed") == 3_100 - len(left)
+        wait_until(lambda: len(ran(nodes) | Counter(left)) >= 3_100)
+        assert set(ran(nodes).values()) == {1}
+
+
+@pytest.mark.db
+def test_the_server_restarts_while_jobs_run(
+    own_server: PostgresServer, own_database: Database
+) -> None:
+    """All are acknowledged afterwards; none runs again, whatever answer was lost."""
+    with starter(own_database) as one:
+        inserter = one.make()
+        with cluster(own_database, 2, **OPTIONS) as nodes:
+            ids = insert(inserter, 4_000)
+            for mode in ("fast", "immediate"):
+                seen = len(ran(nodes))
+                wait_until(lambda seen=seen: len(ran(nodes)) > seen + 200, timeout=60)  # type: ignore[misc]  # bound now
+                own_server.restart(mode)  # type: ignore[arg-type]  # one of its modes
+            wait_until(lambda: one.tables.count("completed") == 4_000, timeout=120)
+            wait_until(lambda: sum(ran(nodes).values()) >= 4_000)
+
+            assert ran(nodes) == Counter(ids)
+            assert one.tables.execute("SELECT DISTINCT attempt FROM {jobs}") == [(1,)]
+            assert all(node.process.poll() is None for node in nodes)
