@@ -82,8 +82,8 @@ def test_the_server_restarts_while_jobs_run(
             ids = insert(inserter, 4_000)
             for mode in ("fast", "immediate"):
                 seen = len(ran(nodes))
-                wait_until(lambda seen=seen: len(ran(nodes)) > seen + 200, timeout=60)  # type: ignore[misc]  # bound now
-                own_server.restart(mode)  # type: ignore[arg-type]  # one of its modes
+                wait_until(lambda seen=seen: len(ran(nodes)) > seen + 200, timeout=60)
+                own_server.restart(mode)
             wait_until(lambda: one.tables.count("completed") == 4_000, timeout=120)
             wait_until(lambda: sum(ran(nodes).values()) >= 4_000)
 
