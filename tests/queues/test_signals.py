@@ -1,5 +1,6 @@
 """Queues told what to do: here, on one node, or on all, and by whatever else comes on the wire."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -132,7 +133,7 @@ def test_one_node_only(nodes: list[Oban], how: dict[str, Any]) -> None:
 
 
 def test_start_and_stop_everywhere(nodes: list[Oban], work: Work) -> None:
-    """A queue started by signal runs jobs on all nodes; stopped, on none; started again, it does."""
+    """A queue started by signal runs jobs on all nodes; stopped, on none; then again."""
     first, second = nodes
     first.start_queue("gamma", 2)
     wait_until(lambda: runs(nodes, "gamma") == [True, True])
@@ -362,7 +363,7 @@ def test_text_that_is_no_json_crashes_nothing(start_oban: Starter, work: Work) -
 def test_what_can_not_be_signalled_is_refused(start_oban: Starter) -> None:
     """A wrong name, limit or address is an error at the caller, and nothing is sent."""
     oban = start_oban(**WEB)
-    for call in (
+    calls: tuple[Callable[[], object], ...] = (
         lambda: oban.pause_queue(""),
         lambda: oban.pause_queue("alpha", local_only=True, node="web.1"),
         lambda: oban.scale_queue("alpha", 0),
@@ -373,7 +374,8 @@ def test_what_can_not_be_signalled_is_refused(start_oban: Starter) -> None:
         lambda: oban.start_queue("gamma", 3, executor="processes"),
         lambda: oban.stop_queue("*"),
         lambda: oban.check_queue("*"),
-    ):
+    )
+    for call in calls:
         with pytest.raises(ConfigError):
             call()
     oban.stop()
