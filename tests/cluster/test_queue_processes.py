@@ -38,6 +38,12 @@ def ran(nodes: list[Node]) -> Counter[int]:
     return Counter(line["ran"] for node in nodes for line in list(node.said) if "ran" in line)
 
 
+def wait_for_more(nodes: list[Node], count: int = 200) -> None:
+    """Wait until so many more jobs were begun."""
+    seen = len(ran(nodes))
+    wait_until(lambda: len(ran(nodes)) > seen + count, timeout=60)
+
+
 def test_two_nodes_share_a_queue(start_oban: Starter) -> None:
     """Both drain it; every job runs once."""
     inserter = start_oban.make()
@@ -81,8 +87,7 @@ def test_the_server_restarts_while_jobs_run(
         with cluster(own_database, 2, **OPTIONS) as nodes:
             ids = insert(inserter, 4_000)
             for mode in ("fast", "immediate"):
-                seen = len(ran(nodes))
-                wait_until(lambda seen=seen: len(ran(nodes)) > seen + 200, timeout=60)
+                wait_for_more(nodes)
                 own_server.restart(mode)
             wait_until(lambda: one.tables.count("completed") == 4_000, timeout=120)
             wait_until(lambda: sum(ran(nodes).values()) >= 4_000)
