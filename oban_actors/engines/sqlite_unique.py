@@ -4,9 +4,10 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
 from oban_actors.engines.shapes import Match, Shape, shape_of
 from oban_actors.errors import TransientError
@@ -129,11 +130,16 @@ def _same(connection: Connection, job: Job, at: datetime) -> int | None:
     shape = shape_of(job)
     statement, values = _look(job, shape, at)
     wanted = {name: shape.unique.wanted(job, name) for name in ("args", "meta")}
-    with contextlib.closing(connection.execute(text(statement), values)) as rows:
+    with contextlib.closing(connection.execute(_prepared(statement), values)) as rows:
         for job_id, args, meta in rows:
             if _fits(shape.args, args, wanted["args"]) and _fits(shape.meta, meta, wanted["meta"]):
                 return int(job_id)
     return None
+
+
+@lru_cache(maxsize=256)
+def _prepared(statement: str) -> TextClause:
+    return text(statement)
 
 
 def _look(job: Job, shape: Shape, at: datetime) -> tuple[str, dict[str, Any]]:
@@ -145,7 +151,8 @@ def _look(job: Job, shape: Shape, at: datetime) -> tuple[str, dict[str, Any]]:
         conditions.append("queue = :queue")
         values["queue"] = job.queue
     if shape.args == "equal":
-        conditions.append("substr(args, 1, 200) = substr(:args, 1, 200) AND args = :args")
+        # With the `+`, or else SQLite puts the value in the column's place, and not only here.
+        conditions.append("substr(args, 1, 200) = substr(:args, 1, 200) AND +args = :args")
         values["args"] = to_json(unique.wanted(job, "args"))
     if unique.period is not None:
         conditions.append(_AT.format(unique.timestamp))

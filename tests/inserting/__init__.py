@@ -1,0 +1,1 @@
+"""Tests of inserting: unique jobs, host transactions, streams."""

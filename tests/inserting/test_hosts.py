@@ -1,0 +1,206 @@
+"""Inserting in the host's own transaction, whatever it holds."""
+
+import asyncio
+import sqlite3
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from oban_actors import Job, Oban
+from oban_actors.errors import ConfigError, TransientError, UnfitTransaction
+from tests.inserting.hosts import ASYNC, SYNC, AsyncHost, address, engine_of
+from tests.support.databases import Database
+from tests.support.instances import Starter
+
+UNIQUE = {"period": None}
+
+
+def plain(**options: Any) -> Job:
+    """Make a job."""
+    args = {"text": "100 % ü :now {x} '", "n": [1]}
+    return Job.new(**{"args": args, "worker": "tests.Worker", "tags": ["a"], **options})
+
+
+def on(start: Starter, kind: str) -> Oban:
+    """Make an instance, or leave the test where the database is not of this kind."""
+    if start.database.kind != kind:
+        pytest.skip(f"for {kind}")
+    return start.make()
+
+
+@pytest.mark.parametrize(("kind", "make", "driver"), SYNC)
+def test_host(start_oban: Starter, kind: str, make: Any, driver: str) -> None:
+    """Jobs live and die with the host's transaction, unique and replaced ones too."""
+    oban = on(start_oban, kind)
+    with make(start_oban.database, driver) as host:
+        oban.insert(plain(), session=host.handle)
+        host.rollback()
+        assert start_oban.tables.states() == {}
+
+        first = oban.insert(plain(unique=UNIQUE), connection=host.handle)
+        again = oban.insert(
+            plain(unique=UNIQUE, priority=3, schedule_in=60, replace=["priority", "scheduled_at"]),
+            session=host.handle,
+        )
+        several = oban.insert_all([plain(), plain(schedule_in=5)], session=host.handle)
+        assert start_oban.tables.states() == {}
+        host.commit()
+
+    assert again.conflict
+    assert (again.id, again.priority) == (first.id, 3)
+    stored = oban.get_job(first.id or 0)
+    assert stored is not None
+    assert stored.args == plain().args
+    again.conflict = False
+    assert stored == again
+    for job in several:
+        assert oban.get_job(job.id or 0) == job
+
+
+@pytest.mark.parametrize(("kind", "make", "driver"), SYNC)
+def test_notified_at_commit(start_oban: Starter, kind: str, make: Any, driver: str) -> None:
+    """Queues are told when the host commits and not when it rolls back."""
+    oban = on(start_oban, kind)
+    oban = start_oban(stager=None)
+    heard = start_oban.hear(oban, "insert")
+    with make(start_oban.database, driver) as host:
+        oban.insert(plain(queue="lost"), session=host.handle)
+        host.rollback()
+        oban.insert(plain(queue="kept"), session=host.handle)
+        host.commit()
+
+    assert heard.wait_for("insert") == [{"queue": "kept"}]
+
+
+@pytest.mark.parametrize(("kind", "held", "driver"), ASYNC)
+def test_async_host(start_oban: Starter, kind: str, held: str, driver: str) -> None:
+    """What has to be awaited is awaited by ainsert, and refused by insert with its name."""
+    oban = on(start_oban, kind)
+
+    async def host() -> tuple[Job, Job, list[Job]]:
+        async with AsyncHost(start_oban.database, held, driver) as one:
+            with pytest.raises(ConfigError, match="ainsert"):
+                oban.insert(plain(), session=one.handle)
+            await oban.ainsert(plain(), session=one.handle)
+            await one.handle.rollback()
+            first = await oban.ainsert(plain(unique=UNIQUE), session=one.handle)
+            again = await oban.ainsert(
+                plain(unique=UNIQUE, tags=["b"], replace=["tags"]), connection=one.handle
+            )
+            several = await oban.ainsert_all([plain(), plain()], session=one.handle)
+            assert await asyncio.to_thread(start_oban.tables.states) == {}
+            await one.handle.commit()
+            return first, again, several
+
+    first, again, several = asyncio.run(host())
+
+    assert (again.id, again.tags, again.conflict) == (first.id, ["b"], True)
+    assert set(start_oban.tables.states()) == {job.id for job in [first, *several]}
+
+
+def test_async_alone(start_oban: Starter) -> None:
+    """Without a host's transaction the twins use one of ours."""
+    oban = start_oban.make()
+
+    async def host() -> list[Job]:
+        one = await oban.ainsert(plain())
+        return [one, *await oban.ainsert_all(plain() for _ in range(2))]
+
+    jobs = asyncio.run(host())
+
+    assert set(start_oban.tables.states()) == {job.id for job in jobs}
+
+
+@pytest.mark.parametrize("handle", [object(), "postgresql://", 3, sqlite3])
+def test_unknown(start_oban: Starter, handle: Any) -> None:
+    """Anything else is refused by its name, and nothing is inserted."""
+    oban = start_oban.make()
+
+    with pytest.raises(ConfigError, match=type(handle).__qualname__):
+        oban.insert(plain(), session=handle)
+    with pytest.raises(ConfigError, match="got both"):
+        oban.insert(plain(), session=handle, connection=handle)
+    assert start_oban.tables.states() == {}
+
+
+def test_other_database(start_oban: Starter, pg: Database, sqlite: Database) -> None:
+    """A connection to a database of the other kind is refused."""
+    oban = start_oban.make()
+    other = sqlite if start_oban.database.kind == "postgresql" else pg
+
+    with (
+        engine_of(sa.make_url(other.url)) as engine,
+        engine.connect() as connection,
+        pytest.raises(ConfigError, match=f"one to {start_oban.database.kind}"),
+    ):
+        oban.insert(plain(), connection=connection)
+
+
+def test_autocommit(start_oban: Starter) -> None:
+    """A connection that commits each statement by itself is no transaction."""
+    oban = start_oban.make()
+    url = sa.make_url(start_oban.database.url)
+    with engine_of(url) as engine, engine.connect() as connection:
+        automatic = connection.execution_options(isolation_level="AUTOCOMMIT")
+        with pytest.raises(UnfitTransaction, match="AUTOCOMMIT"):
+            oban.insert(plain(), connection=automatic)
+    handle: Any
+    if start_oban.database.kind == "sqlite":
+        handle = sqlite3.connect(str(url.database), isolation_level=None)
+    else:
+        text = address(start_oban.database, "postgresql").render_as_string(hide_password=False)
+        handle = psycopg.connect(text, autocommit=True)
+    try:
+        with pytest.raises(UnfitTransaction, match="autocommit"):
+            oban.insert(plain(), connection=handle)
+        handle.execute("BEGIN")
+        oban.insert(plain(), connection=handle)
+        handle.execute("COMMIT")
+    finally:
+        handle.close()
+
+    assert len(start_oban.tables.states()) == 1
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_too_strict(start_oban: Starter, level: str) -> None:
+    """A transaction that can't see what others commit is refused for unique jobs only."""
+    oban = on(start_oban, "postgresql")
+    with engine_of(sa.make_url(start_oban.database.url)) as engine, engine.connect() as made:
+        connection = made.execution_options(isolation_level=level)
+        oban.insert(plain(), connection=connection)
+        with pytest.raises(UnfitTransaction, match="read committed"):
+            oban.insert(plain(unique=UNIQUE), connection=connection)
+        connection.commit()
+
+
+def test_lock_of_another(start_oban: Starter) -> None:
+    """Who holds the same unique job in an open transaction is waited for, but not for ever."""
+    oban = start_oban.make(lock_timeout=0.2, statement_timeout=1)
+    url = sa.make_url(start_oban.database.url)
+    with engine_of(url) as engine, engine.connect() as first:
+        oban.insert(plain(unique=UNIQUE), connection=first)
+        with pytest.raises(TransientError):
+            oban.insert(plain(unique=UNIQUE))
+        with engine.connect() as second:
+            if url.get_backend_name() == "sqlite":
+                second.exec_driver_sql("PRAGMA busy_timeout = 200")
+            with pytest.raises(TransientError, match="in time"):
+                oban.insert(plain(unique=UNIQUE), connection=second)
+        first.commit()
+
+    assert oban.insert(plain(unique=UNIQUE)).conflict
+
+
+def test_lock_timeout_of_the_host(start_oban: Starter) -> None:
+    """The host's transaction has the same settings after a unique insert as before."""
+    oban = on(start_oban, "postgresql")
+    show = sa.text("SELECT current_setting('lock_timeout')")
+    with engine_of(sa.make_url(start_oban.database.url)) as engine, engine.connect() as connection:
+        for setting in ("0", "3s"):
+            connection.exec_driver_sql(f"SET lock_timeout = '{setting}'")
+            oban.insert(plain(unique=UNIQUE), connection=connection)
+            assert connection.execute(show).scalar_one() == setting
+        connection.rollback()

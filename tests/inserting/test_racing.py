@@ -1,0 +1,98 @@
+"""Many inserters at once leave one row."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from oban_actors import Job, Oban
+from tests.inserting.hosts import engine_of
+from tests.support.instances import Starter
+
+INSERTERS = 32
+ROUNDS = 3
+
+
+def job(number: int, **options: Any) -> Job:
+    """Make a job that is unique for ever."""
+    return Job.new({"n": number}, worker="tests.Worker", unique={"period": None}, **options)
+
+
+def race(work: Callable[[int], Job]) -> list[Job]:
+    """Let all begin at the same time, each in a thread of its own."""
+    gate = threading.Barrier(INSERTERS)
+
+    def run(number: int) -> Job:
+        gate.wait(60)
+        return work(number)
+
+    with ThreadPoolExecutor(INSERTERS) as threads:
+        return list(threads.map(run, range(INSERTERS)))
+
+
+def check_one(start: Starter, jobs: list[Job]) -> None:
+    """One was inserted, and all others were given that one."""
+    assert sum(not each.conflict for each in jobs) == 1
+    (row,) = start.tables.execute("SELECT id FROM {jobs}")
+    assert {each.id for each in jobs} == {row[0]}
+    start.tables.execute("DELETE FROM {jobs}")
+
+
+@pytest.fixture
+def oban(start_oban: Starter) -> Oban:
+    """An instance with a connection for each inserter."""
+    return start_oban.make(pool_size=INSERTERS, lock_timeout=60, statement_timeout=120)
+
+
+def test_own_transactions(oban: Oban, start_oban: Starter) -> None:
+    """In transactions of ours there is exactly one row, every time."""
+    for number in range(ROUNDS):
+        check_one(start_oban, race(lambda _, n=number: oban.insert(job(n))))  # type: ignore[misc]
+
+
+def test_host_transactions(oban: Oban, start_oban: Starter) -> None:
+    """In transactions of the host's there is exactly one row, every time."""
+    with engine_of(sa.make_url(start_oban.database.url)) as engine:
+
+        def insert(number: int) -> Job:
+            with engine.connect() as connection:
+                if oban.repo.dialect == "sqlite":
+                    connection.exec_driver_sql("PRAGMA busy_timeout = 60000")
+                done = oban.insert(job(number), connection=connection)
+                connection.commit()
+                return done
+
+        for number in range(ROUNDS):
+            check_one(start_oban, race(lambda _, n=number: insert(n)))  # type: ignore[misc]
+
+
+def test_batches(oban: Oban, start_oban: Starter) -> None:
+    """Batches with the same keys in different orders don't lock each other out."""
+    count = 20
+
+    def insert(number: int) -> Job:
+        numbers = [(number * 7 + step) % count for step in range(count)]
+        return oban.insert_all([job(each) for each in numbers])[0]
+
+    race(insert)
+
+    rows = start_oban.tables.execute("SELECT count(*) FROM {jobs}")
+    assert rows == [(count,)]
+
+
+def test_batches_beside_single_ones(oban: Oban, start_oban: Starter) -> None:
+    """A batch that locks all keys at once and those that lock single ones see each other."""
+    count = 150
+
+    def insert(number: int) -> Job:
+        if number % 8:
+            return oban.insert(job(number))
+        return oban.insert_all([job(each) for each in range(count)])[0]
+
+    race(insert)
+
+    rows = start_oban.tables.execute("SELECT count(*) FROM {jobs}")
+    assert rows == [(count,)]

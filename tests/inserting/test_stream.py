@@ -1,0 +1,76 @@
+"""Inserting from an iterator."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from oban_actors import Job, Oban
+from oban_actors.errors import InvalidJob
+from oban_actors.inserting import CHUNK
+from tests.support.events import Recorder
+from tests.support.instances import Starter
+
+
+@pytest.fixture
+def oban(start_oban: Starter) -> Oban:
+    """An instance that is not started."""
+    return start_oban.make()
+
+
+def jobs(count: int) -> Iterator[Job]:
+    """Make jobs one after the other."""
+    for number in range(count):
+        yield Job.new({"n": number}, worker="tests.Worker")
+
+
+def test_in_chunks(oban: Oban, events: Recorder) -> None:
+    """It is taken piece by piece, and all are returned in their order."""
+    taken = 0
+    seen: list[int] = []
+
+    def watched() -> Iterator[Job]:
+        nonlocal taken
+        for taken, job in enumerate(jobs(2 * CHUNK + 3), start=1):  # noqa: B007 (it is told outside)
+            seen.append(len(events.all("oban.engine.insert_all_jobs.stop")))
+            yield job
+
+    done = oban.insert_all(watched())
+
+    assert [job.args["n"] for job in done] == list(range(2 * CHUNK + 3))
+    assert taken == 2 * CHUNK + 3
+    assert (seen[0], seen[CHUNK + 1], seen[-1]) == (0, 1, 2)
+
+
+def test_nothing(oban: Oban) -> None:
+    """An empty one inserts nothing."""
+    assert oban.insert_all(iter([])) == []
+
+
+def test_failing(oban: Oban, start_oban: Starter) -> None:
+    """One that fails on its way leaves nothing behind, and its error comes through."""
+
+    def failing() -> Iterator[Job]:
+        yield from jobs(CHUNK + 1)
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        oban.insert_all(failing())
+
+    assert start_oban.tables.states() == {}
+
+
+def test_invalid(oban: Oban, start_oban: Starter) -> None:
+    """A job that can't be stored, or is none, leaves nothing behind either."""
+
+    def invalid(last: object) -> Iterator[Job]:
+        yield from jobs(CHUNK)
+        yield last  # type: ignore[misc]  # as a careless host would
+
+    with pytest.raises(InvalidJob, match="'worker'"):
+        oban.insert_all(invalid(Job(worker="")))
+    with pytest.raises(InvalidJob, match="expected a Job, got: str"):
+        oban.insert_all(invalid("job"))
+    with pytest.raises(InvalidJob, match="use insert"):
+        oban.insert_all(Job(worker="w"))  # type: ignore[arg-type]  # as above
+
+    assert start_oban.tables.states() == {}
