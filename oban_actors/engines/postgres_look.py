@@ -12,7 +12,7 @@ from sqlalchemy import TextClause, text
 from oban_actors.engines.shapes import Shape
 from oban_actors.repo.times import NOW
 
-PROBED = 1000
+PROBED = 200
 """Rows of a worker that are looked at before the indexes on JSON are asked."""
 
 # As the indexes have them, word for word. No version of the tables lacks one of these states.

@@ -1,0 +1,111 @@
+"""Which way the looks for unique jobs go, whatever the table's state."""
+
+import re
+from typing import Any
+
+import pytest
+
+from oban_actors.job import Job
+from tests.engines.conftest import Store
+from tests.engines.test_plans import SHOWN, explained
+
+COUNT = 50_000
+FILL = """
+INSERT INTO {{jobs}} (state, queue, worker, args, meta)
+SELECT cast('{state}' AS {type}), 'q', 'w', jsonb_build_object('id', n, 'kind', 'x'),
+  jsonb_build_object('order', n)
+FROM generate_series(1, {count}) AS n
+"""
+WHOLE: dict[str, Any] = {"period": None}
+WAYS = {
+    "args": WHOLE,
+    "period": {"period": 60},
+    "keys": {"period": None, "keys": ["id"]},
+    "meta": {"period": None, "fields": ["worker", "meta"]},
+    "other workers": {"period": None, "fields": ["args"]},
+}
+MOST_PAGES = 700
+"""Of 8 kB; the table has more than 1,500, and two hundred rows of a worker are looked at twice."""
+
+
+def fill(store: Store, state: str) -> None:
+    """Put many rows in."""
+    kind = f"{store.repo.config.prefix}.oban_job_state"
+    store.run(
+        FILL.format(state=state, type=kind, count=COUNT).replace("{{", "{").replace("}}", "}")
+    )
+
+
+def job(way: str, number: int = COUNT * 2) -> Job:
+    """Make a job that is unique in this way and not there, unless its number is."""
+    args = {"id": number, "kind": "x"}
+    return Job.new(args, worker="w", queue="q", meta={"order": number}, unique=WAYS[way])
+
+
+def plan(store: Store, way: str, options: str = SHOWN) -> str:
+    """Tell how it is looked for."""
+    return explained(store, lambda c: store.engine.find_same(c, [job(way)], None), options=options)
+
+
+def check(store: Store, *, full: bool) -> None:
+    """Each way has its index, and none reads the table."""
+    for way in WAYS:
+        found = plan(store, way)
+        for part in ("unfinished", "finished"):
+            assert f"using oban_actors_{part}_index" in found, f"{way}: {found}"
+        assert not re.search(r"using oban_jobs_pkey|Sort Key", found), f"{way}: {found}"
+        if full:
+            assert "Seq Scan" not in found, f"{way}: {found}"
+    if full:
+        assert "oban_actors_args_index" in plan(store, "keys")
+        assert "oban_actors_meta_index" in plan(store, "meta")
+
+
+@pytest.mark.slow
+def test_plans(pg_store: Store) -> None:
+    """On an empty, full, badly known, well known and truncated table, plans are the same."""
+    pg_store.run("ALTER TABLE {jobs} SET (autovacuum_enabled = off)")
+    check(pg_store, full=False)
+    pg_store.run("ANALYZE {jobs}")
+    fill(pg_store, "completed")
+    check(pg_store, full=True)
+    pg_store.run("ANALYZE {jobs}")
+    fill(pg_store, "available")
+    check(pg_store, full=True)
+    pg_store.run("ANALYZE {jobs}")
+    check(pg_store, full=True)
+    pg_store.run("TRUNCATE {jobs}")
+    check(pg_store, full=False)
+    fill(pg_store, "scheduled")
+    check(pg_store, full=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_costs_are_flat(pg_store: Store, way: str) -> None:
+    """A look touches few pages of a large table, whether it finds something or not."""
+    for state in ("completed", "available"):
+        fill(pg_store, state)
+    pg_store.run("ANALYZE {jobs}")
+
+    found = plan(pg_store, way, "(ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF)")
+
+    pages = [int(each) for each in re.findall(r"(?:hit|read)=(\d+)", found)]
+    assert max(pages) < MOST_PAGES, found
+    there = pg_store.repo.transaction(
+        lambda c: pg_store.engine.find_same(c, [job(way), job(way, 7)], None)
+    )
+    assert list(there) == [1]
+
+
+@pytest.mark.slow
+def test_sqlite_plans(sqlite_store: Store) -> None:
+    """SQLite goes by the index, before and after it has counted its rows."""
+    for analyzed in (False, True):
+        if analyzed:
+            sqlite_store.run("ANALYZE")
+        for way, count in (("args", "<expr>=?"), ("period", "<expr>>?"), ("keys", "state=?")):
+            found = plan(sqlite_store, way, "QUERY PLAN")
+            assert "USING INDEX oban_actors_unique_index" in found, found
+            assert count in found, found
+            assert "SCAN oban_jobs" not in found, found
