@@ -224,13 +224,14 @@ def kill(process: Process, grace: float = KILL_GRACE) -> None:
     others then: names freed, askers refused, nothing that it does later counts.
     """
     process.killed = True
-    process.mailbox.put(Envelope(None))
     actor = process.actor
     if actor is not None:
         try:
             actor.on_kill()
         except (Exception, SystemExit):
             logger.exception("%s crashed in on_kill", process.label)
+    # Only now: an idle one ends as soon as it wakes, and its thread's number is another's next.
+    process.mailbox.put(Envelope(None))
     if process.exited.wait(grace):
         return
     process.abandoned = True

@@ -2,10 +2,12 @@
 
 import sqlite3
 import threading
+from typing import Any
 
 import pytest
+from pykka._envelope import Envelope
 
-from oban_actors.actors import Ref
+from oban_actors.actors import GenServer, Ref
 from oban_actors.actors.lifecycle import kill
 from oban_actors.actors.process import process_of
 from oban_actors.messages import Listen
@@ -80,6 +82,28 @@ def test_the_file_is_closed(sqlite: Database) -> None:
 
         wait_until(closed)
         assert watch is None or watch._guard._closed
+
+
+def test_who_is_idle_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle actor that is killed has its `on_kill` called, as a busy one has."""
+    told: list[bool] = []
+
+    class Idle(GenServer):
+        def on_kill(self) -> None:
+            assert self._process.thread is not None
+            told.append(self._process.thread.is_alive())
+
+    process = process_of(Idle.start_link())
+    put = process.mailbox.put
+
+    def put_and_lose_the_race(envelope: Envelope[Any]) -> None:
+        put(envelope)
+        assert process.exited.wait(30)
+
+    monkeypatch.setattr(process.mailbox, "put", put_and_lose_the_race)
+    kill(process)
+
+    assert told == [True]
 
 
 def test_nobody_closes_what_another_uses() -> None:
