@@ -13,6 +13,9 @@ from oban_actors.running import Running
 ORPHANED = 3
 """Exit code of a process whose parent is gone."""
 
+BEGUN = "begun"
+"""What it says before it runs a job: from then on the job has been tried."""
+
 GARBLED = 4
 """Exit code of a process that can't read what it is sent."""
 
@@ -21,8 +24,8 @@ def child_main(connection: "Connection[Any, Any]") -> None:
     """Serve the parent at the other end of the connection.
 
     It sends `("run", module, worker, payload)`, and meanwhile perhaps `("cancel", reason)`;
-    each run is answered by its outcome. `("stop",)` ends the process in order, and the end of
-    the parent at once: what runs here is nobody's then, and will run somewhere else.
+    each run is answered by `BEGUN`, and by its outcome. `("stop",)` ends the process in order,
+    and the end of the parent at once: what runs here is nobody's then, and will run somewhere else.
     """
     # A signal to all processes of a terminal or service is the parent's affair. A handler, not
     # SIG_IGN, which programs started by a worker would inherit.
@@ -32,6 +35,7 @@ def child_main(connection: "Connection[Any, Any]") -> None:
     threading.Thread(target=_read, args=(connection, runs), name="oban-reader", daemon=True).start()
     while (run := runs.get()) is not None:
         (module, name, payload), running = run
+        connection.send(BEGUN)
         connection.send(perform_here(module, name, payload, running))
 
 

@@ -11,10 +11,11 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Literal, cast
 
+from oban_actors.actors.clock import real_monotonic
 from oban_actors.claim import Claim
 from oban_actors.errors import ProcessDied
 from oban_actors.performing import Performer
-from oban_actors.queues.process_child import child_main
+from oban_actors.queues.process_child import BEGUN, child_main
 from oban_actors.queues.remote import Outcome, payload
 from oban_actors.running import EndReason
 
@@ -106,8 +107,22 @@ class ProcessSlot:
     # Helpers
 
     def _converse(self, claim: Claim, message: tuple[Any, ...]) -> Outcome:
+        # A process that died before it began, of whatever it did or met between two jobs, has run
+        # nothing of this one: it may begin in another.
+        try:
+            return self._attempt(claim, message)
+        except _NotBegun as error:
+            if claim.running.cancelled:
+                raise ProcessDied(str(error)) from None
+        try:
+            return self._attempt(claim, message)
+        except _NotBegun as error:
+            raise ProcessDied(str(error)) from None
+
+    def _attempt(self, claim: Claim, message: tuple[Any, ...]) -> Outcome:
         child = self._begin(claim)
         running = claim.running
+        begun = False
 
         def tell(reason: EndReason) -> None:
             with contextlib.suppress(OSError):
@@ -118,16 +133,20 @@ class ProcessSlot:
             running.on_cancel = tell
             if running.cancelled and running.reason is not None:
                 tell(running.reason)
-            return child.receive()
+            begun = child.receive() == BEGUN
+            outcome: Outcome = child.receive()
         except (EOFError, OSError):
-            raise ProcessDied(f"the process of {claim.job.worker} {child.reap()}") from None
+            how = f"the process of {claim.job.worker} {child.reap()}"
+            raise (ProcessDied(how) if begun else _NotBegun(how)) from None
+        else:
+            return outcome
         finally:
             running.on_cancel = None
             self._end(child)
 
     def _begin(self, claim: Claim) -> "_Child":
         with self._lock:
-            if self._child is not None and not self._child.process.is_alive():
+            if self._child is not None and self._child.gone():
                 self._child.close()
                 self._child = None
             if self._child is None:
@@ -138,9 +157,14 @@ class ProcessSlot:
     def _end(self, child: "_Child") -> None:
         with self._lock:
             self._claim = None
-            if not child.process.is_alive():
+            if child.gone():
                 child.close()
                 self._child = None
+
+
+class _NotBegun(Exception):
+    # The process is gone, and has not begun what it was sent.
+    pass
 
 
 class _Child:
@@ -168,28 +192,37 @@ class _Child:
         with self._sending:
             self._connection.send(message)
 
-    def receive(self) -> Outcome:
-        """Wait for an answer.
+    def receive(self) -> Any:
+        """Wait for what it says next.
 
         Raises:
             EOFError: the process died before.
 
         """
-        end = self.process.sentinel if self._pidfd is None else self._pidfd
-        ready = wait([self._connection, end])
+        ready = wait([self._connection, self._ending])
         if self._connection not in ready and not self._connection.poll():
             raise EOFError
-        answer: Outcome = self._connection.recv()
-        return answer
+        return self._connection.recv()
+
+    def gone(self) -> bool:
+        """Whether it has ended, also where somebody else in this program has reaped it."""
+        return bool(wait([self._ending], 0)) or not self.process.is_alive()
+
+    @property
+    def _ending(self) -> int:
+        return self.process.sentinel if self._pidfd is None else self._pidfd
 
     def reap(self) -> str:
         """Wait until it is gone, and say how it went."""
         self.process.join(_LAST_BREATH)
         self.process.kill()
-        # Another thread that reaps it may need a moment to note its code.
-        while self.process.exitcode is None:
+        # Another thread that reaps it may need a moment to note its code. A host that reaps all
+        # its children itself has it, and says nothing.
+        until = real_monotonic() + _LAST_BREATH
+        while (code := self.process.exitcode) is None:
+            if real_monotonic() > until:
+                return "ended, and somebody else knows how"
             self.process.join(0.05)
-        code = self.process.exitcode
         if code >= 0:
             return f"ended with exit code {code}"
         try:

@@ -166,6 +166,8 @@ class Producer(GenServer):
         for timer in (self._timer, self._grace):
             if timer is not None:
                 timer.cancel()
+        # The roster outlives this actor, and must not keep it.
+        self.roster.ended = None
         if self.roster.shutdown_at is not None:
             self._finish()
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 from oban_actors import Job, ProcessDied, RemoteFailure, SystemClock
 from oban_actors.claim import Claim
+from oban_actors.queues import process_slot
 from oban_actors.queues.process_slot import ProcessSlot
 from oban_actors.queues.processes import ProcessCrew
 from tests.support.waiting import wait_until
@@ -115,6 +117,36 @@ def test_a_process_that_died_between_jobs_is_replaced(slot: ProcessSlot) -> None
     first = _run(slot, do(jobs.plain, "pid"))
     os.kill(first.result, signal.SIGKILL)
     wait_until(lambda: not _running(first.result))
+
+    assert _run(slot, do(jobs.plain, "pid")).verdict == "success"
+
+
+def test_a_process_that_dies_before_it_begins_is_replaced(
+    slot: ProcessSlot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its death is noticed only when the job is sent: the job runs, once, in another."""
+    first = _run(slot, do(jobs.plain, "pid"))
+    os.kill(first.result, signal.SIGKILL)
+    wait_until(lambda: not _running(first.result))
+    gone, looks = process_slot._Child.gone, Counter[str]()
+
+    def unseen_at_first(child: process_slot._Child) -> bool:
+        looks["gone"] += 1
+        return looks["gone"] > 1 and gone(child)
+
+    monkeypatch.setattr(process_slot._Child, "gone", unseen_at_first)
+
+    second = _run(slot, do(jobs.plain, "pid"))
+
+    assert second.verdict == "success"
+    assert second.result != first.result
+
+
+def test_a_process_that_somebody_else_reaped_is_replaced(slot: ProcessSlot) -> None:
+    """A host that waits for all its children takes its exit code, and nothing hangs for it."""
+    first = _run(slot, do(jobs.plain, "pid"))
+    os.kill(first.result, signal.SIGKILL)
+    assert os.waitpid(first.result, 0)[0] == first.result
 
     assert _run(slot, do(jobs.plain, "pid")).verdict == "success"
 
