@@ -182,6 +182,8 @@ def test_a_run_that_raises_all_the_same_gives_its_claim_back(
     crew.add([claim(1), claim(2)])
 
     wait_until(lambda: len(work.finished) == 2)
+    # The thread tells of its own end last, after another has taken its place.
+    wait_until(lambda: bool(seen))
     assert isinstance(seen[0], MemoryError)
 
 

@@ -1,11 +1,14 @@
 """The end of a queue, and of all: jobs end, ends are written, what is left over is named."""
 
+import gc
 import threading
+import weakref
 from typing import Any
 
 import pytest
 
 from oban_actors import Beat, Oban
+from oban_actors.actors.process import process_of
 from tests.queues.work import Work, claims, crashes, jobs, read, view, wait_state
 from tests.support.events import Recorder
 from tests.support.instances import Starter
@@ -207,3 +210,18 @@ def test_twenty_starts_and_stops_leave_no_thread(start_oban: Starter, work: Work
         wait_until(lambda: set(threading.enumerate()) <= before)
     assert work.again == {}
     assert start_oban.tables.count("completed") == 80
+
+
+def test_a_stopped_instance_keeps_none_of_its_actors(start_oban: Starter) -> None:
+    """What outlives the actors of a queue does not keep them, nor what they had."""
+    oban = start_oban(**ALPHA)
+    producer = weakref.ref(process_of(oban.whereis(("producer", "alpha"))).actor)
+    assert producer() is not None
+
+    oban.stop()
+
+    def gone() -> bool:
+        gc.collect()
+        return producer() is None
+
+    wait_until(gone, message="the producer is kept")
