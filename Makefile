@@ -1,6 +1,8 @@
 # Set-up is part of each target: a machine with Python 3.11 or newer needs nothing else.
 PYTHON ?= python3
 ARGS ?=
+# Most tests wait for a server or a disk, so that more than there are processors keep those busy.
+JOBS ?= 4
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -19,7 +21,7 @@ demo: $(READY) ## Watch real jobs being staged on SQLite; ARGS=folder walks that
 	$(PY) -m examples.demo $(ARGS)
 
 test: $(READY) postgres ## Run the tests; ARGS="-k stager" passes arguments to pytest.
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 
 check: $(READY) ## Check format, lint and types.
 	$(PY) -m ruff format --check $(SOURCES)

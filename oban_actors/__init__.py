@@ -27,6 +27,7 @@ from oban_actors.errors import (
     StartFailed,
     StatementTimeout,
     TransientError,
+    UnfitTransaction,
 )
 from oban_actors.job import Job, JobState
 from oban_actors.messages import (
@@ -40,12 +41,14 @@ from oban_actors.messages import (
     Listen,
     Notification,
     Notify,
+    Perform,
     Reconnect,
     Reconnected,
     Stage,
     Unlisten,
 )
 from oban_actors.oban import Oban
+from oban_actors.plugins import Plugin, PluginResult, PluginRun
 from oban_actors.results import Cancel, Snooze
 from oban_actors.stager import StageResult
 from oban_actors.worker import Worker, worker
@@ -84,7 +87,11 @@ __all__ = [
     "Notify",
     "Oban",
     "ObanError",
+    "Perform",
     "PerformError",
+    "Plugin",
+    "PluginResult",
+    "PluginRun",
     "ProcessDied",
     "Reason",
     "Reconnect",
@@ -100,6 +107,7 @@ __all__ = [
     "StatementTimeout",
     "SystemClock",
     "TransientError",
+    "UnfitTransaction",
     "Unlisten",
     "VirtualClock",
     "Worker",

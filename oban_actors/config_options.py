@@ -157,6 +157,8 @@ def plugins(path: str, given: object) -> tuple[Any, ...]:
         names = {id(each): getattr(each, "__name__", type(each).__name__) for each in given}
         found = [names[each] for each in twice]
         raise ConfigError(f"invalid value for '{path}': found duplicate plugins: {found}")
+    ids = [each.id for each in given if isinstance(getattr(each, "id", None), str)]
+    OPTIONS.unique(path, ids, "plugins")
     return tuple(given)
 
 

@@ -3,12 +3,15 @@
 import importlib
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 from oban_actors import telemetry
 from oban_actors.actors import SYSTEM_CLOCK, ChildSpec, Reason, Supervisor
 from oban_actors.config import Config
+from oban_actors.inserting import Inserter
 from oban_actors.notifiers import Publisher, notifier_spec
 from oban_actors.peers import peer_spec
+from oban_actors.plugins import Plugin, PluginContext
 from oban_actors.pulse import Pulse
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.supervisor import Queues
@@ -68,12 +71,13 @@ class Instance(Supervisor):
         self.repo.close()
 
 
-def children(parts: Parts, publisher: Publisher) -> list[ChildSpec]:
+def children(parts: Parts, publisher: Publisher, inserter: Inserter) -> list[ChildSpec]:
     """Describe an instance's children in start order.
 
     Args:
         parts: what they share.
         publisher: how notifications are written in a transaction.
+        inserter: how plugins insert jobs.
 
     """
     config, repo, engine = parts.config, parts.repo, parts.engine
@@ -93,12 +97,21 @@ def children(parts: Parts, publisher: Publisher) -> list[ChildSpec]:
             )
         )
     if config.plugins:
+        context = PluginContext(config, repo, engine, publisher, inserter)
         specs.append(
             Supervisor.child_spec(
-                [plugin.child_spec() for plugin in config.plugins],
+                [_plugin_spec(plugin, context) for plugin in config.plugins],
                 name="plugins",
                 max_restarts=PLUGIN_RESTARTS,
                 max_seconds=PLUGIN_SECONDS,
             )
         )
     return specs
+
+
+def _plugin_spec(plugin: Any, context: PluginContext) -> ChildSpec:
+    # Other than a plugin, an actor of the host's needs nothing of the instance's.
+    spec: ChildSpec = (
+        plugin.child_spec(context) if isinstance(plugin, Plugin) else plugin.child_spec()
+    )
+    return spec

@@ -158,6 +158,11 @@ class Switched:
 
 
 @dataclass(frozen=True, slots=True)
+class Perform:
+    """To a plugin's actor: do a run now. Asked, it answers with a `PluginResult`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """To the Stager: make due jobs available now. Asked, it answers with a `StageResult`."""
 

@@ -311,7 +311,7 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
         return self._spawn(parent)
 
     def _spawn(self, parent: Parent | None) -> Ref:
-        specs = instance.children(self._parts, self._publisher)
+        specs = instance.children(self._parts, self._publisher, self._inserter)
         ref = spawn(
             instance.Instance,
             (specs, self.config, self.repo, self._parts.workforce),

@@ -193,6 +193,15 @@ def test_the_actor_that_listens(temporary: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+def test_the_plugin_of_the_hosts(temporary: Path) -> None:
+    """One class, asked for a run, says what it found."""
+    done = _run("own_plugin", temporary=temporary)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == "{'waiting': {'mailers': 3}}\n"
+    assert list(temporary.iterdir()) == []
+
+
 def test_the_executor_of_the_hosts(temporary: Path) -> None:
     """Its processes run the jobs, and what they came to is told."""
     done = _run("foreign_executor", temporary=temporary)
@@ -203,7 +212,7 @@ def test_the_executor_of_the_hosts(temporary: Path) -> None:
     assert [left for left in temporary.iterdir() if left.name.startswith("oban-")] == []
 
 
-@pytest.mark.parametrize("module", ["host_supervisor", "listening"])
+@pytest.mark.parametrize("module", ["host_supervisor", "listening", "own_plugin"])
 def test_the_examples_take_an_address(module: str, pg_own_url: str, temporary: Path) -> None:
     """Both run on PostgreSQL too."""
     done = _run(module, pg_own_url, temporary=temporary)

@@ -21,7 +21,7 @@ NEWEST = {"postgresql": 14, "sqlite": 1}
 SINCE_ELIXIR_INDEXES = 10
 """The version that brought Elixir's two GIN indexes."""
 
-OWN_VERSION = 2
+OWN_VERSION = 3
 """The version of the tables that only this library uses."""
 
 _SQL = resources.files("oban_actors.repo") / "migrations"

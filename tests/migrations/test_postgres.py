@@ -93,7 +93,8 @@ def test_from_nothing(repo: Repo, admin: Admin) -> None:
     assert columns == JOBS
     assert checks == CHECKS
     assert made["tables"] == [
-        ("oban_actors_producers", "p", "2"),
+        ("oban_actors_crons", "p", None),
+        ("oban_actors_producers", "p", "3"),
         ("oban_jobs", "p", "14"),
         ("oban_peers", "u", None),
     ]
@@ -111,6 +112,7 @@ def test_from_nothing(repo: Repo, admin: Admin) -> None:
     assert STAGING in made["indexes"]
     assert [name for name, _ in made["indexes"]] == [
         "oban_actors_args_index",
+        "oban_actors_crons_pkey",
         "oban_actors_finished_index",
         "oban_actors_meta_index",
         "oban_actors_producers_pkey",

@@ -10,12 +10,13 @@ from sqlalchemy import text
 
 from oban_actors.engines import SqliteEngine
 from oban_actors.errors import SchemaMissing, SchemaTooNew
-from oban_actors.repo.migrator import migrate, migrated_version, rollback
+from oban_actors.repo.migrator import OWN_VERSION, migrate, migrated_version, rollback
 from tests.migrations.elixir import install_lite
 from tests.repo.opening import opened_on
 from tests.support.databases import Database
 
 TABLES = {
+    "oban_actors_crons",
     "oban_actors_meta",
     "oban_actors_notifications",
     "oban_actors_producers",
@@ -111,14 +112,14 @@ def test_from_our_first_version(sqlite: Database, path: Path) -> None:
 
         migrate(repo)
 
-        assert repo.verify().own_version == 2
+        assert repo.verify().own_version == OWN_VERSION
 
 
 def test_newer_file(sqlite: Database) -> None:
     """Tables of ours from a future version are refused."""
     with opened_on(sqlite) as repo:
         migrate(repo)
-        newer = text("UPDATE oban_actors_meta SET value = '3'")
+        newer = text("UPDATE oban_actors_meta SET value = '4'")
         repo.transaction(lambda connection: connection.execute(newer))
 
         with pytest.raises(SchemaTooNew):

@@ -1,0 +1,21 @@
+"""Work that a tree does by itself: what a plugin is, and those that come with the library."""
+
+from oban_actors.plugins.actor import PluginActor
+from oban_actors.plugins.plugin import (
+    Duty,
+    LeadershipLost,
+    Plugin,
+    PluginContext,
+    PluginResult,
+    PluginRun,
+)
+
+__all__ = [
+    "Duty",
+    "LeadershipLost",
+    "Plugin",
+    "PluginActor",
+    "PluginContext",
+    "PluginResult",
+    "PluginRun",
+]

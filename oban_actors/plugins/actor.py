@@ -1,0 +1,129 @@
+"""PluginActor: runs a plugin when it is time, or when it is told to."""
+
+import logging
+import threading
+from typing import Any
+
+from oban_actors import telemetry
+from oban_actors.actors import ActorError, Continue, GenServer, Reason, Sender, Timer
+from oban_actors.errors import DatabaseError
+from oban_actors.messages import IsLeader
+from oban_actors.plugins.plugin import (
+    LeadershipLost,
+    Plugin,
+    PluginContext,
+    PluginResult,
+    PluginRun,
+)
+
+logger = logging.getLogger("oban_actors")
+
+FAILED_DELAY = 1.0
+"""Seconds until another try after the database failed; doubled each time."""
+
+
+class PluginActor(GenServer):
+    """Runs a plugin; see `Plugin` for how.
+
+    Args:
+        plugin: what is run.
+        context: the instance's parts.
+
+    """
+
+    def __init__(self, plugin: Plugin, context: PluginContext) -> None:
+        super().__init__()
+        self.plugin = plugin
+        self.context = context
+        self._timer: Timer | None = None
+        self._failures = 0
+        self._thread = 0
+
+    # Callbacks
+
+    def init(self) -> Continue:
+        """Put the first run off, so that a slow database delays nobody's start."""
+        self._thread = threading.get_ident()
+        return Continue()
+
+    def handle_continue(self, arg: Any) -> None:
+        """Arm the timer: the first run comes after one interval."""
+        telemetry.execute("oban.plugin.init", {}, self._about())
+        self._arm(self.plugin.next_delay(self.context))
+
+    def handle_info(self, message: Any) -> None:
+        """Run, and arm the timer for the next run."""
+        if not isinstance(message, self.plugin.message):
+            super().handle_info(message)
+            return
+        # Armed first: whatever the run runs into, there is a next one.
+        self._arm(self.plugin.next_delay(self.context))
+        self.run()
+        self._arm(self._next_delay())
+
+    def handle_call(self, message: Any, sender: Sender) -> Any:
+        """Run once and answer with the `PluginResult`."""
+        if not isinstance(message, self.plugin.message):
+            return super().handle_call(message, sender)
+        return self.run()
+
+    def terminate(self, reason: Reason) -> None:
+        """Cancel the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def on_kill(self) -> None:
+        """Cancel the statement that holds the thread."""
+        self.context.repo.cancel(self._thread)
+
+    # A run
+
+    def run(self) -> PluginResult:
+        """Do one run in its span."""
+        leads = self._leads()
+        with telemetry.span("oban.plugin", self._about()) as event:
+            result = self._run(leader=leads)
+            event.set(leader=result.leader, **result.extra)
+            if result.error is not None:
+                event.set(error=result.error)
+        self._note(result.error)
+        return result
+
+    def _run(self, *, leader: bool) -> PluginResult:
+        if self.plugin.duty == "shared" and not leader:
+            return PluginResult(leader=False)
+        try:
+            extra = self.plugin.perform(PluginRun(self.context, self.plugin.duty, leader))
+        except LeadershipLost:
+            return PluginResult(leader=False)
+        except DatabaseError as error:
+            return PluginResult(leader, error=error)
+        return PluginResult(leader, extra)
+
+    def _leads(self) -> bool:
+        try:
+            return self.ask("peer", IsLeader()) is True
+        except ActorError as error:
+            logger.debug("no answer from the peer, so no leader: %s", error)
+            return False
+
+    def _next_delay(self) -> float:
+        delay = self.plugin.next_delay(self.context)
+        if not self._failures:
+            return delay
+        return min(delay, FAILED_DELAY * 2.0 ** min(self._failures - 1, 16))
+
+    def _arm(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self.send_after(self.plugin.message(), seconds)
+
+    def _about(self) -> dict[str, Any]:
+        return {"conf": self.context.config, "plugin": type(self.plugin)}
+
+    def _note(self, error: DatabaseError | None) -> None:
+        if error is not None and not self._failures:
+            logger.warning("%s failed and will be tried again: %s", self.plugin.id, error)
+        elif error is None and self._failures:
+            logger.info("%s works again", self.plugin.id)
+        self._failures = 0 if error is None else self._failures + 1

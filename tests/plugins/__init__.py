@@ -1,0 +1,1 @@
+"""What a tree does by itself, beside its jobs."""

@@ -1,0 +1,143 @@
+"""A host's own plugin: its options, its runs, its leadership, its failures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from oban_actors import ConfigError, Oban, Perform, Plugin, PluginResult, PluginRun
+from oban_actors.actors import ServerCrashed
+from oban_actors.plugins.actor import PluginActor
+from tests.support.events import Event, Recorder
+from tests.support.instances import Starter
+from tests.support.waiting import wait_until
+
+
+@dataclass(frozen=True)
+class Counter(Plugin):
+    """Counts the jobs, or does what it is told."""
+
+    interval: float = 3600.0
+    statement: str = "SELECT 1"
+    bug: bool = False
+
+    def validate(self) -> None:
+        """Refuse what is no interval."""
+        if self.interval <= 0:
+            raise ValueError("interval has to be positive")
+
+    def perform(self, run: PluginRun) -> Mapping[str, Any]:
+        """Do it."""
+        if self.bug:
+            raise RuntimeError("a bug")
+        found = run.transaction(lambda c: c.execute(sa.text(self.statement)).scalar())
+        return {"found": found}
+
+
+class Own(Counter):
+    """Likewise, on every node."""
+
+    duty = "own"
+
+
+def ask(oban: Oban, name: str = "counter") -> PluginResult:
+    """Ask for a run."""
+    result = oban.ask(("plugin", name), Perform(), timeout=30)
+    assert isinstance(result, PluginResult)
+    return result
+
+
+def _of(kind: type[Plugin]) -> Any:
+    def matches(event: Event) -> bool:
+        return event.metadata.get("plugin") is kind
+
+    return matches
+
+
+def test_a_run_is_a_span_with_what_it_says(start_oban: Starter, events: Recorder) -> None:
+    """Asked, it answers with its result; the event has the same."""
+    oban = start_oban.leading(plugins=[Counter()])
+
+    assert ask(oban) == PluginResult(leader=True, extra={"found": 1})
+    events.wait_for("oban.plugin.init", _of(Counter))
+    stop = events.wait_for("oban.plugin.stop", _of(Counter))
+    assert (stop.metadata["leader"], stop.metadata["found"]) == (True, 1)
+    node = oban.tree().find("plugins")
+    assert node is not None
+    assert [child.id for child in node.children] == [("plugin", "counter")]
+
+
+def test_it_runs_again_and_again(start_oban: Starter, events: Recorder) -> None:
+    """The timer is armed anew after each run."""
+    start_oban.leading(plugins=[Counter(interval=0.01)])
+
+    events.wait_for_count(5, "oban.plugin.stop", _of(Counter))
+
+
+def test_only_the_leader_does_shared_work(start_oban: Starter) -> None:
+    """Another node answers that it does not lead, and does nothing; its own work it does."""
+    oban = start_oban(peer=False, plugins=[Counter(statement="no SQL"), Own()])
+
+    assert ask(oban) == PluginResult(leader=False)
+    assert ask(oban, "own") == PluginResult(leader=False, extra={"found": 1})
+
+
+def test_a_lease_that_is_gone_ends_the_run(start_oban: Starter) -> None:
+    """What the Peer said may be old: the transaction reads the lease itself."""
+    oban = start_oban.leading(plugins=[Counter()], peer={"advisory_lock": False})
+    start_oban.tables.execute("DELETE FROM {peers}")
+
+    assert ask(oban) == PluginResult(leader=False)
+
+
+def test_a_database_that_refuses_is_told_and_tried_again(
+    start_oban: Starter, events: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is an event's error and one line in the log, and the actor lives."""
+    oban = start_oban.leading(plugins=[Counter(statement="no SQL", interval=0.01)])
+    actor = oban.whereis(("plugin", "counter"))
+
+    events.wait_for_count(
+        3, "oban.plugin.stop", lambda e: _of(Counter)(e) and "error" in e.metadata
+    )
+    assert oban.whereis(("plugin", "counter")) == actor
+    lines = [record for record in caplog.records if "will be tried again" in record.message]
+    assert len(lines) == 1
+
+
+def test_a_bug_crashes_it_and_it_comes_back(start_oban: Starter) -> None:
+    """Who asked is told, and the supervisor starts another one."""
+    oban = start_oban.leading(plugins=[Counter(bug=True)])
+    actor = oban.whereis(("plugin", "counter"))
+
+    with pytest.raises(ServerCrashed):
+        ask(oban)
+
+    def came_back() -> bool:
+        found = oban._runtime.registry.whereis(("plugin", "counter"))
+        return found is not None and found != actor
+
+    wait_until(came_back, message="another actor")
+
+
+def test_options_are_checked_before_anything_starts() -> None:
+    """An unknown one is named with the nearest; what the plugin says is kept; one of each."""
+    with pytest.raises(ConfigError, match="unknown option 'intervall' for Counter, did you mean"):
+        Counter(intervall=1)  # type: ignore[call-arg]  # as a user may write it
+    with pytest.raises(ConfigError, match=r"'plugins\[0\]': 'interval has to be positive'"):
+        Oban("sqlite:///jobs.db", plugins=[Counter(interval=0)])
+    with pytest.raises(ConfigError, match="found duplicate plugins: \\['counter'\\]"):
+        Oban("sqlite:///jobs.db", plugins=[Counter(), Counter(interval=1)])
+
+
+def test_what_it_does_not_know_it_drops(start_oban: Starter) -> None:
+    """Another plugin's message does nothing, and leaves it alive."""
+    oban = start_oban.leading(plugins=[Counter()])
+    actor = oban.whereis(("plugin", "counter"))
+    oban.tell(("plugin", "counter"), object())
+
+    assert ask(oban).extra == {"found": 1}
+    assert oban.whereis(("plugin", "counter")) == actor
+    assert issubclass(actor.actor_class, PluginActor)
