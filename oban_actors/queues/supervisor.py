@@ -145,6 +145,7 @@ class Queues(Supervisor):
             deadline.cancel()
         self._end_child(child, SHUTDOWN)
         self._children.pop(queue, None)
+        self.parts.workforce.dismiss(queue)
 
 
 def queue_spec(parts: Parts, queue: str, options: QueueOptions) -> ChildSpec:

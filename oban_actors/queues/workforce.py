@@ -66,10 +66,10 @@ class Post:
         self.roster.drop(back)
         return back
 
-    def close(self) -> None:
-        """End those who run jobs; who is at it ends afterwards."""
-        self.sync.close(CLOSE_TIME)
-        self.tasks.close(CLOSE_TIME)
+    def close(self, seconds: float = CLOSE_TIME) -> None:
+        """End those who run jobs, waiting so long for them; who is at it ends afterwards."""
+        self.sync.close(seconds)
+        self.tasks.close(seconds)
 
 
 class Workforce:
@@ -106,6 +106,13 @@ class Workforce:
             old.roster.limit, old.roster.paused = options.limit, options.paused
             old.roster.shutdown_at = None
             old.roster.unsure = False
+
+    def dismiss(self, queue: str) -> None:
+        """End the idle threads and processes of a queue that has ended, without waiting."""
+        with self._lock:
+            post = self._posts.get(queue)
+        if post is not None:
+            post.close(0.0)
 
     def begin_end(self, queue: str) -> None:
         """Note that a queue shall end; unknown ones are ignored."""
