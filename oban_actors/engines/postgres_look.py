@@ -35,6 +35,8 @@ _ITEM = (
     "AS item (place integer, worker text, queue text, args jsonb, meta jsonb)"
 )
 _HASH = "jsonb_hash_extended(job.args, 0) = jsonb_hash_extended(item.args, 0)"
+# As the index has them, so that they are read one by one, and no more than are wanted.
+_IN_ORDER = "ORDER BY job.worker, jsonb_hash_extended(job.args, 0), job.inserted_at"
 _MATCHES = {
     "equal": "job.{0} = item.{0}",
     "alike": "job.{0} @> item.{0} AND job.{0} <@ item.{0}",
@@ -68,14 +70,18 @@ def look(schema: str, shape: Shape) -> TextClause:
 
 def _ways(schema: str, shape: Shape) -> list[str]:
     parts = [part for part, states in _PARTS.items() if set(states) & set(shape.unique.states)]
-    if shape.args == "equal" or (shape.worker and not _document(shape)):
+    if shape.args == "equal" or (shape.worker and not document_of(shape)):
         return [_by_worker(schema, shape, part) for part in parts]
     if not parts:
         return []
-    if not _document(shape):
+    column = document_of(shape)
+    if column is None:
         return [_by_state(schema, shape)]
-    by_document = _by_document(schema, shape)
-    return [_probed(schema, shape, parts, by_document)] if shape.worker else [by_document]
+    if not shape.worker:
+        return [_indexed(schema, shape, column, _by_state(schema, shape))]
+    by_worker = [_by_worker(schema, shape, part) for part in parts]
+    anyway = _indexed(schema, shape, column, f"coalesce({', '.join(by_worker)})")
+    return [_probed(schema, shape, parts, anyway)]
 
 
 def _executing(schema: str, shape: Shape) -> list[str]:
@@ -88,8 +94,8 @@ def _executing(schema: str, shape: Shape) -> list[str]:
 def _by_worker(schema: str, shape: Shape, part: str) -> str:
     conditions = [part, *([_HASH] if shape.args == "equal" else []), *_rest(shape)]
     if shape.worker:
-        return _one(schema, [*conditions, "job.worker = item.worker"])
-    one = _one(schema, [*conditions, "job.worker = workers.worker"])
+        return _one(schema, [*conditions, "job.worker = item.worker"], _IN_ORDER)
+    one = _one(schema, [*conditions, "job.worker = workers.worker"], _IN_ORDER)
     first = f"SELECT job.worker FROM {schema}.oban_jobs AS job WHERE {part}"
     return f"""(
       WITH RECURSIVE workers (worker) AS (
@@ -113,40 +119,36 @@ def _by_state(schema: str, shape: Shape) -> str:
     return _one(schema, [states, *queue, *_rest(shape)])
 
 
-def _document(shape: Shape) -> str | None:
-    """Tell which column's index on JSON serves."""
+def document_of(shape: Shape) -> str | None:
+    """Tell which column's index on JSON serves, if there is one."""
     if shape.args in ("alike", "part"):
         return "args"
     return "meta" if shape.meta in ("alike", "part") else None
 
 
-def _by_document(schema: str, shape: Shape) -> str:
-    column = _document(shape)
-    conditions = [
-        "job.state <> 'executing'",
-        *(["job.meta <> '{}'"] if column == "meta" else []),
-        f"job.{column} @> item.{column}",
-        *_rest(shape),
-        *_worker(shape),
-    ]
+def _indexed(schema: str, shape: Shape, column: str, otherwise: str) -> str:
+    # Elixir's index, which costs every job so much that a table has it only where it was asked for.
+    conditions = [f"job.{column} @> item.{column}", *_rest(shape), *_worker(shape)]
     # All of them, since for the first one alone the planner would take any way, in the hope to
     # meet it soon.
-    return f"(SELECT min(job.id + 0) FROM {schema}.oban_jobs AS job WHERE {_all(conditions)})"
+    found = f"(SELECT min(job.id + 0) FROM {schema}.oban_jobs AS job WHERE {_all(conditions)})"
+    index = f"to_regclass('{schema}.oban_jobs_{column}_index')"
+    return f"CASE WHEN {index} IS NOT NULL THEN {found} ELSE {otherwise} END"
 
 
-def _probed(schema: str, shape: Shape, parts: list[str], by_document: str) -> str:
+def _probed(schema: str, shape: Shape, parts: list[str], anyway: str) -> str:
     # Of a worker with few jobs all are looked at: what the document asks for may stand in
     # a million others.
     fits = _all(_rest(shape))
     probes = {f"probe_{number}": part for number, part in enumerate(parts)}
     ctes = ", ".join(
         f"{name} AS MATERIALIZED (SELECT job.id, {fits} AS fits FROM {schema}.oban_jobs AS job "
-        f"WHERE {part} AND job.worker = item.worker LIMIT {PROBED})"
+        f"WHERE {part} AND job.worker = item.worker {_IN_ORDER} LIMIT {PROBED})"
         for name, part in probes.items()
     )
     first = ", ".join(f"(SELECT id FROM {name} WHERE fits LIMIT 1)" for name in probes)
     more = " OR ".join(f"(SELECT count(*) FROM {name}) = {PROBED}" for name in probes)
-    return f"(WITH {ctes} SELECT coalesce({first}, CASE WHEN {more} THEN {by_document} END))"
+    return f"(WITH {ctes} SELECT coalesce({first}, CASE WHEN {more} THEN {anyway} END))"
 
 
 def _rest(shape: Shape) -> list[str]:
@@ -171,8 +173,9 @@ def _hidden(condition: str) -> str:
     return f"({condition}) IS TRUE"
 
 
-def _one(schema: str, conditions: list[str]) -> str:
-    return f"(SELECT job.id FROM {schema}.oban_jobs AS job WHERE {_all(conditions)} LIMIT 1)"
+def _one(schema: str, conditions: list[str], order: str = "") -> str:
+    where = f"{_all(conditions)} {order}"
+    return f"(SELECT job.id FROM {schema}.oban_jobs AS job WHERE {where} LIMIT 1)"
 
 
 def _all(conditions: list[str]) -> str:

@@ -1,14 +1,15 @@
 """Finding the jobs that are the same as unique ones, on PostgreSQL."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
-from oban_actors.engines.postgres_look import look
+from oban_actors.engines.postgres_look import document_of, look
 from oban_actors.engines.shapes import by_shape
 from oban_actors.errors import TransientError, UnfitTransaction
 from oban_actors.job import Job
@@ -39,6 +40,11 @@ SELECT current_setting('transaction_isolation'), current_setting('lock_timeout')
     ELSE current_setting('lock_timeout') END, true)
 """)
 _RESET = text("SELECT set_config('lock_timeout', cast(:timeout AS text), true)")
+
+_BITMAPS_ON = text(
+    "SELECT current_setting('enable_bitmapscan'), set_config('enable_bitmapscan', 'on', true)"
+)
+_BITMAPS = text("SELECT set_config('enable_bitmapscan', cast(:before AS text), true)")
 
 _REPLACE = """
 UPDATE {jobs} SET {values} WHERE id = :id
@@ -122,7 +128,9 @@ class PostgresUniques:
             values: dict[str, Any] = {"items": json.dumps(items, ensure_ascii=False)}
             if shape.unique.period is not None:
                 values |= {"period": shape.unique.period, "now": parameter("postgresql", now)}
-            rows = connection.execute(look(self._unique_schema, shape), values).all()
+            statement = look(self._unique_schema, shape)
+            with _bitmaps(connection) if document_of(shape) else nullcontext():
+                rows = connection.execute(statement, values).all()
             found.update((place, job_id) for place, job_id in rows if job_id is not None)
         return found
 
@@ -160,6 +168,15 @@ class PostgresUniques:
         statement = _replacing(self._unique_jobs, tuple(fields))
         used = statement.compile().params
         connection.execute(statement, {name: values[name] for name in used})
+
+
+@contextmanager
+def _bitmaps(connection: Connection) -> Iterator[None]:
+    # An index on JSON is read no other way, and our own transactions have it off.
+    before, _ = connection.execute(_BITMAPS_ON).one()
+    yield
+    if before != "on":
+        connection.execute(_BITMAPS, {"before": before}).all()
 
 
 def _check_host(connection: Connection, timeout: float) -> str:

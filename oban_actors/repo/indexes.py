@@ -33,15 +33,6 @@ _DEFINITIONS = {
         "(worker, jsonb_hash_extended(args, 0), inserted_at) "
         "WHERE state NOT IN ('executing', 'available', 'scheduled', 'retryable')"
     ),
-    # Entries wait in a list until there are many, but a look reads the list, so that it is short.
-    "oban_actors_args_index": (
-        "USING gin (args jsonb_path_ops) WITH (gin_pending_list_limit = 1024) "
-        "WHERE state <> 'executing'"
-    ),
-    "oban_actors_meta_index": (
-        "USING gin (meta jsonb_path_ops) WITH (gin_pending_list_limit = 1024) "
-        "WHERE state <> 'executing' AND meta <> '{}'"
-    ),
 }
 _BEARABLE = {
     "0A000",  # feature_not_supported: the table is partitioned

@@ -11,8 +11,8 @@ from tests.engines.test_plans import SHOWN, explained
 
 COUNT = 50_000
 FILL = """
-INSERT INTO {{jobs}} (state, queue, worker, args, meta)
-SELECT cast('{state}' AS {type}), 'q', 'w', jsonb_build_object('id', n, 'kind', 'x'),
+INSERT INTO {jobs} (state, queue, worker, args, meta)
+SELECT cast('{state}' AS {type}), 'q', '{worker}', jsonb_build_object('id', n, 'kind', 'x'),
   jsonb_build_object('order', n)
 FROM generate_series(1, {count}) AS n
 """
@@ -28,12 +28,22 @@ MOST_PAGES = 700
 """Of 8 kB; the table has more than 1,500, and two hundred rows of a worker are looked at twice."""
 
 
-def fill(store: Store, state: str) -> None:
+ELIXIR = (
+    "CREATE INDEX oban_jobs_args_index ON {jobs} USING gin (args)",
+    "CREATE INDEX oban_jobs_meta_index ON {jobs} USING gin (meta)",
+)
+
+
+def add_elixir_indexes(store: Store) -> None:
+    """Make the indexes on JSON, as `elixir_indexes=True` does."""
+    for statement in ELIXIR:
+        store.run(statement)
+
+
+def fill(store: Store, state: str, worker: str = "w", count: int = COUNT) -> None:
     """Put many rows in."""
     kind = f"{store.repo.config.prefix}.oban_job_state"
-    store.run(
-        FILL.format(state=state, type=kind, count=COUNT).replace("{{", "{").replace("}}", "}")
-    )
+    store.run(FILL.format(state=state, worker=worker, type=kind, count=count, jobs="{jobs}"))
 
 
 def job(way: str, number: int = COUNT * 2) -> Job:
@@ -57,14 +67,15 @@ def check(store: Store, *, full: bool) -> None:
         if full:
             assert "Seq Scan" not in found, f"{way}: {found}"
     if full:
-        assert "oban_actors_args_index" in plan(store, "keys")
-        assert "oban_actors_meta_index" in plan(store, "meta")
+        assert "oban_jobs_args_index" in plan(store, "keys")
+        assert "oban_jobs_meta_index" in plan(store, "meta")
 
 
 @pytest.mark.slow
 def test_plans(pg_store: Store) -> None:
     """On an empty, full, badly known, well known and truncated table, plans are the same."""
     pg_store.run("ALTER TABLE {jobs} SET (autovacuum_enabled = off)")
+    add_elixir_indexes(pg_store)
     check(pg_store, full=False)
     pg_store.run("ANALYZE {jobs}")
     fill(pg_store, "completed")
@@ -83,7 +94,12 @@ def test_plans(pg_store: Store) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_costs_are_flat(pg_store: Store, way: str) -> None:
-    """A look touches few pages of a large table, whether it finds something or not."""
+    """A look touches few pages of a large table, whether it finds something or not.
+
+    What is unique by a part of a document needs Elixir's indexes for that.
+    """
+    if way in ("keys", "meta"):
+        add_elixir_indexes(pg_store)
     for state in ("completed", "available"):
         fill(pg_store, state)
     pg_store.run("ANALYZE {jobs}")
@@ -91,9 +107,28 @@ def test_costs_are_flat(pg_store: Store, way: str) -> None:
     found = plan(pg_store, way, "(ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF)")
 
     pages = [int(each) for each in re.findall(r"(?:hit|read)=(\d+)", found)]
-    assert max(pages) < MOST_PAGES, found
+    # Entries that the index on JSON has not sorted in yet stand in a list of up to 4 MB.
+    assert max(pages) < MOST_PAGES + (600 if way in ("keys", "meta") else 0), found
     there = pg_store.repo.transaction(
         lambda c: pg_store.engine.find_same(c, [job(way), job(way, 7)], None)
+    )
+    assert list(there) == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["keys", "meta"])
+def test_without_an_index_on_json(pg_store: Store, way: str) -> None:
+    """The worker's rows are looked at, and only they, and what is there is found."""
+    fill(pg_store, "completed", "w", 1_000)
+    fill(pg_store, "completed", "v")
+    pg_store.run("ANALYZE {jobs}")
+
+    found = plan(pg_store, way, "(ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF)")
+
+    pages = [int(each) for each in re.findall(r"(?:hit|read)=(\d+)", found)]
+    assert max(pages) < 5_000, found
+    there = pg_store.repo.transaction(
+        lambda c: pg_store.engine.find_same(c, [job(way), job(way, 7), job(way, 5_000)], None)
     )
     assert list(there) == [1]
 

@@ -25,9 +25,7 @@ STAGING_DEFINITION = (
 )
 STAGING = ("oban_actors_staging_index", STAGING_DEFINITION)
 INDEXES = [
-    "oban_actors_args_index",
     "oban_actors_finished_index",
-    "oban_actors_meta_index",
     "oban_actors_staging_index",
     "oban_actors_unfinished_index",
 ]
@@ -111,10 +109,8 @@ def test_from_nothing(repo: Repo, admin: Admin) -> None:
     assert made["code"] == []
     assert STAGING in made["indexes"]
     assert [name for name, _ in made["indexes"]] == [
-        "oban_actors_args_index",
         "oban_actors_crons_pkey",
         "oban_actors_finished_index",
-        "oban_actors_meta_index",
         "oban_actors_producers_pkey",
         "oban_actors_staging_index",
         "oban_actors_unfinished_index",

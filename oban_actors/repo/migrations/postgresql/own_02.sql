@@ -5,7 +5,3 @@
 DROP INDEX IF EXISTS {schema}.oban_actors_unfinished_index
 
 DROP INDEX IF EXISTS {schema}.oban_actors_finished_index
-
-DROP INDEX IF EXISTS {schema}.oban_actors_args_index
-
-DROP INDEX IF EXISTS {schema}.oban_actors_meta_index
