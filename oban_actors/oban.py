@@ -45,6 +45,7 @@ from oban_actors.queues.workforce import Workforce
 from oban_actors.repo import Repo
 from oban_actors.repo.connect import Source
 from oban_actors.repo.migrator import migrate, rollback
+from oban_actors.settings import load
 
 logger = logging.getLogger("oban_actors")
 
@@ -81,6 +82,26 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
         self._lock = threading.RLock()
         self._root: Root | None = None
         self._pid = os.getpid()
+
+    @classmethod
+    def from_settings(
+        cls, database: "Source | None" = None, *, config_file: str | None = None, **options: Any
+    ) -> Self:
+        """Make an instance of keyword arguments, else `OBAN_*` variables, else a TOML file.
+
+        Args:
+            database: as for the class; default `OBAN_DATABASE_URL`, else the file's
+                `database_url`.
+            config_file: the TOML file; default `OBAN_CONFIG`, else `oban.toml`, else the table
+                `[tool.oban_actors]` of `pyproject.toml`, in the working directory.
+            **options: see `Config.build`; they go before variables and file.
+
+        Raises:
+            ConfigError: as for the class; the message begins with the variable or file that the
+                option came from. A file can't be read, or there is no database.
+
+        """
+        return load(database, config_file=config_file, **options).make(cls)
 
     def __repr__(self) -> str:
         return f"<Oban {self.config.name} on {self.repo.dialect}>"
@@ -176,7 +197,8 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
     def run(self) -> Reason:
         """Start the tree, and stop it in order when SIGTERM or SIGINT comes.
 
-        The only call that installs signal handlers; the host's are back when it returns.
+        The only call that installs signal handlers; the host's are back when it returns. A second
+        signal hurries: running jobs are told to end now, not after `shutdown_grace_period`.
 
         Returns:
             why the tree ended.
@@ -188,8 +210,14 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
         over = threading.Event()
 
         def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 (its shape)
-            logger.info("%s stops on %s", self.config.name, signal.Signals(signum).name)
-            over.set()
+            name = signal.Signals(signum).name
+            if not over.is_set():
+                logger.info("%s stops on %s", self.config.name, name)
+                over.set()
+                return
+            logger.info("%s hurries on %s", self.config.name, name)
+            # In a thread: this one may have been interrupted with a lock in its hands.
+            threading.Thread(target=self._parts.workforce.hurry, daemon=True).start()
 
         before = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
         try:

@@ -53,6 +53,7 @@ class Roster:
         started_at: when the queue was started.
         updated_at: when it was told something last.
         shutdown_at: monotonic seconds at which it began to end, None while it doesn't.
+        hurried: whether nobody waits for its jobs to end by themselves.
         active: whether there is a producer for it.
         unsure: whether it ended with claims in the table that it may not know of.
         ended: called when the first of several jobs has ended; set by who acknowledges.
@@ -68,6 +69,7 @@ class Roster:
         self.started_at: datetime = config.clock.now()
         self.updated_at = self.started_at
         self.shutdown_at: float | None = None
+        self.hurried = False
         self.active = False
         self.unsure = False
         self.ended: Callable[[], object] | None = None
@@ -229,15 +231,24 @@ class Roster:
                 self.shutdown_at = real_monotonic()
             return self.shutdown_at
 
-    def wait_drained(self, until: float) -> bool:
+    def hurry(self) -> None:
+        """Let nobody wait for its jobs to end by themselves."""
+        with self._lock:
+            self.hurried = True
+            self._drained.notify_all()
+
+    def wait_drained(self, until: float, *, patient: bool = True) -> bool:
         """Wait until nothing runs and nothing waits to be written.
 
         Args:
             until: monotonic seconds after which it is given up.
+            patient: whether it waits on when it is told to hurry, default True.
 
         """
         with self._lock:
             while not self._is_drained():
+                if self.hurried and not patient:
+                    return False
                 left = until - real_monotonic()
                 if left <= 0 or not self._drained.wait(min(left, threading.TIMEOUT_MAX)):
                     return self._is_drained()

@@ -45,12 +45,13 @@ class Watchman(GenServer):
             return
         began = self.roster.begin_shutdown()
         self.tell(("producer", queue), Shutdown())
-        drained = self.roster.wait_drained(began + self.config.shutdown_grace_period)
+        until = began + self.config.shutdown_grace_period
+        drained = self.roster.wait_drained(until, patient=False)
         if not drained:
             # With many queues most Producers have told theirs in time, while this one waited.
             untold = [each for each in self.roster.running() if not each.running.cancelled]
             self.tell(("foreman", queue), CancelClaims(untold, "shutdown"))
-            since = real_monotonic() if untold else began + self.config.shutdown_grace_period
+            since = real_monotonic() if untold else min(until, real_monotonic())
             self.roster.wait_drained(since + CANCEL_TIME)
         self._report(began, drained=drained)
 

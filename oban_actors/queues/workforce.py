@@ -105,7 +105,7 @@ class Workforce:
                 return
             old.roster.limit, old.roster.paused = options.limit, options.paused
             old.roster.shutdown_at = None
-            old.roster.unsure = False
+            old.roster.unsure = old.roster.hurried = False
 
     def dismiss(self, queue: str) -> None:
         """End the idle threads and processes of a queue that has ended, without waiting."""
@@ -120,6 +120,13 @@ class Workforce:
             post = self._posts.get(queue)
         if post is not None:
             post.roster.begin_shutdown()
+
+    def hurry(self) -> None:
+        """Let no queue that ends wait any longer for its jobs to end by themselves."""
+        with self._lock:
+            posts = list(self._posts.values())
+        for post in posts:
+            post.roster.hurry()
 
     def is_ending(self, queue: str) -> bool:
         """Whether a queue was told to end."""

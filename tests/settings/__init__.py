@@ -1,0 +1,1 @@
+"""Tests of options from keyword arguments, variables and files."""
