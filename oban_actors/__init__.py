@@ -31,8 +31,10 @@ from oban_actors.errors import (
 )
 from oban_actors.job import Job, JobState
 from oban_actors.messages import (
+    Address,
     Beat,
     Election,
+    GetAddress,
     GetLeader,
     GetLease,
     GetStatus,
@@ -42,8 +44,10 @@ from oban_actors.messages import (
     Notification,
     Notify,
     Perform,
+    Prune,
     Reconnect,
     Reconnected,
+    Rescue,
     Stage,
     Unlisten,
 )
@@ -57,6 +61,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ActorError",
+    "Address",
     "Beat",
     "CallTimeout",
     "Cancel",
@@ -68,6 +73,7 @@ __all__ = [
     "DatabaseUnavailable",
     "Election",
     "ForkedError",
+    "GetAddress",
     "GetLeader",
     "GetLease",
     "GetStatus",
@@ -93,10 +99,12 @@ __all__ = [
     "PluginResult",
     "PluginRun",
     "ProcessDied",
+    "Prune",
     "Reason",
     "Reconnect",
     "Reconnected",
     "RemoteFailure",
+    "Rescue",
     "SchemaMissing",
     "SchemaTooNew",
     "ServerCrashed",

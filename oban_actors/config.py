@@ -13,6 +13,7 @@ from oban_actors.actors.clock import SYSTEM_CLOCK, Clock
 from oban_actors.errors import ConfigError
 from oban_actors.options import (
     EngineKind,
+    HealthOptions,
     NotifierOptions,
     PeerOptions,
     PulseOptions,
@@ -24,6 +25,7 @@ from oban_actors.validation import OPTIONS
 
 __all__ = [
     "Config",
+    "HealthOptions",
     "NotifierOptions",
     "PeerOptions",
     "PulseOptions",
@@ -57,6 +59,8 @@ class Config:
         peer: how the leader is found; None: this node never leads. May be given as the kind.
         notifier: how nodes hear of each other. May be given as the kind.
         pulse: how often this node shows that it lives.
+        health: where this node answers by HTTP how it is, default None: nowhere. May be given
+            as the port.
         engine: `postgres`, `sqlite`, or `auto` (default): as the database is.
         plugins: objects with `child_spec()`; `validate()` is called, where there is one.
         queues: by name, given as `{"mailers": 10}` or `{"mailers": {"limit": 10}}`.
@@ -85,6 +89,7 @@ class Config:
     peer: PeerOptions | None = field(default_factory=PeerOptions)
     notifier: NotifierOptions = field(default_factory=NotifierOptions)
     pulse: PulseOptions = field(default_factory=PulseOptions)
+    health: HealthOptions | None = None
     engine: EngineKind = "auto"
     plugins: tuple[Any, ...] = field(default=(), hash=False, repr=False)
     queues: Mapping[str, QueueOptions] = field(default_factory=dict, hash=False)
@@ -128,6 +133,10 @@ class Config:
         if self.notifier.listen_url is not None and engine == "sqlite":
             raise ConfigError("option 'notifier.listen_url' needs the engine 'postgres'")
 
+        if self.health is not None and self.health.patience < 2 * self.statement_timeout:
+            least = f"at least twice 'statement_timeout', {2 * self.statement_timeout:g} seconds"
+            raise OPTIONS.refusal("health.patience", least, self.health.patience)
+
     @property
     def ident(self) -> str:
         """What a notification for this node alone is addressed to."""
@@ -159,6 +168,7 @@ _CHECKS: Mapping[str, check.Check] = {
     "peer": check.peer,
     "notifier": check.notifier,
     "pulse": check.pulse,
+    "health": check.health,
     "engine": check.engine,
     "plugins": check.plugins,
     "queues": check.queues,

@@ -15,6 +15,7 @@ from oban_actors.errors import ConfigError
 from oban_actors.options import (
     EngineKind,
     ExecutorKind,
+    HealthOptions,
     NotifierKind,
     NotifierOptions,
     PeerKind,
@@ -35,6 +36,7 @@ CHANNELS = ("insert", "leader", "signal", "gossip", "sonar", "stager", "actors")
 
 _MAX_QUEUE = 127
 _MAX_LABEL = 255
+_MAX_PORT = 65_535
 _MAX_IDENTIFIER = 63  # bytes that PostgreSQL keeps of a name
 _MAX_PREFIX = _MAX_IDENTIFIER - len(".oban_") - max(map(len, CHANNELS))
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -94,6 +96,25 @@ def pulse(path: str, given: object) -> PulseOptions:
     """Check the pulse's options."""
     given = _mapping(path, given, PulseOptions)
     return _built(path, given, PulseOptions, {"interval": OPTIONS.seconds})
+
+
+def health(path: str, given: object) -> HealthOptions | None:
+    """Check the options of the HTTP endpoint, or its port; None and False mean none."""
+    if given is None or given is False:
+        return None
+    if isinstance(given, int):
+        return HealthOptions(port=_port(f"{path}.port", given))
+    options = _mapping(path, given, HealthOptions, other=", a port, None or False")
+    if "port" not in options:
+        raise ConfigError(f"invalid value for '{path}': missing required option 'port'")
+    checks: dict[str, Check] = {
+        "port": _port,
+        "host": lambda path, value: OPTIONS.text(path, value, high=_MAX_LABEL),
+        "hosts": _hosts,
+        "patience": OPTIONS.seconds,
+        "interval": OPTIONS.seconds,
+    }
+    return _built(path, options, HealthOptions, checks)
 
 
 def queues(path: str, given: object) -> Mapping[str, QueueOptions]:
@@ -257,6 +278,19 @@ def _executor(path: str, given: object) -> ExecutorKind | Executor:
 
 def _interval(path: str, given: object) -> float | None:
     return None if given is None else OPTIONS.seconds(path, given, other=" or None")
+
+
+def _port(path: str, given: object) -> int:
+    return OPTIONS.integer(path, given, high=_MAX_PORT)
+
+
+def _hosts(path: str, given: object) -> tuple[str, ...]:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise OPTIONS.refusal(path, "a list of names of hosts", given)
+    named = (
+        OPTIONS.text(f"{path}[{at}]", each, high=_MAX_LABEL) for at, each in enumerate(given)
+    )
+    return tuple(each.lower() for each in named)
 
 
 def _listen_url(path: str, given: object) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 from oban_actors import telemetry
 from oban_actors.actors import SYSTEM_CLOCK, ChildSpec, Reason, Supervisor
 from oban_actors.config import Config
+from oban_actors.health import health_spec
 from oban_actors.inserting import Inserter
 from oban_actors.notifiers import Publisher, notifier_spec
 from oban_actors.peers import peer_spec
@@ -84,7 +85,10 @@ def children(parts: Parts, publisher: Publisher, inserter: Inserter) -> list[Chi
     for queue, options in config.queues.items():
         parts.workforce.renew(queue, options)
     rosters = parts.workforce.rosters
+    # First to start and last to end, so that it answers meanwhile too.
+    health = [] if config.health is None else [health_spec(config, repo, config.health)]
     specs: list[ChildSpec] = [
+        *health,
         notifier_spec(config, repo),
         Queues.child_spec(parts, name="queues"),
         peer_spec(config, repo, publisher),

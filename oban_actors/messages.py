@@ -158,8 +158,42 @@ class Switched:
 
 
 @dataclass(frozen=True, slots=True)
+class GetAddress:
+    """Asks the health endpoint for its `Address`; None while it can't listen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the health endpoint listens.
+
+    Attributes:
+        host: as it was configured.
+        port: the real one, also where 0 was configured.
+
+    """
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """To the Checkup: look now how this node is. Asked, it answers with its `Vitals`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Perform:
     """To a plugin's actor: do a run now. Asked, it answers with a `PluginResult`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prune:
+    """To the Pruner: delete what is old enough now. Asked, it answers with a `PluginResult`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """To the Lifeline: look who has died, and rescue. Asked, it answers with a `PluginResult`."""
 
 
 @dataclass(frozen=True, slots=True)

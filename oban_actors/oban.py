@@ -35,7 +35,7 @@ from oban_actors.completing import Completion
 from oban_actors.config import Config
 from oban_actors.controlling import Controller
 from oban_actors.engines import make_engine
-from oban_actors.errors import NotStarted, StartFailed
+from oban_actors.errors import ConfigError, NotStarted, StartFailed
 from oban_actors.inserting import Inserter
 from oban_actors.messages import Watch
 from oban_actors.notifiers import make_publisher
@@ -137,6 +137,7 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
         Raises:
             StartFailed: a part did not start, or the instance runs already.
             SchemaMissing: there is no jobs table; call `migrate`.
+            ConfigError: the port of the health endpoint is taken.
 
         """
         self._refuse_fork()
@@ -148,6 +149,10 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
             except StartFailed as error:
                 # What went wrong is plainer than where.
                 cause = error.reason
+                while isinstance(cause, StartFailed) and isinstance(cause.reason, StartFailed):
+                    cause = cause.reason
+                if isinstance(cause, StartFailed) and isinstance(cause.reason, ConfigError):
+                    cause = cause.reason
                 if isinstance(cause, Exception) and not isinstance(cause, StartFailed):
                     raise cause from error
                 raise

@@ -27,6 +27,7 @@ class Options(TypedDict, total=False):
     peer: "PeerOptions | Mapping[str, Any] | PeerKind | Literal[False] | None"
     notifier: "NotifierOptions | Mapping[str, Any] | NotifierKind"
     pulse: "PulseOptions | Mapping[str, Any]"
+    health: "HealthOptions | Mapping[str, Any] | int | Literal[False] | None"
     engine: EngineKind
     plugins: Sequence[Any] | Literal[False] | None
     queues: "Mapping[str, QueueOptions | Mapping[str, Any] | int] | Literal[False] | None"
@@ -106,6 +107,29 @@ class PulseOptions:
     """
 
     interval: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthOptions:
+    """Where a node answers by HTTP how it is.
+
+    Attributes:
+        port: of TCP; 0: any that is free.
+        host: address to listen on, default `127.0.0.1`: this machine alone can ask.
+        hosts: names besides addresses and `localhost` that a request may ask for, default none,
+            so that no page in somebody's browser reaches it by a name of its own.
+        patience: seconds that an actor may take for one message, or a message may wait, until
+            the node no longer counts as alive; default 120. At least twice `statement_timeout`,
+            since a database that hangs is no reason to restart the node.
+        interval: seconds between two looks at the database, default 5.
+
+    """
+
+    port: int
+    host: str = "127.0.0.1"
+    hosts: tuple[str, ...] = ()
+    patience: float = 120.0
+    interval: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

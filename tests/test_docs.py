@@ -19,6 +19,7 @@ from psycopg.sql import SQL, Identifier
 from oban_actors import DatabaseError, IsLeader, Job, Oban, Stage
 from oban_actors.config import (
     Config,
+    HealthOptions,
     NotifierOptions,
     PeerOptions,
     PulseOptions,
@@ -163,6 +164,7 @@ def test_every_option_is_listed_with_its_default() -> None:
         "peer": PeerOptions,
         "notifier": NotifierOptions,
         "pulse": PulseOptions,
+        "health": HealthOptions,
     }
     for name, kind in kinds.items():
         rows = dict(_TABLE_ROW.findall(tables[name]))
