@@ -137,6 +137,8 @@ class Config:
             least = f"at least twice 'statement_timeout', {2 * self.statement_timeout:g} seconds"
             raise OPTIONS.refusal("health.patience", least, self.health.patience)
 
+        check.fit("plugins", self.plugins, self)
+
     @property
     def ident(self) -> str:
         """What a notification for this node alone is addressed to."""

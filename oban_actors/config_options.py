@@ -37,6 +37,7 @@ CHANNELS = ("insert", "leader", "signal", "gossip", "sonar", "stager", "actors")
 _MAX_QUEUE = 127
 _MAX_LABEL = 255
 _MAX_PORT = 65_535
+_MAX_BEAT = 10.0  # seconds: any node's Lifeline goes by six of them
 _MAX_IDENTIFIER = 63  # bytes that PostgreSQL keeps of a name
 _MAX_PREFIX = _MAX_IDENTIFIER - len(".oban_") - max(map(len, CHANNELS))
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -95,7 +96,11 @@ def notifier(path: str, given: object) -> NotifierOptions:
 def pulse(path: str, given: object) -> PulseOptions:
     """Check the pulse's options."""
     given = _mapping(path, given, PulseOptions)
-    return _built(path, given, PulseOptions, {"interval": OPTIONS.seconds})
+    options = _built(path, given, PulseOptions, {"interval": OPTIONS.seconds})
+    if options.interval > _MAX_BEAT:
+        most = f"at most {_MAX_BEAT:g} seconds, since others take a silent node for dead"
+        raise OPTIONS.refusal(f"{path}.interval", most, options.interval)
+    return options
 
 
 def health(path: str, given: object) -> HealthOptions | None:
@@ -181,6 +186,14 @@ def plugins(path: str, given: object) -> tuple[Any, ...]:
     ids = [each.id for each in given if isinstance(getattr(each, "id", None), str)]
     OPTIONS.unique(path, ids, "plugins")
     return tuple(given)
+
+
+def fit(path: str, given: Sequence[Any], config: Any) -> None:
+    """Check the plugins beside all other options, as far as each can say itself."""
+    for index, each in enumerate(given):
+        validate = getattr(each, "validate_in", None)
+        if not isinstance(each, type) and callable(validate):
+            _checked_by(f"{path}[{index}]", validate, config)
 
 
 def engine(path: str, given: object) -> EngineKind:
@@ -309,10 +322,13 @@ def _check_plugin(path: str, plugin: object) -> None:
         raise OPTIONS.refusal(path, "a plugin, an object with child_spec()", plugin)
     validate = getattr(plugin, "validate", None)
     # A class has its instances' methods, but no options to check.
-    if isinstance(plugin, type) or not callable(validate):
-        return
+    if not isinstance(plugin, type) and callable(validate):
+        _checked_by(path, validate)
+
+
+def _checked_by(path: str, validate: Callable[..., object], *given: object) -> None:
     try:
-        validate()
+        validate(*given)
     except ConfigError:
         raise
     except ValueError as error:

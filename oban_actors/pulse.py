@@ -45,7 +45,13 @@ STALE_AFTER = 120.0
 """Seconds after which a node that was not heard is no longer counted, as in Oban."""
 
 LOST_AFTER = 45.0
-"""Seconds without a beat after which this node's jobs are told to end."""
+"""Seconds without a beat, at most, after which this node's jobs are told to end."""
+
+LOST_BEATS = 4.5
+"""Beats after which they are, where that is sooner; others wait for six."""
+
+BEAT_TIME = 8.0
+"""Seconds that a beat may take: a node whose beat hangs has to see in time that it is lost."""
 
 LISTEN_TIME = 2.0
 """Seconds that the first ping waits for the notifier to listen."""
@@ -142,7 +148,7 @@ class Pulse(GenServer):
         self._timer: Timer | None = None
         self._judging: Timer | None = None
         self._failing = False
-        self._beat_at: float | None = None
+        self._beat_at = 0.0
         self._told_lost = False
         self._thread = 0
 
@@ -151,6 +157,7 @@ class Pulse(GenServer):
     def init(self) -> Continue:
         """Put the first beat off, so that a slow database delays nobody's start."""
         self._thread = threading.get_ident()
+        self._beat_at = self.runtime.clock.boottime()
         return Continue()
 
     def handle_continue(self, arg: Any) -> None:
@@ -207,13 +214,18 @@ class Pulse(GenServer):
         rosters = self.rosters()
         # What runs is listed before the table is read: what is fetched meanwhile is not missed.
         running = {roster.queue: roster.running() for roster in rosters}
+        # Counted from before it, as the others' clocks may have begun with its commit.
+        began = self.runtime.clock.boottime()
+        seconds = min(BEAT_TIME, self.config.statement_timeout)
         try:
-            report = self.repo.transaction(partial(self._ping, rosters), attempts=1)
+            report = self.repo.transaction(
+                partial(self._ping, rosters), attempts=1, statement_timeout=seconds
+            )
         except DatabaseError as error:
             self._failed(error)
             return
         self._failing = self._told_lost = False
-        self._beat_at = self.runtime.clock.boottime()
+        self._beat_at = began
         self._compare(rosters, running, report)
         self.proof.sent()
         if self._judging is None or not self._judging.live:
@@ -235,14 +247,17 @@ class Pulse(GenServer):
         if not self._failing:
             logger.warning("the pulse failed and will be tried again: %s", error)
         self._failing = True
-        now = self.runtime.clock.boottime()
-        if self._beat_at is None or self._told_lost or now - self._beat_at < LOST_AFTER:
+        lost_after = min(LOST_AFTER, LOST_BEATS * self.config.pulse.interval)
+        if self.runtime.clock.boottime() - self._beat_at < lost_after:
             return
         # Others may take this node for dead soon, and run its jobs again.
+        if not self._told_lost:
+            logger.error("no beat for %g s: the jobs of this node are told to end", lost_after)
         self._told_lost = True
-        logger.error("no beat for %d s: the jobs of this node are told to end", LOST_AFTER)
         for roster in self.rosters():
-            self.tell(("foreman", roster.queue), CancelClaims(roster.running(), "shutdown"))
+            untold = [claim for claim in roster.running() if not claim.running.cancelled]
+            if untold:
+                self.tell(("foreman", roster.queue), CancelClaims(untold, "shutdown"))
 
     def _compare(
         self, rosters: list[Roster], running: dict[str, list[Claim]], report: BeatReport

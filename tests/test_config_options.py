@@ -74,6 +74,12 @@ REFUSED: list[tuple[dict[str, Any], str, str, str | None]] = [
     ),
     ({"pulse": None}, "pulse", MAPPING, "None"),
     ({"pulse": {"interval": 0}}, "pulse.interval", SECONDS, "0"),
+    (
+        {"pulse": {"interval": 10.5}},
+        "pulse.interval",
+        "at most 10 seconds, since others take a silent node for dead",
+        "10.5",
+    ),
     ({"engine": "mysql"}, "engine", "one of 'auto', 'postgres', 'sqlite'", "'mysql'"),
     ({"plugins": "x"}, "plugins", "a list of plugins", "'x'"),
     ({"plugins": [1]}, "plugins[0]", "a plugin, an object with child_spec()", "1"),

@@ -84,7 +84,7 @@ def test_without_a_working_notifier_it_tells_the_producers_itself(
     start_oban: Starter, events: Recorder
 ) -> None:
     """In local mode the queues of this node are told by message, and the switch is an event."""
-    oban = start_oban.leading(stager=SLOW, insert_notify=False, pulse={"interval": 3600.0})
+    oban = start_oban.leading(stager=SLOW, insert_notify=False)
     producer = named_actor(oban, ("producer", "alpha"))
     heard = Heard(producer)
     oban.insert(scheduled(-5))

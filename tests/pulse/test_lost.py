@@ -1,0 +1,73 @@
+"""A node that can't beat: others will take it for dead, so its jobs are told to end before that."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from oban_actors import Beat, DatabaseUnavailable, Oban
+from oban_actors.actors import VirtualClock
+from oban_actors.pulse import BEAT_TIME, LOST_AFTER
+from oban_actors.repo.repo import GRACE
+from tests.queues.work import Work, jobs, renew
+from tests.support.instances import Starter
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def work() -> Iterator[Work]:
+    """This test's work; what still waits at its end is let go."""
+    one = renew()
+    yield one
+    one.open()
+
+
+def mute(patch: pytest.MonkeyPatch, oban: Oban) -> None:
+    """Let all beats of an instance fail."""
+
+    def failing(*_: Any) -> Any:
+        raise DatabaseUnavailable("put in")
+
+    patch.setattr(oban._engine, "beat", failing)
+
+
+def test_who_has_never_beat_is_lost_too(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what begins later is told to end, while no beat comes through."""
+    clock = VirtualClock()
+    oban = start_oban.make(clock=clock, queues={"alpha": 5}, stager=None)
+    mute(monkeypatch, oban)
+    oban.start()
+    for count in (1, 2):
+        oban.insert(jobs("sync", 1, "heed")[0])
+        wait_until(lambda: len(work.ran) == count)  # noqa: B023 (asked at once)
+        clock.advance(46)
+        oban.ask("pulse", Beat(), timeout=30)
+        wait_until(lambda: len(work.told) == count)  # noqa: B023 (as above)
+
+    assert set(work.told.values()) == {"shutdown"}
+
+
+def test_beats_that_come_sooner_are_missed_sooner(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever watches this node may wait for no more than six of them."""
+    clock = VirtualClock()
+    oban = start_oban(clock=clock, queues={"alpha": 5}, stager=None, pulse={"interval": 1.0})
+    oban.insert(jobs("sync", 1, "heed")[0])
+    work.wait_inside(1)
+    oban.ask("pulse", Beat(), timeout=30)
+    mute(monkeypatch, oban)
+    clock.advance(4)
+    oban.ask("pulse", Beat(), timeout=30)
+    assert work.inside == 1
+    clock.advance(1)
+    oban.ask("pulse", Beat(), timeout=30)
+
+    wait_until(lambda: list(work.told.values()) == ["shutdown"])
+
+
+def test_a_beat_that_hangs_ends_in_time() -> None:
+    """However long the server is silent, the node knows that it is lost before others do."""
+    assert LOST_AFTER + BEAT_TIME + GRACE < 60
