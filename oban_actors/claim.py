@@ -66,6 +66,7 @@ class Claim:
         duration_ns: how long it took.
         thread: which thread runs it, None before it begins.
         stuck: it ran out of its time and its thread goes on.
+        handed: it was given to those who run it.
         recorded: its time-out stands among the row's errors already.
 
     """
@@ -75,6 +76,7 @@ class Claim:
         "attempted_at",
         "duration_ns",
         "error",
+        "handed",
         "job",
         "recorded",
         "result",
@@ -99,6 +101,7 @@ class Claim:
         self.duration_ns = 0
         self.thread: int | None = None
         self.stuck = False
+        self.handed = False
         self.recorded = False
 
     @property

@@ -60,6 +60,9 @@ def check_changes(job: Job, changes: object) -> dict[str, Any]:
     model = Job.new(**{"worker": job.worker, **changes})
     values = {name: getattr(model, name) for name in changes}
     _check_attempts(job, values)
+    if job.state is JobState.EXECUTING and values.get("queue", job.queue) != job.queue:
+        # Its producer looks for its claims in its own queue.
+        raise InvalidJob(f"job {job.id} runs now and can't be moved to another queue")
     if "scheduled_at" in values:
         values["state"] = JobState.SCHEDULED.value
     return values

@@ -107,6 +107,7 @@ class Producer(GenServer):
         """Take up what the one before left; the database comes later."""
         self._thread = threading.get_ident()
         self.roster.restore()
+        self.post.forget_unhanded()
         self.roster.ended = lambda: send(self.actor_ref, _Ended())
         self.roster.active = True
         listen(self, CHANNELS)

@@ -42,10 +42,17 @@ class Post:
         tasks: list[Claim] = []
         for claim in claims:
             (tasks if _is_async(claim) else sync).append(claim)
-        if sync:
-            self.sync.add(sync)
-        if tasks:
-            self.tasks.add(tasks)
+        for crew, given in ((self.sync, sync), (self.tasks, tasks)):
+            # Noted first: once a crew has them they may run, whatever happens here.
+            for claim in given:
+                claim.handed = True
+            if given:
+                crew.add(given)
+
+    def forget_unhanded(self) -> None:
+        """Hold nothing any more that a producer fetched, but crashed before it handed it out."""
+        held = self.roster.held()
+        self.roster.drop([claim for claim in held if not claim.handed and claim.ack is None])
 
     def interrupt(self, claim: Claim) -> None:
         """Interrupt a run whose flag is set, as far as its kind can be."""

@@ -205,6 +205,17 @@ def test_times_that_would_run_a_job_twice_or_never(oban: Oban) -> None:
     assert both.state == "scheduled"
 
 
+def test_a_running_job_stays_in_its_queue(oban: Oban) -> None:
+    """Its producer would no longer find it; everything else may be changed."""
+    running = oban.insert(job_in("executing"))
+
+    with pytest.raises(InvalidJob, match="can't be moved to another queue"):
+        oban.update_job(running, {"queue": "elsewhere"})
+
+    changed = oban.update_job(running, {"queue": running.queue, "priority": 3})
+    assert (changed.state, changed.priority) == ("executing", 3)
+
+
 def test_what_is_not_there(oban: Oban) -> None:
     """No such job: nothing to read, nothing done, and an error of its own for an update."""
     assert oban.get_job(7) is None

@@ -11,6 +11,7 @@ from oban_actors.messages import CancelClaims, Check, Watch
 from oban_actors.queues.foreman import Foreman
 from oban_actors.queues.producer import Producer
 from oban_actors.queues.roster import Roster
+from oban_actors.queues.workforce import Post
 from tests.queues.work import Work, claims, crashes, jobs, read, view, wait_state
 from tests.support.events import Recorder
 from tests.support.instances import Starter
@@ -121,7 +122,9 @@ def test_crashed_while_nothing_runs(
     all_done(start_oban, oban, work, 8)
 
 
-@pytest.mark.parametrize("step", ["before", "in it", "not held", "not settled", "not begun again"])
+@pytest.mark.parametrize(
+    "step", ["before", "in it", "not held", "not settled", "not handed out", "not begun again"]
+)
 def test_a_producer_that_crashes_in_a_turn(
     start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -134,6 +137,7 @@ def test_a_producer_that_crashes_in_a_turn(
         "in it": lambda: once(monkeypatch, engine, "take_turn", after=True),
         "not held": lambda: once(monkeypatch, Roster, "hold", after=False),
         "not settled": lambda: once(monkeypatch, Roster, "settle", after=False),
+        "not handed out": lambda: once(monkeypatch, Post, "add", after=False),
         "not begun again": lambda: once(monkeypatch, Producer, "_start", after=True),
     }[step]()
     oban.insert_all(jobs("sync", 20))
