@@ -1,5 +1,6 @@
 """A producer's turns on SQLite, where there is one writer and no way to the server to save."""
 
+import itertools
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -88,6 +89,8 @@ SELECT id, state, attempted_at, {_UUID}, json_extract({_ERRORS}, '$[#-1]')
 FROM oban_jobs WHERE id IN (SELECT value FROM json_each(:ids))
 """
 
+_turns = itertools.count()
+
 
 class SqliteTurns:
     """Turns of producers, for `SqliteEngine`."""
@@ -106,8 +109,9 @@ class SqliteTurns:
         """See `JobEngine`."""
         at: str = raw_rows(connection, _CLOCK, {"now": parameter("sqlite", now)})[0][0]
         verdicts = self._write(connection, claimant, acks, at) if acks else {}
-        rows = _claim_rows(connection, claimant, queue, limit, at) if limit > 0 else []
-        return turn_of(acks, verdicts, read_claims(rows, claimant, queue, to_moment(at)))
+        fence = at if now is not None else _distinct(at)
+        rows = _claim_rows(connection, claimant, queue, limit, fence) if limit > 0 else []
+        return turn_of(acks, verdicts, read_claims(rows, claimant, queue, to_moment(fence)))
 
     def complete_job(
         self,
@@ -154,6 +158,12 @@ class SqliteTurns:
             job_id: Shown(state, _moment(at), uuid, error)
             for job_id, state, at, uuid, error in rows
         }
+
+
+def _distinct(at: str) -> str:
+    # SQLite's clock has milliseconds, within which a job may be given back and claimed anew; what
+    # the first claim comes to must not count for the second.
+    return f"{at[:-4]}{next(_turns) % 1000:03}Z"
 
 
 def _claim_rows(

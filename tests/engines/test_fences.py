@@ -55,6 +55,18 @@ def test_claimed_again_by_the_same(store: Store, hand: Hand) -> None:
     assert hand.turn([ack(second)]).settled == {job.id}
 
 
+def test_claimed_again_at_once(store: Store, hand: Hand) -> None:
+    """However coarse the database's clock: no two claims have the same fence."""
+    store.insert(Job.new(worker="w"))
+    fences = set()
+    for _ in range(50):
+        (job,) = hand.fetch()
+        fences.add(job.attempted_at)
+        hand.release()
+
+    assert len(fences) == 50
+
+
 def test_same_time_but_another(store: Store, hand: Hand) -> None:
     """Who claimed is looked at, not only when."""
     store.insert(Job.new(worker="w"))
