@@ -222,7 +222,7 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
                 return
             logger.info("%s hurries on %s", self.config.name, name)
             # In a thread: this one may have been interrupted with a lock in its hands.
-            threading.Thread(target=self._parts.workforce.hurry, daemon=True).start()
+            threading.Thread(target=self.hurry, daemon=True).start()
 
         before = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -232,6 +232,15 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
         finally:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
+
+    def hurry(self) -> None:
+        """Let a tree that ends, now or later, wait no longer for its jobs to end by themselves.
+
+        They are told to end at once, as they else are when `shutdown_grace_period` is over. From
+        any thread; a tree that is started anew is patient again.
+        """
+        self._refuse_fork()
+        self._parts.workforce.hurry()
 
     def __enter__(self) -> Self:
         return self.start()

@@ -104,7 +104,9 @@ def _number(kind: Callable[[str], float], text: str) -> float | None:
 def _part(path: str, text: str) -> Any:
     if text.lower() in _FALSE:
         return False
-    return _json(path, text, "a JSON object") if text.startswith("{") else text
+    if text.startswith("{"):
+        return _json(path, text, "a JSON object")
+    return int(text) if text.isdecimal() else text
 
 
 def _words(text: str) -> list[str]:

@@ -10,6 +10,8 @@ from oban_actors.settings.names import NAMES, PARTS, Path
 from oban_actors.validation import OPTIONS
 
 _QUOTED = re.compile(r"'([^']*)'")
+# What a part given as a text or a number is.
+_SHORT: Mapping[type, str] = {str: "kind", int: "port"}
 _OWNER = re.compile(r" for ([\w.\[\]-]+)")
 
 
@@ -88,9 +90,10 @@ class Merged:
     def _add(self, given: Given) -> None:
         name, *rest = given.path
         old = self.values.get(name)
-        if name in PARTS and isinstance(given.value, str) and "kind" in PARTS[name] and not rest:
-            # Only its kind is given, which leaves its other options as they are.
-            rest = ["kind"]
+        short = _SHORT.get(type(given.value))
+        if not rest and short in PARTS.get(name, ()):
+            # One option is given for the part, which leaves its others as they are.
+            rest = [str(short)]
         if not rest:
             self._forget(name)
             self.values[name] = given.value

@@ -1,7 +1,7 @@
 """Plugins by name, as a file or a variable gives them."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from oban_actors.errors import ConfigError
@@ -45,6 +45,8 @@ def _build(name: str, options: Any) -> Any:
         options = {}
     if not isinstance(options, Mapping):
         raise OPTIONS.refusal(path, "a table of options, true or false", options)
+    if name in _READ:
+        options = _READ[name](options)
     try:
         return made(**options)
     except ConfigError as error:
@@ -68,3 +70,25 @@ def _class(name: str) -> Any:
     if not callable(found):
         raise ConfigError(f"invalid value for 'plugins': expected {place!r} to be a class")
     return found
+
+
+def _cron(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Read entries that are tables, `[[plugins.cron.crontab]]`, beside those that are lists."""
+    crontab = options.get("crontab")
+    if not isinstance(crontab, list):
+        return dict(options)
+    return {**options, "crontab": [_entry(at, each) for at, each in enumerate(crontab)]}
+
+
+def _entry(at: int, given: Any) -> Any:
+    if not isinstance(given, Mapping):
+        return given
+    rest = dict(given)
+    try:
+        return [rest.pop("expression"), rest.pop("worker"), rest]
+    except KeyError as error:
+        path = f"plugins.cron.crontab[{at}]"
+        raise ConfigError(f"invalid value for {path!r}: missing required option {error}") from None
+
+
+_READ: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"cron": _cron}

@@ -33,7 +33,7 @@ def test_hurrying_tells_the_jobs_at_once(
     stopper.start()
     wait_until(lambda: is_ending(oban))
     assert all(not claim.running.cancelled for claim in claims(oban).values())
-    oban._parts.workforce.hurry()
+    oban.hurry()
     stopper.join(60)
 
     assert not stopper.is_alive()
@@ -68,7 +68,7 @@ def test_an_instance_that_hurried_is_patient_again(
     oban = start_oban(queues={"alpha": 2}, stager=None, shutdown_grace_period=LONG)
     (first,) = oban.insert_all(jobs("sync", 1, "wait"))
     work.wait_inside(1)
-    oban._parts.workforce.hurry()
+    oban.hurry()
     oban.stop()
     oban.start()
     oban.insert_all(jobs("sync", 1, "wait"))

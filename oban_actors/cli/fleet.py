@@ -1,0 +1,218 @@
+"""Fleet: which worker processes are started, stopped and killed, and when; nothing is done here.
+
+The rules are those of a `one_for_one` supervisor with permanent children: whatever dies is started
+again, until it was too often; then all are stopped, the last first. Unlike there, the first has to
+come up before the others are started, since what keeps it from it keeps them all.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from oban_actors.actors.restarts import Intensity
+from oban_actors.cli.exits import DONE, FAILED, HOPELESS, UNREACHABLE
+
+RESTARTS = 5
+SECONDS = 60.0
+"""Restarts that are allowed within so many seconds, by all processes together."""
+
+STOP_TIME = 20.0
+"""Seconds beyond its grace period that a process has to end in, as its tree promises."""
+
+HURRY_TIME = 10.0
+"""Seconds that a process has that was told to hurry."""
+
+FIRST_DELAY = 1.0
+MOST_DELAY = 30.0
+"""Seconds until a process that did not reach the database is started again, and at most."""
+
+Word = Literal["drain", "stop", "hurry"]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start a process."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Tell a process to fetch no more, to end, or to end at once."""
+
+    index: int
+    word: Word
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """Kill a process."""
+
+    index: int
+
+
+Action = Start | Tell | Kill
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One place for a process.
+
+    `due` is when it is started, `kill_at` when it is killed, each None for not yet.
+    """
+
+    running: bool = False
+    ready: bool = False
+    due: float | None = None
+    kill_at: float | None = None
+    delay: float = FIRST_DELAY
+
+
+@dataclass(slots=True)
+class Fleet:
+    """What a parent knows of its processes.
+
+    Times are monotonic seconds, given with each event.
+
+    Attributes:
+        count: how many there are to be.
+        grace: seconds that jobs have to end in.
+        intensity: restarts of late.
+        code: what the parent ends with.
+        why: what it gave up for, None where it was told to stop.
+
+    """
+
+    count: int
+    grace: float
+    intensity: Intensity = field(default_factory=lambda: Intensity(RESTARTS, SECONDS))
+    code: int = DONE
+    why: str | None = None
+    _slots: list[_Slot] = field(default_factory=list)
+    _proven: bool = False
+    _signals: int = 0
+    _stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self._slots = [_Slot() for _ in range(self.count)]
+
+    # Events
+
+    def begin(self) -> list[Action]:
+        """Start the first one."""
+        return [self._start(0)]
+
+    def ready(self, index: int) -> list[Action]:
+        """One has come up; the first lets the others follow."""
+        slot = self._slots[index]
+        slot.ready, slot.delay = True, FIRST_DELAY
+        if self._proven or self._stopping:
+            return []
+        self._proven = True
+        return [self._start(i) for i, each in enumerate(self._slots) if not each.running]
+
+    def ended(self, index: int, code: int, how: str, now: float) -> list[Action]:
+        """One has ended.
+
+        Args:
+            index: which.
+            code: its exit code, negative for a signal.
+            how: the same in words.
+            now: the time.
+
+        """
+        slot = self._slots[index]
+        killed = slot.kill_at is not None and now >= slot.kill_at
+        slot.running, slot.ready, slot.kill_at = False, False, None
+        if self._stopping:
+            if code != DONE or killed:
+                self.code = self.code or FAILED
+            return self._stop_next(now)
+        if code in HOPELESS:
+            return self._give_up(code, f"worker {index} {how}, and would again", now)
+        if code == UNREACHABLE:
+            return self._without_database(slot, index, how, now)
+        self.intensity = self.intensity.add(now)
+        if self.intensity.exceeded:
+            many = self.intensity.within(now)
+            return self._give_up(
+                FAILED, f"worker {index} {how}: the {many}th within {SECONDS:.0f} seconds", now
+            )
+        return [self._start(index)]
+
+    def signal(self, now: float) -> list[Action]:
+        """The parent was told to stop; again: to hurry; once more: at once."""
+        self._signals += 1
+        if self._signals == 1 and not self._stopping:
+            return self._stop_all(now)
+        running = [i for i, slot in self._running()]
+        if self._signals > 2:  # noqa: PLR2004 (the third)
+            return [Kill(i) for i in running]
+        for _, slot in self._running():
+            slot.kill_at = min(slot.kill_at or now + HURRY_TIME, now + HURRY_TIME)
+        return [Tell(i, word) for i in running for word in ("hurry", "stop")]
+
+    def tick(self, now: float) -> list[Action]:
+        """Do what is due."""
+        kills: list[Action] = [
+            Kill(i)
+            for i, slot in self._running()
+            if slot.kill_at is not None and slot.kill_at <= now
+        ]
+        starts: list[Action] = [
+            self._start(i)
+            for i, slot in enumerate(self._slots)
+            if slot.due is not None and slot.due <= now
+        ]
+        return [*kills, *starts]
+
+    # Facts
+
+    @property
+    def over(self) -> bool:
+        """Whether all have ended for good."""
+        return self._stopping and not any(slot.running for slot in self._slots)
+
+    @property
+    def wake_at(self) -> float | None:
+        """When something is due next, None for never."""
+        times = [slot.due for slot in self._slots] + [slot.kill_at for _, slot in self._running()]
+        return min((each for each in times if each is not None), default=None)
+
+    # Helpers
+
+    def _running(self) -> Iterator[tuple[int, _Slot]]:
+        return ((i, s) for i, s in reversed(list(enumerate(self._slots))) if s.running)
+
+    def _start(self, index: int) -> Start:
+        slot = self._slots[index]
+        slot.running, slot.due = True, None
+        return Start(index)
+
+    def _without_database(self, slot: _Slot, index: int, how: str, now: float) -> list[Action]:
+        # A database that is away is no crash. But one that never was there is a wrong address.
+        if not self._proven:
+            return self._give_up(UNREACHABLE, f"worker {index} {how}", now)
+        slot.due = now + slot.delay
+        slot.delay = min(slot.delay * 2, MOST_DELAY)
+        return []
+
+    def _give_up(self, code: int, why: str, now: float) -> list[Action]:
+        self.code, self.why = code, why
+        return self._stop_all(now)
+
+    def _stop_all(self, now: float) -> list[Action]:
+        # All drain meanwhile, so that it takes one grace period and not one for each.
+        self._stopping = True
+        for slot in self._slots:
+            slot.due = None
+        drained: list[Action] = [Tell(i, "drain") for i, _ in self._running()]
+        return [*drained, *self._stop_next(now)]
+
+    def _stop_next(self, now: float) -> list[Action]:
+        for i, slot in self._running():
+            if slot.kill_at is None:
+                slot.kill_at = now + self.grace + STOP_TIME
+                return [Tell(i, "stop")]
+            return []
+        return []

@@ -1,0 +1,39 @@
+"""Link: what a parent and its worker process say to each other, a word a line.
+
+The worker says that it is up. The parent says when to fetch no more, to end, and to end at once;
+and its end is seen as the end of the connection, however it came.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+from collections.abc import Callable
+
+
+class WorkerLink:
+    """The worker's side.
+
+    Args:
+        descriptor: of the socket that was inherited.
+        heard: called with each word, in a thread of its own; with `stop` when the parent is gone.
+
+    """
+
+    def __init__(self, descriptor: int, heard: Callable[[str], None]) -> None:
+        # What a job starts must not hold it.
+        os.set_inheritable(descriptor, False)
+        self._socket = socket.socket(fileno=descriptor)
+        self._heard = heard
+        threading.Thread(target=self._listen, name="oban-parent", daemon=True).start()
+
+    def ready(self) -> None:
+        """Say that the tree runs."""
+        with contextlib.suppress(OSError):
+            self._socket.sendall(b"ready\n")
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError), self._socket.makefile("r", encoding="ascii") as lines:
+            for line in lines:
+                self._heard(line.strip())
+        self._heard("stop")
