@@ -56,6 +56,19 @@ class Inserter:
         work = partial(self._insert, chunks=chunks, host=False)
         return self.repo.transaction(work, idempotent=False)
 
+    def insert_within(self, connection: sa.Connection, jobs: Sequence[Job]) -> list[Job]:
+        """Insert them in a transaction of the tree's own, which does more than that.
+
+        Args:
+            connection: in that transaction.
+            jobs: any number.
+
+        Raises:
+            InvalidJob: one can't be stored.
+
+        """
+        return self._insert(connection, _chunks(jobs), host=False)
+
     async def insert_async(self, jobs: Iterable[Job], session: Any, connection: Any) -> list[Job]:
         """Insert them all in a transaction of the host's that has to be awaited."""
         chunks = _chunks(jobs)

@@ -197,6 +197,11 @@ class Rescue:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluate:
+    """To Cron: insert what is due now. Asked, it answers with a `PluginResult`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """To the Stager: make due jobs available now. Asked, it answers with a `StageResult`."""
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from sqlalchemy import ColumnElement, Connection, Table
 
 from oban_actors.claim import Ack, Claimant
+from oban_actors.engines.cron import CronEngine
 from oban_actors.filters import Chosen
 from oban_actors.job import Job, JobState
 
@@ -159,7 +160,7 @@ class ChangedJob:
     state: JobState
 
 
-class JobEngine(Protocol):
+class JobEngine(CronEngine, Protocol):
     """A job store. Every method runs within the transaction of the connection it is given.
 
     `now` is a virtual clock's time; with None the database's clock decides.

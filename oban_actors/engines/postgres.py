@@ -11,6 +11,7 @@ from sqlalchemy.sql.elements import TextClause
 from oban_actors.engines.engine import StagedJob, StagedPass
 from oban_actors.engines.postgres_beats import PostgresBeats
 from oban_actors.engines.postgres_control import PostgresControl
+from oban_actors.engines.postgres_cron import PostgresCron
 from oban_actors.engines.postgres_insert import PostgresInserts
 from oban_actors.engines.postgres_turns import PostgresTurns
 from oban_actors.engines.postgres_unique import PostgresUniques
@@ -86,7 +87,7 @@ SELECT queue FROM queues WHERE queue IS NOT NULL
 
 
 class PostgresEngine(
-    PostgresTurns, PostgresBeats, PostgresControl, PostgresInserts, PostgresUniques
+    PostgresTurns, PostgresBeats, PostgresControl, PostgresInserts, PostgresUniques, PostgresCron
 ):
     """Jobs in a schema of a PostgreSQL database.
 
@@ -106,6 +107,7 @@ class PostgresEngine(
         self.prepare_control(prefix)
         self.prepare_inserts(quoted)
         self.prepare_uniques(quoted)
+        self.prepare_cron(quoted)
         self._get = prepared(_GET).columns(
             args=JSONB,
             meta=JSONB,

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 from oban_actors.engines.engine import StagedJob, StagedPass
 from oban_actors.engines.sqlite_beats import SqliteBeats
 from oban_actors.engines.sqlite_control import SqliteControl
+from oban_actors.engines.sqlite_cron import SqliteCron
 from oban_actors.engines.sqlite_insert import SqliteInserts
 from oban_actors.engines.sqlite_turns import SqliteTurns
 from oban_actors.engines.sqlite_unique import SqliteUniques
@@ -62,7 +63,9 @@ SELECT queue FROM queues WHERE queue IS NOT NULL
 _CLOCK = text(f"SELECT {_NOW}")
 
 
-class SqliteEngine(SqliteTurns, SqliteBeats, SqliteControl, SqliteInserts, SqliteUniques):
+class SqliteEngine(
+    SqliteTurns, SqliteBeats, SqliteControl, SqliteInserts, SqliteUniques, SqliteCron
+):
     """Jobs in an SQLite file; those who write have a `BEGIN IMMEDIATE` behind them."""
 
     def get_job(self, connection: Connection, job_id: int) -> Job | None:

@@ -1,6 +1,8 @@
 """Work that a tree does by itself: what a plugin is, and those that come with the library."""
 
 from oban_actors.plugins.actor import PluginActor
+from oban_actors.plugins.cron import Cron
+from oban_actors.plugins.cron_entry import EntryOptions
 from oban_actors.plugins.plugin import (
     Duty,
     LeadershipLost,
@@ -11,7 +13,9 @@ from oban_actors.plugins.plugin import (
 )
 
 __all__ = [
+    "Cron",
     "Duty",
+    "EntryOptions",
     "LeadershipLost",
     "Plugin",
     "PluginActor",
