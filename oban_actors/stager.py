@@ -274,7 +274,9 @@ class Stager(GenServer):
             self._database_time = (done.now, self.runtime.clock.monotonic())
             return StageResult(True, tuple(done.jobs), queues, done.next_due_in, tuple(unfit))
 
-        result = self.repo.transaction(work, attempts=2, idle_timeout=self._idle)
+        # What a crash of the server undoes is due all the same, and whoever claims a job waits for
+        # the disk, so also for what came before.
+        result = self.repo.transaction(work, attempts=2, idle_timeout=self._idle, durable=False)
         if beat and result.leader:
             self._beat_at = now
         return result

@@ -6,10 +6,10 @@ import sqlalchemy as sa
 
 from oban_actors.messages import Status
 
-BURST = 10
+BURST = 20
 """Passes that may follow each other at once."""
 
-RATE = 20.0
+RATE = 40.0
 """Passes a second in the long run, however many due times there are."""
 
 SLACK = 0.0005

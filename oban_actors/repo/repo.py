@@ -76,7 +76,7 @@ class Repo:
         """Give `now` as the parameter that `sql_now` takes."""
         return parameter(self.dialect, self.now())
 
-    def transaction(
+    def transaction(  # noqa: PLR0913 (terms of one call, each with a default)
         self,
         work: Callable[[Connection], T],
         *,
@@ -87,6 +87,7 @@ class Repo:
         idle_timeout: float | None = None,
         read_only: bool = False,
         election: bool = False,
+        durable: bool = True,
     ) -> T:
         """Run `work` in a transaction of its own and return what it returns, once committed.
 
@@ -109,6 +110,8 @@ class Repo:
                 frees the locks; `statement_timeout` by default; 0: any.
             read_only: whether it only reads; on SQLite such a transaction waits for no writer.
             election: whether leadership depends on it, so that it never waits for a connection.
+            durable: whether the commit waits for PostgreSQL's disk. Without it what was done last
+                may be undone by a crash of the server, but never a part of it; SQLite always waits.
 
         Raises:
             DatabaseUnavailable: there was no connection, or it broke or stayed silent.
@@ -124,7 +127,7 @@ class Repo:
         locks = self.config.lock_timeout if lock_timeout is None else lock_timeout
         idle = seconds if idle_timeout is None else idle_timeout
         terms = Terms(
-            self._begin(seconds, locks, idle, read_only=read_only),
+            self._begin(seconds, locks, idle, read_only=read_only, durable=durable),
             idempotent,
             attempts,
             patience=seconds or math.inf,
@@ -221,7 +224,7 @@ class Repo:
             raise ForkedError("connections can't be shared with a fork: make an Oban of its own")
 
     def _begin(
-        self, seconds: float, locks: float, idle: float, *, read_only: bool
+        self, seconds: float, locks: float, idle: float, *, read_only: bool, durable: bool
     ) -> tuple[str, ...]:
         if self.dialect == "sqlite":
             # It can't wait without end for a lock, but for 24 days.
@@ -240,6 +243,7 @@ class Repo:
             # itself, a planner that knows of no rows of a state takes any, and sorts a million.
             "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;"
             "SET LOCAL enable_sort = off; SET LOCAL jit = off"
+            f"{'' if durable else '; SET LOCAL synchronous_commit = off'}"
         )
         return (begin,)
 

@@ -137,6 +137,20 @@ def test_settings_are_local(pg_repo: Repo) -> None:
     assert after[:4] == ("0", "0", "0", "0")
 
 
+def test_durable(repo: Repo) -> None:
+    """A commit waits for the disk unless it was said that it need not."""
+
+    def work(connection: Connection) -> Any:
+        name = "SELECT current_setting('synchronous_commit')"
+        pragma = "PRAGMA synchronous"
+        return connection.execute(text(name if repo.dialect == "postgresql" else pragma)).scalar()
+
+    found = [repo.transaction(work, durable=durable) for durable in (True, False, True)]
+
+    # SQLite's is its connections', and the same for all.
+    assert found == (["on", "off", "on"] if repo.dialect == "postgresql" else [2, 2, 2])
+
+
 @pytest.mark.parametrize("code", ["40001", "40P01", "55P03"])
 def test_conflicts_are_tried_again(pg_repo: Repo, code: str) -> None:
     """Serialization, deadlock and lock errors cost nothing but another try."""

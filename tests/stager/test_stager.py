@@ -13,6 +13,7 @@ from tests.support.instances import (
     Starter,
     available,
     scheduled,
+    starter,
 )
 from tests.support.waiting import wait_until
 
@@ -334,3 +335,25 @@ def test_two_instances_never_stage_twice(start_oban: Starter) -> None:
 
     assert len(staged) == 200
     assert len(set(staged)) == 200
+
+
+@pytest.mark.db
+def test_a_pass_does_not_wait_for_the_disk(pg: Database) -> None:
+    """What it would lose in a crash of the server is due all the same."""
+    with starter(pg) as start:
+        oban = start.leading(stager=SLOW, insert_notify=False)
+        schema = pg.prefix
+        start.tables.execute(
+            f'CREATE FUNCTION "{schema}".note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN '
+            "NEW.tags = ARRAY[current_setting('synchronous_commit')]; RETURN NEW; END $$"
+        )
+        start.tables.execute(
+            "CREATE TRIGGER note BEFORE UPDATE ON {jobs} FOR EACH ROW "
+            f'EXECUTE FUNCTION "{schema}".note()'
+        )
+        job = oban.insert(scheduled(-5))
+
+        assert stage(oban).staged_count == 1
+        found = oban.get_job(job.id or 0)
+        assert found is not None
+        assert found.tags == ["off"]
