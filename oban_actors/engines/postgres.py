@@ -13,6 +13,7 @@ from oban_actors.engines.postgres_beats import PostgresBeats
 from oban_actors.engines.postgres_control import PostgresControl
 from oban_actors.engines.postgres_cron import PostgresCron
 from oban_actors.engines.postgres_insert import PostgresInserts
+from oban_actors.engines.postgres_prune import PostgresPrune
 from oban_actors.engines.postgres_turns import PostgresTurns
 from oban_actors.engines.postgres_unique import PostgresUniques
 from oban_actors.job import Job
@@ -87,7 +88,13 @@ SELECT queue FROM queues WHERE queue IS NOT NULL
 
 
 class PostgresEngine(
-    PostgresTurns, PostgresBeats, PostgresControl, PostgresInserts, PostgresUniques, PostgresCron
+    PostgresTurns,
+    PostgresBeats,
+    PostgresControl,
+    PostgresInserts,
+    PostgresUniques,
+    PostgresCron,
+    PostgresPrune,
 ):
     """Jobs in a schema of a PostgreSQL database.
 
@@ -108,6 +115,7 @@ class PostgresEngine(
         self.prepare_inserts(quoted)
         self.prepare_uniques(quoted)
         self.prepare_cron(quoted)
+        self.prepare_prune(quoted)
         self._get = prepared(_GET).columns(
             args=JSONB,
             meta=JSONB,

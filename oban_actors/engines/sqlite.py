@@ -11,6 +11,7 @@ from oban_actors.engines.sqlite_beats import SqliteBeats
 from oban_actors.engines.sqlite_control import SqliteControl
 from oban_actors.engines.sqlite_cron import SqliteCron
 from oban_actors.engines.sqlite_insert import SqliteInserts
+from oban_actors.engines.sqlite_prune import SqlitePrune
 from oban_actors.engines.sqlite_turns import SqliteTurns
 from oban_actors.engines.sqlite_unique import SqliteUniques
 from oban_actors.job import Job
@@ -64,7 +65,13 @@ _CLOCK = text(f"SELECT {_NOW}")
 
 
 class SqliteEngine(
-    SqliteTurns, SqliteBeats, SqliteControl, SqliteInserts, SqliteUniques, SqliteCron
+    SqliteTurns,
+    SqliteBeats,
+    SqliteControl,
+    SqliteInserts,
+    SqliteUniques,
+    SqliteCron,
+    SqlitePrune,
 ):
     """Jobs in an SQLite file; those who write have a `BEGIN IMMEDIATE` behind them."""
 

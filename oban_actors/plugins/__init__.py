@@ -11,6 +11,7 @@ from oban_actors.plugins.plugin import (
     PluginResult,
     PluginRun,
 )
+from oban_actors.plugins.pruner import PrunedJob, Pruner
 
 __all__ = [
     "Cron",
@@ -22,4 +23,6 @@ __all__ = [
     "PluginContext",
     "PluginResult",
     "PluginRun",
+    "PrunedJob",
+    "Pruner",
 ]

@@ -44,6 +44,7 @@ class PluginActor(GenServer):
     def init(self) -> Continue:
         """Put the first run off, so that a slow database delays nobody's start."""
         self._thread = threading.get_ident()
+        self.plugin = self.plugin.fresh()
         return Continue()
 
     def handle_continue(self, arg: Any) -> None:
@@ -56,16 +57,17 @@ class PluginActor(GenServer):
         if not isinstance(message, self.plugin.message):
             super().handle_info(message)
             return
-        # Armed first: whatever the run runs into, there is a next one.
-        self._arm(self.plugin.next_delay(self.context))
-        self.run()
-        self._arm(self._next_delay())
+        result = self.run()
+        # Not before: a run that takes longer than the delay would leave ever more messages behind.
+        self._arm(self._next_delay(result))
 
     def handle_call(self, message: Any, sender: Sender) -> Any:
         """Run once and answer with the `PluginResult`."""
         if not isinstance(message, self.plugin.message):
             return super().handle_call(message, sender)
-        return self.run()
+        result = self.run()
+        self._arm_sooner(self._next_delay(result))
+        return result
 
     def terminate(self, reason: Reason) -> None:
         """Cancel the timer."""
@@ -107,11 +109,19 @@ class PluginActor(GenServer):
             logger.debug("no answer from the peer, so no leader: %s", error)
             return False
 
-    def _next_delay(self) -> float:
+    def _next_delay(self, result: PluginResult) -> float:
         delay = self.plugin.next_delay(self.context)
-        if not self._failures:
-            return delay
-        return min(delay, FAILED_DELAY * 2.0 ** min(self._failures - 1, 16))
+        if self._failures:
+            backoff = FAILED_DELAY * 2.0 ** min(self._failures - 1, 16)
+            return min(delay, backoff) if delay else backoff
+        # At once is for whoever does something.
+        idle = self.plugin.duty == "shared" and not result.leader
+        return self.plugin.interval if idle and not delay else delay
+
+    def _arm_sooner(self, seconds: float) -> None:
+        due = self.runtime.clock.monotonic() + seconds
+        if self._timer is None or not self._timer.live or due < self._timer.due:
+            self._arm(seconds)
 
     def _arm(self, seconds: float) -> None:
         if self._timer is not None:

@@ -151,6 +151,14 @@ class Plugin(ABC):
 
         """
 
+    def fresh(self) -> Self:
+        """Give what an actor runs from its start on: itself, or a copy.
+
+        A plugin that remembers something between its runs gives a copy with nothing in it, so that
+        a crash takes it away, and no two actors share it.
+        """
+        return self
+
     @abstractmethod
     def perform(self, run: PluginRun) -> Mapping[str, Any]:
         """Do one run, in the thread of the plugin's actor.

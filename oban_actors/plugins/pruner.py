@@ -1,0 +1,237 @@
+"""Pruner: deletes jobs that have ended, once they are old enough."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar
+
+from oban_actors.engines.prune import ENDED, EndedGroup, PruneLook, PruneLooked
+from oban_actors.errors import DatabaseError, StatementTimeout
+from oban_actors.messages import Prune
+from oban_actors.options import Seconds
+from oban_actors.plugins.plugin import Plugin, PluginContext, PluginRun
+from oban_actors.plugins.prune_walk import PruneWalk
+from oban_actors.staging import SetAside, is_of_a_row
+from oban_actors.validation import OPTIONS
+
+logger = logging.getLogger("oban_actors")
+
+Age = Seconds | None
+Ages = Mapping[str, Age]
+
+RUN_TIME = 2.0
+"""Seconds after which a run begins no more batches."""
+
+RUN_BATCHES = 20
+"""Batches that delete something, after which a run begins no more."""
+
+MOST_NAMED = 10_000
+"""Deleted jobs that a run names at most; all are counted."""
+
+MOST_REFUSED = 20
+"""Rows that the database refuses to delete, after which a run begins no more batches."""
+
+MOST_AGE = 100 * 366 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedJob:
+    """A job that was deleted.
+
+    Attributes:
+        id: the job's.
+        queue: its queue.
+        state: in which it had ended.
+
+    """
+
+    id: int
+    queue: str
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruner(Plugin):
+    """Deletes jobs that were completed, cancelled or discarded long enough ago.
+
+    Only the leader does. It goes in batches, each a short transaction of its own, along an index,
+    and never waits for a row that somebody has locked. Told or asked `Prune()` it runs at once.
+    Mirrors `Oban.Pruner`; but a completed job's age counts from when it was completed, not from
+    when it was due.
+
+    Attributes:
+        interval: seconds between two runs, default 30. While there is more to delete, runs follow
+            each other at once.
+        max_age: seconds for which a job is kept after it ended, a number or a timedelta, default
+            60; None: for ever.
+        limit: most jobs that are looked at, and so deleted, in one batch, default 10,000. Where
+            that takes long, batches get smaller by themselves.
+        states: other ages by the state in which jobs ended: `{"discarded": 86_400}`.
+        queues: other ages by queue, which go first: one for all its jobs, or a mapping by state.
+
+    """
+
+    message: ClassVar[type[Any]] = Prune
+
+    interval: Seconds = 30.0  # type: ignore[assignment]  # seconds once it was checked
+    max_age: Age = 60.0
+    limit: int = 10_000
+    states: Ages = field(default_factory=dict)
+    queues: "Mapping[str, Age | Ages]" = field(default_factory=dict)
+    _work: "_Work | None" = field(default=None, init=False, repr=False, compare=False)
+
+    def validate(self) -> None:
+        """Check the options.
+
+        Raises:
+            ConfigError: one can't be used.
+
+        """
+        self.keep(
+            interval=OPTIONS.seconds("interval", self.interval),
+            max_age=_age("max_age", self.max_age),
+            limit=OPTIONS.integer("limit", self.limit, low=1),
+            states=_by_state("states", self.states),
+            queues=_by_queue(self.queues),
+        )
+
+    def fresh(self) -> "Pruner":
+        """Give one that begins anew, as an actor does."""
+        fresh = replace(self)
+        fresh.keep(_work=_Work(PruneWalk(self.limit)))
+        return fresh
+
+    def perform(self, run: PluginRun) -> Mapping[str, Any]:
+        """Delete what is old enough, as far as one run goes.
+
+        Returns:
+            `pruned_count`, `pruned_jobs`: the first 10,000 of them, each with `id`, `queue` and
+            `state`; and `set_aside`, ids of rows that the database refused to delete, if there
+            are some.
+
+        """
+        work = self._work
+        if work is None:
+            work = _Work(PruneWalk(self.limit))
+            self.keep(_work=work)
+        return work.perform(self, run)
+
+    def next_delay(self, context: PluginContext) -> float:
+        """Say when it runs next: at once while there is more to do."""
+        more = self._work is not None and self._work.more
+        return 0.0 if more else float(self.interval)  # type: ignore[arg-type]  # checked
+
+    def age_of(self, group: EndedGroup) -> float | None:
+        """Say how many seconds jobs of a group are kept; None: for ever."""
+        of_queue = self.queues.get(group.queue, self.states)
+        ages = of_queue if isinstance(of_queue, Mapping) else {group.state: of_queue}
+        of_state = self.states.get(group.state, self.max_age)
+        return ages.get(group.state, of_state)  # type: ignore[return-value]  # checked
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one actor's Pruner remembers between its runs."""
+
+    walk: PruneWalk
+    more: bool = False
+    aside: SetAside = field(default_factory=SetAside)
+
+    def perform(self, pruner: Pruner, run: PluginRun) -> Mapping[str, Any]:
+        clock = run.context.config.clock
+        # Whatever ends the run early, the next one comes after the interval.
+        self.more = False
+        began, batches, count = clock.monotonic(), 0, 0
+        refused: list[int] = []
+        named: list[PrunedJob] = []
+        if self.walk.over:
+            self._begin(pruner, run)
+        while (look := self.walk.next()) is not None:
+            if clock.monotonic() - began > RUN_TIME or batches >= RUN_BATCHES:
+                self.more = True
+                break
+            looked = self._look(pruner, run, look, refused)
+            if len(refused) >= MOST_REFUSED:
+                break
+            if looked is None:
+                continue
+            count += len(looked.pruned)
+            batches += bool(looked.pruned)
+            state, queue, _ = look.group
+            room = max(0, MOST_NAMED - len(named))
+            named += [PrunedJob(each, queue, state) for each in looked.pruned[:room]]
+        extra = {"pruned_count": count, "pruned_jobs": tuple(named)}
+        return extra | ({"set_aside": tuple(refused)} if refused else {})
+
+    def _begin(self, pruner: Pruner, run: PluginRun) -> None:
+        groups = run.context.repo.transaction(run.context.engine.ended_groups, read_only=True)
+        self.walk.begin(group for group in groups if pruner.age_of(group) is not None)
+
+    def _look(
+        self, pruner: Pruner, run: PluginRun, look: PruneLook, refused: list[int]
+    ) -> PruneLooked | None:
+        """Do one batch; None if the database refused a row, which is noted once it is known."""
+        clock = run.context.config.clock
+        began = clock.monotonic()
+        try:
+            looked = self._prune(run, look, pruner.age_of(look.group))
+        except StatementTimeout:
+            self.walk.slower()
+            raise
+        except DatabaseError as error:
+            if not is_of_a_row(error.__cause__):
+                raise
+            self._refuse(run, look, error, refused)
+            return None
+        self.walk.looked(looked, clock.monotonic() - began)
+        return looked
+
+    def _refuse(
+        self, run: PluginRun, look: PruneLook, error: DatabaseError, refused: list[int]
+    ) -> None:
+        # Smaller and smaller, until the row that makes the batch fail stands alone.
+        if look.rows == 1 and (last := self._prune(run, look, None).last) is not None:
+            self.aside.add(last.job_id, run.context.config.clock.monotonic())
+            refused.append(last.job_id)
+            logger.error("job %d can't be deleted and is left for a while: %s", last.job_id, error)
+        self.walk.failed()
+
+    def _prune(self, run: PluginRun, look: PruneLook, age: float | None) -> PruneLooked:
+        aside = self.aside.ids(run.context.config.clock.monotonic())
+        prune = partial(
+            run.context.engine.prune_jobs, look=look, age=age, aside=aside, now=run.now()
+        )
+        return run.transaction(prune)
+
+
+# Checks
+
+
+def _age(path: str, given: object) -> float | None:
+    if given is None:
+        return None
+    expected = "a non-negative number of seconds, a timedelta or None"
+    seconds = OPTIONS.number(path, given, expected)
+    if 0 <= seconds <= MOST_AGE:
+        return seconds
+    raise OPTIONS.refusal(path, expected if seconds < 0 else "at most 100 years, or None", given)
+
+
+def _by_state(path: str, given: object) -> dict[str, float | None]:
+    if not isinstance(given, Mapping):
+        raise OPTIONS.refusal(path, "a mapping from states to ages", given)
+    for state in given:
+        OPTIONS.one_of(path, state, ENDED)
+    return {str(state): _age(f"{path}.{state}", age) for state, age in given.items()}
+
+
+def _by_queue(given: object) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise OPTIONS.refusal("queues", "a mapping from queues to ages", given)
+    ages: dict[str, Any] = {}
+    for queue, age in given.items():
+        OPTIONS.text("queues", queue, high=128)
+        path = f"queues.{queue}"
+        ages[queue] = _by_state(path, age) if isinstance(age, Mapping) else _age(path, age)
+    return ages

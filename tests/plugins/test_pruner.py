@@ -1,0 +1,296 @@
+"""The Pruner in its tree: what it deletes, when, and what it says."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, event
+
+from oban_actors import ConfigError, Oban
+from oban_actors.engines.prune import EndedGroup
+from oban_actors.plugins import PrunedJob, Pruner
+from tests.engines.conftest import Store, store_on
+from tests.plugins.pruning import ask, ended, ids
+from tests.support.databases import Database
+from tests.support.events import Event, Recorder
+from tests.support.instances import Starter, starter
+from tests.support.waiting import wait_until
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def store(database: Database) -> Iterator[Store]:
+    """A store on each kind of database."""
+    yield from store_on(database)
+
+
+@pytest.fixture
+def start_oban(store: Store, database: Database) -> Iterator[Starter]:
+    """Start instances on the same database."""
+    with starter(database) as one:
+        yield one
+
+
+def _pruned(event: Event) -> bool:
+    return event.metadata.get("plugin") is Pruner and event.metadata.get("pruned_count", 0) > 0
+
+
+def test_a_run_says_what_it_deleted(store: Store, start_oban: Starter, events: Recorder) -> None:
+    """The answer and the event have the count, and each job's id, queue and state."""
+    old = [ended(store, state, DAY) for state in ("completed", "cancelled", "discarded")]
+    oban = start_oban.leading(plugins=[Pruner(interval=3600)])
+
+    result = ask(oban)
+
+    assert result.error is None
+    assert result.leader
+    assert result.extra["pruned_count"] == 3
+    assert {(each.id, each.queue, each.state) for each in result.extra["pruned_jobs"]} == {
+        (old[0], "default", "completed"),
+        (old[1], "default", "cancelled"),
+        (old[2], "default", "discarded"),
+    }
+    assert isinstance(result.extra["pruned_jobs"][0], PrunedJob)
+    assert events.wait_for("oban.plugin.stop", _pruned).metadata["pruned_count"] == 3
+    assert ask(oban).extra == {"pruned_count": 0, "pruned_jobs": ()}
+    assert ids(store) == []
+
+
+def test_it_runs_every_interval(store: Store, start_oban: Starter, events: Recorder) -> None:
+    """Unasked."""
+    ended(store, "completed", DAY)
+    start_oban.leading(plugins=[Pruner(interval=0.05)])
+
+    events.wait_for("oban.plugin.stop", _pruned)
+    assert ids(store) == []
+
+
+def test_more_than_one_run_does_is_done_at_once(
+    store: Store, start_oban: Starter, events: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run is bounded; while there is more, runs follow each other, and others get in between."""
+    monkeypatch.setattr("oban_actors.plugins.pruner.RUN_BATCHES", 2)
+    for _ in range(12):
+        ended(store, "completed", DAY)
+    oban = start_oban.leading(plugins=[Pruner(interval=3600, limit=2)])
+
+    assert ask(oban).extra["pruned_count"] == 4
+    wait_until(lambda: ids(store) == [], message="the rest")
+    runs = events.wait_for_count(3, "oban.plugin.stop", _pruned)
+    assert [run.metadata["pruned_count"] for run in runs] == [4, 4, 4]
+
+
+def test_only_so_many_are_named(
+    store: Store, start_oban: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are counted."""
+    monkeypatch.setattr("oban_actors.plugins.pruner.MOST_NAMED", 3)
+    made = [ended(store, "completed", DAY) for _ in range(5)]
+    oban = start_oban.leading(plugins=[Pruner(interval=3600, limit=2)])
+
+    extra = ask(oban).extra
+
+    assert extra["pruned_count"] == 5
+    assert sorted(each.id for each in extra["pruned_jobs"]) == made[:3]
+
+
+def test_ages_by_state_and_queue(store: Store, start_oban: Starter) -> None:
+    """A queue's age goes before a state's, which goes before the common one; None keeps."""
+    kept = [
+        ended(store, "discarded", DAY),
+        ended(store, "completed", 365 * DAY, "ledger"),
+        ended(store, "cancelled", 365 * DAY, "mailers"),
+    ]
+    ended(store, "completed", DAY)
+    ended(store, "completed", DAY, "mailers")
+    ended(store, "discarded", 365 * DAY, "mailers")
+    pruner = Pruner(
+        interval=3600,
+        states={"discarded": 1e8},
+        queues={"ledger": None, "mailers": {"discarded": 3600, "cancelled": None}},
+    )
+    oban = start_oban.leading(plugins=[pruner])
+
+    assert ask(oban).extra["pruned_count"] == 3
+    assert ids(store) == kept
+
+
+def test_which_age_a_job_has() -> None:
+    """As asked for, most particular first, in seconds."""
+    pruner = Pruner(
+        max_age=timedelta(minutes=2),
+        states={"cancelled": None},
+        queues={"a": 5, "b": {"completed": timedelta(hours=1)}},
+    )
+    pruner.validate()
+
+    ages = {
+        (state, queue): pruner.age_of(EndedGroup(state, queue, 0))
+        for state in ("completed", "cancelled")
+        for queue in ("a", "b", "c")
+    }
+    assert ages == {
+        ("completed", "a"): 5.0,
+        ("completed", "b"): 3600.0,
+        ("completed", "c"): 120.0,
+        ("cancelled", "a"): 5.0,
+        ("cancelled", "b"): None,
+        ("cancelled", "c"): None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"interval": 0}, "'interval': expected a positive number of seconds, got: 0"),
+        ({"limit": 0}, "'limit': expected a positive integer, got: 0"),
+        ({"max_age": -1}, "'max_age': expected a non-negative number of seconds, a timedelta or"),
+        ({"max_age": "1d"}, "'max_age': expected a non-negative number .*, got: '1d'"),
+        ({"max_age": 1e12}, "'max_age': expected at most 100 years, or None"),
+        ({"states": {"executing": 1}}, "'states': expected one of 'completed', 'cancelled', 'disc"),
+        ({"states": 60}, "'states': expected a mapping from states to ages, got: 60"),
+        ({"queues": {"a": {"completed": "x"}}}, "'queues.a.completed': expected a non-negative"),
+        ({"queues": {"": 1}}, "'queues': expected a non-blank string"),
+        ({"queues": [("a", 1)]}, "'queues': expected a mapping from queues to ages"),
+    ],
+)
+def test_options_are_checked(options: dict[str, Any], message: str) -> None:
+    """Before anything starts, naming the option, the value and what was expected."""
+    with pytest.raises(ConfigError, match=message):
+        Oban("sqlite:///jobs.db", plugins=[Pruner(**options)])
+
+
+def test_an_unknown_option_is_named() -> None:
+    """With the nearest one."""
+    with pytest.raises(ConfigError, match="unknown option 'maxage' for Pruner, did you mean 'max_"):
+        Pruner(maxage=60)  # type: ignore[call-arg]  # as a user may write it
+
+
+def test_only_the_leader_deletes(store: Store, start_oban: Starter) -> None:
+    """Another node leaves all as it is, and is not busy waiting for its turn."""
+    job_id = ended(store, "completed", DAY)
+    oban = start_oban(peer=False, plugins=[Pruner(interval=3600)])
+
+    result = ask(oban)
+
+    assert (result.leader, result.extra) == (False, {})
+    assert ids(store) == [job_id]
+
+
+FUNCTION = """
+CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS
+'BEGIN IF OLD.worker = ''keep'' THEN RAISE integrity_constraint_violation; END IF; RETURN OLD; END'
+"""
+TRIGGER = """
+CREATE TRIGGER refuse BEFORE DELETE ON {schema}.oban_jobs
+FOR EACH ROW EXECUTE FUNCTION {schema}.refuse()
+"""
+SQLITE_TRIGGER = """
+CREATE TRIGGER refuse BEFORE DELETE ON oban_jobs WHEN OLD.worker = 'keep'
+BEGIN SELECT RAISE(ABORT, 'kept'); END
+"""
+REFUSE = {"postgresql": [FUNCTION, TRIGGER], "sqlite": [SQLITE_TRIGGER]}
+
+
+def test_a_row_that_is_refused_stops_no_others(
+    store: Store, start_oban: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A host's foreign key or trigger may forbid it: that job is logged and left, others go."""
+    made = [ended(store, "completed", DAY + n) for n in range(40)]
+    kept = [made[0], made[17], made[39]]
+    for job_id in kept:
+        store.run("UPDATE {jobs} SET worker = 'keep' WHERE id = :id", id=job_id)
+    for statement in REFUSE[store.repo.dialect]:
+        start_oban.tables.execute(statement.replace("{schema}", store.repo.config.prefix))
+    oban = start_oban.leading(plugins=[Pruner(interval=3600)])
+
+    result = ask(oban)
+
+    assert result.error is None
+    assert result.extra["pruned_count"] == 37
+    assert sorted(result.extra["set_aside"]) == kept
+    assert ids(store) == kept
+    lines = [each.message for each in caplog.records if "can't be deleted" in each.message]
+    assert sorted(int(line.split()[1]) for line in lines) == kept
+    caplog.clear()
+    assert ask(oban).extra["pruned_count"] == 0
+    assert [each for each in caplog.records if "can't be deleted" in each.message] == []
+
+
+def test_a_crash_takes_what_it_remembers(store: Store, start_oban: Starter) -> None:
+    """Its successor begins anew and deletes what is left."""
+    oban = start_oban.leading(plugins=[Pruner(interval=3600)])
+    ended(store, "completed", DAY)
+    assert ask(oban).extra["pruned_count"] == 1
+    before = oban.whereis(("plugin", "pruner"))
+    ended(store, "completed", DAY)
+    before.stop()
+
+    def renewed() -> bool:
+        found = oban._runtime.registry.whereis(("plugin", "pruner"))
+        return found is not None and found != before
+
+    wait_until(renewed, message="another actor")
+    assert ask(oban).extra["pruned_count"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.db
+def test_a_million_rows_go_in_bounded_batches(pg: Database, events: Recorder) -> None:
+    """No transaction takes long, young jobs and those that have not ended stay, and it is quick."""
+    with starter(pg) as one:
+        oban = one.leading(plugins=[Pruner(interval=3600)], stager=None)
+        fill(one, MILLION)
+        clock = oban.config.clock
+        lasted: list[float] = []
+
+        def begin(connection: Connection) -> None:
+            connection.info["began"] = clock.monotonic()
+
+        def commit(connection: Connection) -> None:
+            lasted.append(clock.monotonic() - connection.info["began"])
+
+        event.listen(oban.repo.engine, "begin", begin)
+        event.listen(oban.repo.engine, "commit", commit)
+        started = clock.monotonic()
+
+        ask(oban)
+        wait_until(lambda: one.tables.count("completed") == 10_000, 60, "the old ones are gone")
+        wait_until(lambda: one.tables.count("discarded") == 0, 60, "the old ones are gone")
+        took = clock.monotonic() - started
+
+        counts = dict(one.tables.execute("SELECT state, count(*) FROM {jobs} GROUP BY state"))
+        alive = ("available", "scheduled", "retryable", "executing", "suspended")
+        assert counts == {"completed": 10_000} | dict.fromkeys(alive, 1000)
+        runs = events.all("oban.plugin.stop", _pruned)
+        assert sum(run.metadata["pruned_count"] for run in runs) == MILLION
+        assert max(run.metadata["pruned_count"] for run in runs) <= 20 * 10_000
+        assert all(len(run.metadata["pruned_jobs"]) <= 10_000 for run in runs)
+        assert len(lasted) >= MILLION / 10_000
+        assert max(lasted) < 5
+        assert took < 60
+
+
+MILLION = 1_000_000
+FILL = """
+INSERT INTO {{jobs}} (state, queue, worker, attempt, scheduled_at, attempted_at, {column})
+SELECT '{state}', 'q' || n % 7, 'w', 1, at, at, at FROM (
+  SELECT n, timezone('UTC', now()) - interval '{ago}' - n * interval '1 millisecond' AS at
+  FROM generate_series(1, {count}) AS n
+) AS each
+"""
+
+
+def fill(one: Starter, count: int) -> None:
+    """Put in so many old jobs, some young ones, and some of each other state that look old."""
+
+    def put(state: str, ago: str, number: int, column: str) -> None:
+        one.tables.execute(FILL.format(state=state, ago=ago, count=number, column=column))
+
+    put("completed", "1 hour", count * 9 // 10, "completed_at")
+    put("discarded", "1 hour", count // 10, "discarded_at")
+    put("completed", "-1 day", 10_000, "completed_at")
+    for state in ("available", "scheduled", "retryable", "executing", "suspended"):
+        put(state, "1 day", 1000, "completed_at")
