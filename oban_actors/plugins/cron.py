@@ -90,10 +90,12 @@ class Cron(Plugin):
         """Insert what is due.
 
         Returns:
-            `jobs`: those that were inserted, or were there in the place of unique ones.
+            `jobs`: those that were inserted, or were there in the place of unique ones;
+            `inserted_count`: how many of them are new.
 
         """
-        return {"jobs": self.evaluator.evaluate(run)}
+        jobs = self.evaluator.evaluate(run)
+        return {"jobs": jobs, "inserted_count": sum(not job.conflict for job in jobs)}
 
     def next_delay(self, context: PluginContext) -> float:
         """Say when it looks next: when the next entry is due, or within an hour."""
