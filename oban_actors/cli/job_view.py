@@ -76,7 +76,7 @@ def job_table(jobs: Sequence[Job]) -> Table:
 
 def show_job(console: Console, job: Job) -> None:
     """Show all of one job."""
-    console.print(table(("", ""), list(_lines(job))))
+    console.print(table(("field", "value"), list(_lines(job)), head=False))
     for error in job.errors:
         at, attempt = safe(error.get("at")), safe(error.get("attempt"))
         console.print(Text(f"attempt {attempt} at {at}:", style="red"))

@@ -103,16 +103,23 @@ class Output:
             yield lambda count: bar.update(task, advance=count)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: str = "") -> Table:
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: str = "",
+    head: bool = True,
+) -> Table:
     """Make a table.
 
     Args:
         columns: their heads.
         rows: of whatever is shown as text; a `Text` stays as it is.
         right: heads of the columns that stand to the right, separated by blanks.
+        head: whether the heads are shown, default True.
 
     """
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=head)
     for name in columns:
         made.add_column(name, justify="right" if name in right.split() else "left", overflow="fold")
     for row in rows:
