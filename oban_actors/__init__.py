@@ -49,6 +49,7 @@ from oban_actors.messages import (
     Reconnect,
     Reconnected,
     Rescue,
+    Resign,
     Stage,
     Unlisten,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "Reconnected",
     "RemoteFailure",
     "Rescue",
+    "Resign",
     "SchemaMissing",
     "SchemaTooNew",
     "ServerCrashed",

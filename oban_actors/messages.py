@@ -38,6 +38,24 @@ class GetLease:
 
 
 @dataclass(frozen=True, slots=True)
+class Resign:
+    """To the Peer: if this instance leads, leave leadership to others for a while.
+
+    It removes its row, tells the others, who elect at once, and leaves a free lease alone for so
+    long. If nobody takes it, it leads again. Asked, it answers whether it did: not where it does
+    not lead, nor again within a minute, which gets longer when it is asked again and again.
+
+    Args:
+        seconds: for how long.
+        why: for the log.
+
+    """
+
+    seconds: float = 5.0
+    why: str = "it was asked to resign"
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseView:
     """The lease as one Peer knows it.
 

@@ -21,12 +21,13 @@ from oban_actors.messages import (
     Notification,
     Notify,
     Reconnected,
+    Resign,
     Stage,
     Status,
     Switched,
 )
 from oban_actors.notifiers import Publisher, listen
-from oban_actors.peers import duty_idle, holds_lease, row_identity
+from oban_actors.peers import Trouble, duty_idle, holds_lease, is_own, row_identity
 from oban_actors.repo import Repo
 from oban_actors.staging import Outcome, Pace, SetAside, is_of_a_row, staging_mode
 
@@ -109,6 +110,7 @@ class Stager(GenServer):
         self._beat_at: float | None = None
         self._database_time: tuple[datetime, float] | None = None
         self._failing = False
+        self._trouble = Trouble()
         self._status: Status = "unknown"
         self._thread = 0
 
@@ -222,6 +224,7 @@ class Stager(GenServer):
             if result.error is not None:
                 event.set(error=result.error)
         self._note(result.error)
+        self._mind(result)
         return result
 
     def _leads(self) -> bool:
@@ -378,6 +381,16 @@ class Stager(GenServer):
         if mode != self.mode:
             self.mode = mode
             telemetry.execute("oban.stager.switch", {}, {"conf": self.config, "mode": mode})
+
+    def _mind(self, result: StageResult) -> None:
+        """Let another node lead, if there is one, where this one lacks what staging takes."""
+        if not result.leader:
+            return
+        if result.error is None:
+            self._trouble.worked()
+        elif is_own(result.error) and self._trouble.failed():
+            logger.warning("this node can't stage, so that another one should lead")
+            self.tell("peer", Resign(why="it can't stage"))
 
     def _note(self, error: DatabaseError | None) -> None:
         if error is not None and not self._failing:

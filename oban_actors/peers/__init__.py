@@ -7,13 +7,16 @@ from oban_actors.peers.database import DatabasePeer
 from oban_actors.peers.fence import duty_idle, holds_lease
 from oban_actors.peers.identity import row_identity
 from oban_actors.peers.isolated import IsolatedPeer
+from oban_actors.peers.resigning import Trouble, is_own
 from oban_actors.repo import Repo
 
 __all__ = [
     "DatabasePeer",
     "IsolatedPeer",
+    "Trouble",
     "duty_idle",
     "holds_lease",
+    "is_own",
     "peer_spec",
     "row_identity",
 ]

@@ -25,6 +25,7 @@ from oban_actors.messages import (
     LockLost,
     Notification,
     Reconnected,
+    Resign,
     Stage,
     TryLock,
     Unlock,
@@ -117,6 +118,8 @@ class DatabasePeer(GenServer):
         if isinstance(message, Election):
             self._lease = self._lease.hurried(self._now())
             self._act()
+        elif isinstance(message, Resign):
+            return self._resign(message)
         elif not isinstance(message, IsLeader | GetLeader | GetLease):
             return super().handle_call(message, sender)
         self._check()
@@ -132,6 +135,8 @@ class DatabasePeer(GenServer):
                 pass
             case Election():
                 self._lease = self._lease.hurried(now)
+            case Resign():
+                self._resign(message)
             case Notification(channel, payload, pid):
                 self._hear(channel, payload, pid, now)
             case Reconnected():
@@ -220,6 +225,12 @@ class DatabasePeer(GenServer):
         if plan is Plan.CLAIM:
             return lease.won(row, started, now) if won and row else lease.refused(row, now)
         return lease.renewed(row, started, now) if won and row else lease.not_renewed(row, now)
+
+    def _resign(self, message: Resign) -> bool:
+        led = self._lease.held is not None
+        self._change(self._lease.resigned(message.seconds, message.why, self._now()))
+        self._arm()
+        return led and self._lease.held is None
 
     def _try_lock(self) -> bool:
         try:

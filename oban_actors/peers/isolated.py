@@ -4,7 +4,7 @@ from typing import Any
 
 from oban_actors.actors import GenServer, Sender
 from oban_actors.config import Config
-from oban_actors.messages import Election, GetLeader, GetLease, IsLeader, LeaseView
+from oban_actors.messages import Election, GetLeader, GetLease, IsLeader, LeaseView, Resign
 from oban_actors.peers.identity import row_identity
 
 
@@ -34,10 +34,12 @@ class IsolatedPeer(GenServer):
             case GetLease():
                 trusted = float("inf") if self._leads else 0.0
                 return LeaseView(self._leads, holder, None, trusted, locked=False)
+            case Resign():
+                return False
             case _:
                 return super().handle_call(message, sender)
 
     def handle_info(self, message: Any) -> None:
         """There is nothing to elect."""
-        if not isinstance(message, Election):
+        if not isinstance(message, Election | Resign):
             super().handle_info(message)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from oban_actors.peers.identity import LOCKED, is_locked, owner
+from oban_actors.peers.resigning import Resignations
 from oban_actors.peers.rivals import Rivals
 from oban_actors.peers.terms import (
     Effect,
@@ -75,6 +76,7 @@ class Lease:
         silent_at: when the holder counts as silent.
         rivals: the Elixir nodes around.
         warned: whether competing with them was told.
+        resignations: how often it has resigned because it was asked to.
 
     """
 
@@ -91,6 +93,7 @@ class Lease:
     silent_at: float = _NEVER
     rivals: Rivals = field(default_factory=Rivals)
     warned: bool = False
+    resignations: Resignations = field(default_factory=Resignations)
 
     # What follows from it
 
@@ -291,6 +294,17 @@ class Lease:
         lease, (lost, *rest) = _conceded(lease, now, "it is offered to an Elixir node")
         lease, offer = lease.offered(now)
         return Step(lease, (lost, *offer, *rest))
+
+    def resigned(self, seconds: float, why: str, now: float) -> Step:
+        """It was asked to leave leadership to others for a while."""
+        if self.held is None or not self.resignations.may(now):
+            return Step(self)
+        lease, (lost, *rest) = _conceded(self, now, why)
+        noted = self.resignations.noted(now)
+        lease = replace(lease, aside_until=now + seconds, silent_at=_NEVER, resignations=noted)
+        # One look meanwhile, to know who leads.
+        lease = _sleep(lease, now + min(seconds, AGAIN), NUDGE)
+        return Step(lease, (lost, Withdraw(), *rest))
 
     def lock_lost(self, now: float) -> "Lease":
         """The lock went with its session: a row that claims it must not stand."""

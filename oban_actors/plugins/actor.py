@@ -7,7 +7,8 @@ from typing import Any
 from oban_actors import telemetry
 from oban_actors.actors import ActorError, Continue, GenServer, Reason, Sender, Timer
 from oban_actors.errors import DatabaseError
-from oban_actors.messages import IsLeader
+from oban_actors.messages import IsLeader, Resign
+from oban_actors.peers import Trouble, is_own
 from oban_actors.plugins.plugin import (
     LeadershipLost,
     Plugin,
@@ -28,13 +29,17 @@ class PluginActor(GenServer):
     Args:
         plugin: what is run.
         context: the instance's parts.
+        trouble: what it has come to on this node, also under other actors before it.
 
     """
 
-    def __init__(self, plugin: Plugin, context: PluginContext) -> None:
+    def __init__(
+        self, plugin: Plugin, context: PluginContext, trouble: Trouble | None = None
+    ) -> None:
         super().__init__()
         self.plugin = plugin
         self.context = context
+        self._trouble = Trouble() if trouble is None else trouble
         self._timer: Timer | None = None
         self._failures = 0
         self._thread = 0
@@ -99,8 +104,24 @@ class PluginActor(GenServer):
         except LeadershipLost:
             return PluginResult(leader=False)
         except DatabaseError as error:
+            if is_own(error):
+                self._fail(error, leader=leader)
             return PluginResult(leader, error=error)
+        except Exception as error:
+            self._fail(error, leader=leader)
+            raise
+        self._trouble.worked()
         return PluginResult(leader, extra)
+
+    def _fail(self, error: Exception, *, leader: bool) -> None:
+        """Take it that another node may fare better; after some times let one lead."""
+        if self.plugin.duty == "shared" and leader and self._trouble.failed():
+            logger.warning(
+                "%s can't run on this node, so that another one should lead: %s",
+                self.plugin.id,
+                error,
+            )
+            self.tell("peer", Resign(why=f"its {self.plugin.id} can't run"))
 
     def _leads(self) -> bool:
         try:

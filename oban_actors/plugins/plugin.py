@@ -15,7 +15,7 @@ from oban_actors.errors import DatabaseError
 from oban_actors.inserting import Inserter
 from oban_actors.messages import Perform
 from oban_actors.notifiers import Publisher
-from oban_actors.peers import duty_idle, holds_lease
+from oban_actors.peers import Trouble, duty_idle, holds_lease
 from oban_actors.repo import Repo
 from oban_actors.validation import OPTIONS
 
@@ -179,7 +179,7 @@ class Plugin(ABC):
         """Describe the actor that runs it."""
         from oban_actors.plugins.actor import PluginActor  # noqa: PLC0415 (it needs this class)
 
-        return PluginActor.child_spec(self, context, name=("plugin", self.id))
+        return PluginActor.child_spec(self, context, Trouble(), name=("plugin", self.id))
 
     def keep(self, **checked: Any) -> None:
         """Keep options as a check returned them, also in a frozen dataclass."""

@@ -161,6 +161,13 @@ class Cluster(RuleBasedStateMachine):
         name = self.name(index)
         self.world.nodes[name] = self.world.nodes[name].down(self.world.now)
 
+    @rule(index=st.integers(0, NODES - 1), seconds=st.sampled_from([0.1, 5.0, 60.0]))
+    def ask_to_resign(self, index: int, seconds: float) -> None:
+        """A node is asked to leave leadership to another one."""
+        name = self.name(index)
+        lease = self.world.nodes[name]
+        self.world._take(name, lease.resigned(seconds, "it was asked", self.world.now))
+
     @rule(index=st.integers(0, NODES - 1))
     def kill(self, index: int) -> None:
         """A node dies where it stands, its session with it, and another one starts."""
