@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Table
 from oban_actors.claim import Ack, Claimant
 from oban_actors.engines.cron import CronEngine
 from oban_actors.engines.prune import PruneEngine
+from oban_actors.engines.rescue import RescueEngine
 from oban_actors.filters import Chosen
 from oban_actors.job import Job, JobState
 
@@ -161,7 +162,7 @@ class ChangedJob:
     state: JobState
 
 
-class JobEngine(CronEngine, PruneEngine, Protocol):
+class JobEngine(CronEngine, PruneEngine, RescueEngine, Protocol):
     """A job store. Every method runs within the transaction of the connection it is given.
 
     `now` is a virtual clock's time; with None the database's clock decides.

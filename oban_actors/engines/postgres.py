@@ -14,6 +14,7 @@ from oban_actors.engines.postgres_control import PostgresControl
 from oban_actors.engines.postgres_cron import PostgresCron
 from oban_actors.engines.postgres_insert import PostgresInserts
 from oban_actors.engines.postgres_prune import PostgresPrune
+from oban_actors.engines.postgres_rescue import PostgresRescue
 from oban_actors.engines.postgres_turns import PostgresTurns
 from oban_actors.engines.postgres_unique import PostgresUniques
 from oban_actors.job import Job
@@ -95,6 +96,7 @@ class PostgresEngine(
     PostgresUniques,
     PostgresCron,
     PostgresPrune,
+    PostgresRescue,
 ):
     """Jobs in a schema of a PostgreSQL database.
 
@@ -116,6 +118,7 @@ class PostgresEngine(
         self.prepare_uniques(quoted)
         self.prepare_cron(quoted)
         self.prepare_prune(quoted)
+        self.prepare_rescue(quoted)
         self._get = prepared(_GET).columns(
             args=JSONB,
             meta=JSONB,

@@ -12,6 +12,7 @@ from oban_actors.engines.sqlite_control import SqliteControl
 from oban_actors.engines.sqlite_cron import SqliteCron
 from oban_actors.engines.sqlite_insert import SqliteInserts
 from oban_actors.engines.sqlite_prune import SqlitePrune
+from oban_actors.engines.sqlite_rescue import SqliteRescue
 from oban_actors.engines.sqlite_turns import SqliteTurns
 from oban_actors.engines.sqlite_unique import SqliteUniques
 from oban_actors.job import Job
@@ -72,6 +73,7 @@ class SqliteEngine(
     SqliteUniques,
     SqliteCron,
     SqlitePrune,
+    SqliteRescue,
 ):
     """Jobs in an SQLite file; those who write have a `BEGIN IMMEDIATE` behind them."""
 

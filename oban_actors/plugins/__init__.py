@@ -3,6 +3,7 @@
 from oban_actors.plugins.actor import PluginActor
 from oban_actors.plugins.cron import Cron
 from oban_actors.plugins.cron_entry import EntryOptions
+from oban_actors.plugins.lifeline import Lifeline
 from oban_actors.plugins.plugin import (
     Duty,
     LeadershipLost,
@@ -18,6 +19,7 @@ __all__ = [
     "Duty",
     "EntryOptions",
     "LeadershipLost",
+    "Lifeline",
     "Plugin",
     "PluginActor",
     "PluginContext",
