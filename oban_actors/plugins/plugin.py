@@ -151,6 +151,17 @@ class Plugin(ABC):
 
         """
 
+    def validate_in(self, config: Config) -> None:  # noqa: B027 (as above)
+        """Check the options beside the instance's own, before anything starts.
+
+        Args:
+            config: the instance's options, all checked.
+
+        Raises:
+            ValueError: they don't fit together; the instance is not made then.
+
+        """
+
     def fresh(self) -> Self:
         """Give what an actor runs from its start on: itself, or a copy.
 
