@@ -90,6 +90,7 @@ def run(args: Sequence[str]) -> int:
 
 
 def _usage(error: click.ClickException) -> str:
-    context = getattr(error, "ctx", None)
-    path = context.command_path if isinstance(context, click.Context) else "oban-actors"
+    if not isinstance(error, click.UsageError):
+        return error.format_message()
+    path = error.ctx.command_path if error.ctx is not None else "oban-actors"
     return f"{error.format_message().rstrip('.')}; see {path} --help"

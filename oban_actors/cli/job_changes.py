@@ -84,7 +84,7 @@ def change_chosen(
 def _chosen(oban: Oban, action: Action, filters: dict[str, Any], limit: int | None) -> list[int]:
     engine = make_engine(oban.config, oban.repo.dialect)
     wanted = filters if limit is None else {**filters, "limit": limit}
-    chosen = choose(oban.jobs, oban.repo.dialect, None, wanted)
+    chosen = choose(engine.table, oban.repo.dialect, None, wanted)
 
     def look(connection: sa.Connection) -> list[int]:
         if oban.repo.dialect == "postgresql" and not chosen.by_queue:

@@ -61,9 +61,13 @@ def confirm(session: Session, question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if session.out.json or not sys.stdin.isatty():
+    if session.out.json or not _can_ask():
         raise click.UsageError("this needs --yes where nobody can be asked")
     click.confirm(question, abort=True, err=True)
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty()
 
 
 def _where(oban: Oban) -> str:
