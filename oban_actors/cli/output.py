@@ -41,11 +41,11 @@ def duration(seconds: float | None) -> str | None:
     """Write a time in the two units that tell most of it."""
     if seconds is None:
         return None
-    left = int(seconds)
+    sign, left = ("-" if seconds < 0 else ""), int(abs(seconds))
     for size, unit, small, lesser in _UNITS:
-        if abs(left) >= size:
-            return f"{left // size}{unit} {left % size // small}{lesser}"
-    return f"{seconds:.1f}s" if abs(seconds) < 10 else f"{left}s"  # noqa: PLR2004 (tenths of what is short)
+        if left >= size:
+            return f"{sign}{left // size}{unit} {left % size // small}{lesser}"
+    return f"{seconds:.1f}s" if left < 10 else f"{sign}{left}s"  # noqa: PLR2004 (tenths of what is short)
 
 
 _UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s"))

@@ -1,0 +1,367 @@
+"""How commands end: one line on stderr, an exit code that means something, no secrets."""
+
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oban_actors.cli.exits import exit_code
+from oban_actors.cli.output import duration, safe
+from oban_actors.errors import (
+    CommitUnknown,
+    ConfigError,
+    DatabaseUnavailable,
+    InvalidJob,
+    SchemaMissing,
+    SchemaTooNew,
+    UndefinedTable,
+)
+from tests.cli.commands import SCRIPT, command, environment
+from tests.cli.conftest import Cli
+from tests.support.databases import Database
+
+SECRET = "hunter2"
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    return tmp_path
+
+
+# Exit codes
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x"), 2),
+        (InvalidJob("x"), 2),
+        (DatabaseUnavailable("x"), 3),
+        (SchemaMissing("x"), 4),
+        (SchemaTooNew("x"), 4),
+        (UndefinedTable("x"), 4),
+        (CommitUnknown("x"), 1),
+        (RuntimeError("x"), 1),
+    ],
+)
+def test_each_error_has_its_exit_code(error: Exception, code: int) -> None:
+    """As docs/cli.md lists them."""
+    assert exit_code(error) == code
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("nope",), 2, "error: No such command 'nope'; see oban-actors --help\n"),
+        (("jobs", "nope"), 2, "error: No such command 'nope'; see oban-actors jobs --help\n"),
+        (
+            ("queues", "x"),
+            2,
+            "error: Got unexpected extra argument (x); see oban-actors queues --help\n",
+        ),
+        (
+            ("queues",),
+            2,
+            (
+                "error: there is no database: give an address, set OBAN_DATABASE_URL, or write "
+                "database_url in oban.toml\n"
+            ),
+        ),
+        (("--config", "no.toml", "queues"), 2, "error: there is no file 'no.toml'\n"),
+        (
+            ("queues", "--prefix", "1x"),
+            2,
+            (
+                "error: --prefix: invalid value for 'prefix': expected a name of letters, "
+                "digits and underscores that begins with no digit, got: '1x'\n"
+            ),
+        ),
+        (
+            ("start", "--queues", "a"),
+            2,
+            (
+                "error: --queues: invalid value for 'queues': expected queues as "
+                "name=limit, separated by commas, a JSON object, or none, got: 'a'\n"
+            ),
+        ),
+        (
+            ("start", "--queues", "a=0"),
+            2,
+            "error: --queues: invalid value for 'queues.a': expected a positive integer, got: 0\n",
+        ),
+        (
+            ("start", "--import", "a b"),
+            2,
+            (
+                "error: --import: invalid value for 'imports[0]': expected the name of a "
+                "module, got: 'a b'\n"
+            ),
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    bare: Cli, directory: Path, words: tuple[str, ...], code: int, message: str
+) -> None:
+    """And where it came from."""
+    done = bare(*words)
+
+    assert (done.code, done.out, done.err) == (code, "", message)
+
+
+def test_nobody_answers(bare: Cli, directory: Path) -> None:
+    """Exit code 3, and the password in the address is not shown."""
+    done = bare("queues", "--database-url", f"postgresql://u:{SECRET}@127.0.0.1:1/x")
+
+    assert done.code == 3
+    assert done.err.startswith("error: connection failed: ")
+    assert done.err.count("\n") == 1
+    assert SECRET not in done.err
+
+
+def test_debug_shows_the_traceback(bare: Cli, directory: Path) -> None:
+    """Which nobody else sees."""
+    told = bare("--debug", "queues")
+
+    assert "Traceback (most recent call last)" in told.err
+    assert told.err.endswith("database_url in oban.toml\n")
+
+
+def test_no_secret_is_shown(bare: Cli, directory: Path, shell: pytest.MonkeyPatch) -> None:
+    """In the wrong place, or in an address that can't be read."""
+    for words in (
+        ("queues", "--database-url", f"mysql://u:{SECRET}@h/x"),
+        ("queues", "--database-url", f"postgresql://u:{SECRET}@h:port/x"),
+        ("queues", "--name", f"postgresql://u:{SECRET}@h/" + "x" * 300),
+        ("start", "--queues", f"postgresql://u:{SECRET}@h/x"),
+    ):
+        done = bare(*words)
+        assert done.code == 2, done
+        assert SECRET not in done.err
+    shell.setenv("OBAN_NOTIFIER_LISTEN_URL", f"postgresql://u:{SECRET}@h/x")
+    done = bare("config", "check", "--database-url", f"postgresql://u:{SECRET}@h/x")
+    assert done.code == 0
+    assert SECRET not in done.out
+    assert "postgresql://u@h/x" in done.out
+
+
+# config check
+
+
+def test_config_check_says_where_options_come_from(
+    bare: Cli, directory: Path, shell: pytest.MonkeyPatch
+) -> None:
+    """Options, variables, file and defaults; the modules are imported; no database is needed."""
+    (directory / "oban.toml").write_text(
+        "database_url = 'postgresql://127.0.0.1:1/x'\nimports = ['shop_work']\n[stager]\nlimit = 5"
+        "\n[queues]\nalpha = 3"
+    )
+    (directory / "shop_work.py").write_text(
+        "from oban_actors import worker\n@worker(name='shop.work')\ndef work(job): ...\n"
+    )
+    shell.setenv("OBAN_STAGER_INTERVAL", "0.5")
+    done = bare("config", "check", "--name", "Shop", "--json")
+
+    assert done.code == 0, done.err
+    found = done.json
+    options = {each["option"]: (each["value"], each["source"]) for each in found["options"]}
+    assert found["file"] == "oban.toml"
+    assert found["database"] == "postgresql://127.0.0.1:1/x"
+    assert "shop.work" in found["workers"]
+    assert options["name"] == ("Shop", "--name")
+    assert options["stager.limit"] == (5, "oban.toml")
+    assert options["stager.interval"] == (0.5, "OBAN_STAGER_INTERVAL")
+    assert options["queues.alpha"][0]["limit"] == 3
+    assert options["queues.alpha"][1] == "oban.toml"
+    assert options["pool_size"] == (4, "default")
+    assert "OBAN_STAGER_INTERVAL" in bare("config", "check").out
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("queus = {}", "oban.toml: unknown option 'queus', did you mean 'queues'?"),
+        ("x = @", "oban.toml: it is no valid TOML: at line 1, column 5"),
+        (
+            "database_url = 'sqlite:///x.db'\nimports = ['no_such_module']",
+            (
+                "imports: module 'no_such_module' can't be imported: (ModuleNotFoundError) "
+                "No module named 'no_such_module'"
+            ),
+        ),
+        (
+            "database_url = 'mysql://x/y'",
+            "oban.toml: ",
+        ),
+    ],
+)
+def test_config_check_refuses(bare: Cli, directory: Path, toml: str, message: str) -> None:
+    """Exit code 2, with the file's name in front."""
+    (directory / "oban.toml").write_text(toml)
+    done = bare("config", "check")
+
+    assert done.code == 2
+    assert done.err.startswith(f"error: {message}")
+    assert done.err.count("\n") == 1
+
+
+# tree
+
+
+class Node:
+    """Something that answers at a port."""
+
+    def __init__(self, body: Any, status: int = 200) -> None:
+        text = json.dumps(body).encode()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(text if self.path == "/tree" else b"?")
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def close(self) -> None:
+        """Answer no more."""
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+TREE = {
+    "id": "Oban",
+    "state": "idle",
+    "children": [
+        {
+            "id": "stager\x1b[2J",
+            "state": "busy",
+            "handling": "Stage",
+            "busy_for": 3.0,
+            "inbox": 2,
+            "oldest": 61.0,
+            "restarts": 4,
+            "last_crash": "** (ValueError) [bold]x",
+            "children": [],
+        }
+    ],
+}
+
+
+def test_tree_draws_what_a_node_answers(bare: Cli, directory: Path) -> None:
+    """States, inboxes, restarts and crashes; for a program as it came."""
+    node = Node(TREE)
+    try:
+        drawn = bare("tree", "--url", node.url)
+        raw = bare("tree", "--url", f"{node.url}/tree", "--json")
+    finally:
+        node.close()
+
+    assert raw.json == TREE
+    assert drawn.out.splitlines()[0].startswith("Oban  idle")
+    assert (
+        "stager\\x1b[2J  busy  Stage for 3.0s  inbox 2, oldest 1m 1s  restarted 4x  "
+        "last crash: ** (ValueError) [bold]x"
+    ) in drawn.out
+
+
+def test_tree_says_when_no_node_answers(bare: Cli, directory: Path) -> None:
+    """Exit code 3; what answers must be a node; 2 where nobody said which."""
+    node = Node({"x": 1})
+    try:
+        other = bare("tree", "--url", node.url)
+    finally:
+        node.close()
+    gone = bare("tree", "--url", node.url)
+
+    assert other.code == 3
+    assert (
+        other.err == f"error: no node shows its tree at {node.url}: what answers there is no node\n"
+    )
+    assert gone.code == 3
+    assert "Connection refused" in gone.err
+    assert bare("tree").code == 2
+    assert bare("tree", "--url", "file:///etc/passwd").code == 2
+
+
+# The process
+
+
+@pytest.mark.slow
+def test_without_click_it_says_what_to_install() -> None:
+    """One line, no traceback."""
+    program = (
+        "import sys; sys.modules['click'] = None\n"
+        "from oban_actors.cli import main; sys.exit(main(['queues']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: the command line needs click and rich: pip install 'oban_actors[cli]'\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_enough_is_no_error(sqlite: Database) -> None:
+    """`oban-actors ... | head -1` says nothing on stderr."""
+    assert command("migrate", database=sqlite).code == 0
+    with subprocess.Popen(
+        [SCRIPT, "config", "check"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(sqlite),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+        process.wait(60)
+
+    assert said == ""
+
+
+# Words
+
+
+def test_text_is_made_safe() -> None:
+    """What is printed stays; all else is written out, line ends too."""
+    assert safe("Grüße, 東京 ☃ [b] :smile:") == "Grüße, 東京 ☃ [b] :smile:"
+    assert safe("a\x1b[0m\n\r\t\x00\x9b\u202e\u2028\ud800") == (
+        "a\\x1b[0m\\n\\r\\t\\x00\\x9b\\u202e\\u2028\\ud800"
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, None),
+        (0.04, "0.0s"),
+        (9.94, "9.9s"),
+        (59.9, "59s"),
+        (61, "1m 1s"),
+        (7_260, "2h 1m"),
+        (90_000, "1d 1h"),
+        (-5, "-5.0s"),
+        (-3_700, "-1h 1m"),
+    ],
+)
+def test_times_are_told_in_two_units(seconds: float | None, text: str | None) -> None:
+    """Enough to know, short enough for a column."""
+    assert duration(seconds) == text
