@@ -220,6 +220,11 @@ class Evaluate:
 
 
 @dataclass(frozen=True, slots=True)
+class Reindex:
+    """To the Reindexer: rebuild the indexes now. Asked, it answers with a `PluginResult`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """To the Stager: make due jobs available now. Asked, it answers with a `StageResult`."""
 

@@ -13,6 +13,7 @@ from oban_actors.plugins.plugin import (
     PluginRun,
 )
 from oban_actors.plugins.pruner import PrunedJob, Pruner
+from oban_actors.plugins.reindexer import Reindexer
 
 __all__ = [
     "Cron",
@@ -27,4 +28,5 @@ __all__ = [
     "PluginRun",
     "PrunedJob",
     "Pruner",
+    "Reindexer",
 ]

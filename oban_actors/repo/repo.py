@@ -1,8 +1,9 @@
 """Repo: the only door to the database."""
 
+import contextlib
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
@@ -176,6 +177,32 @@ class Repo:
             made.close()
             raise DatabaseUnavailable("the connection was cut while it was made")
         return made
+
+    @contextlib.contextmanager
+    def lone_connection(self, seconds: float) -> "Iterator[psycopg.Connection[Any]]":
+        """Use a PostgreSQL connection outside the pool, for what can't be in a transaction.
+
+        `cancel` ends what runs on it. It is closed at the end.
+
+        Args:
+            seconds: how long what is done on it may take; a little later it is cut.
+
+        Raises:
+            DatabaseUnavailable: nobody answered.
+            ConfigError: see `raw_connection`.
+            DatabaseError: it was cancelled before it began.
+
+        """
+        with (
+            self._watchdog.watching(seconds + GRACE) as call,
+            contextlib.closing(self.raw_connection()) as connection,
+        ):
+            check(call)
+            call.hold(connection)
+            try:
+                yield connection
+            finally:
+                call.release()
 
     def verify(self) -> schema.Facts:
         """Check that the tables are there and have what is used of them.
