@@ -1,0 +1,232 @@
+"""A seed's story: some nodes, some work, some faults, and at last a calm in which all is settled."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.simulation import node as settings
+from tests.simulation.faults import Fault, Rates
+from tests.simulation.invariants import Violation
+from tests.simulation.node import Node
+from tests.simulation.world import World
+
+CALM = 60.0
+"""Seconds, at most, in which all is settled once nothing strikes any more."""
+
+EACH_TRIP = {
+    Fault.LOST_BEFORE: 0.012,
+    Fault.LOST_AFTER: 0.012,
+    Fault.SLOW: 0.012,
+    Fault.SILENT: 0.004,
+    Fault.SILENT_AFTER: 0.004,
+    Fault.CONFLICT: 0.012,
+    Fault.CRASH: 0.006,
+    Fault.KILL_BEFORE: 0.002,
+    Fault.KILL_AFTER: 0.003,
+}
+"""How often what strikes a round trip, in a storm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a story goes.
+
+    Attributes:
+        nodes: how many there are.
+        seconds: how long faults strike.
+        jobs: how many are inserted.
+        episodes: how many faults that last.
+
+    """
+
+    nodes: int = 3
+    seconds: float = 25.0
+    jobs: int = 14
+    episodes: int = 4
+
+
+@dataclass(slots=True)
+class Story:
+    """Plays a seed.
+
+    Args:
+        world: in which.
+        shape: how.
+
+    """
+
+    world: World
+    shape: Shape = field(default_factory=Shape)
+
+    def play(self) -> None:
+        """Let all of it happen.
+
+        Raises:
+            Violation: something did that must not.
+
+        """
+        self.begin()
+        self.world.hub.run(self.shape.seconds)
+        self.calm()
+        self.settle()
+        self.prove()
+
+    def begin(self) -> None:
+        """Start the nodes, and plan what comes."""
+        world, rng, shape = self.world, self.world.hub.rng, self.shape
+        for index in range(rng.randint(2, shape.nodes)):
+            world.hub.after(rng.random(), self._start, f"web.{index % 2}")
+        for _ in range(shape.jobs):
+            world.hub.after(rng.uniform(1.0, shape.seconds), self._work)
+        for _ in range(rng.randint(1, shape.episodes)):
+            world.hub.after(rng.uniform(0.5, shape.seconds), self._episode)
+        if rng.random() < 0.7:
+            self._storm()
+
+    def calm(self) -> None:
+        """Let nothing strike any more, and have at least one node."""
+        world = self.world
+        world.weather.rates = Rates()
+        world.say("weather", "is calm from here on")
+        for node in world.nodes:
+            if node.machine.cut:
+                node.machine.cut, node.machine.thawed_at = False, world.hub.now
+            if node.machine.still and not node.machine.dead:
+                node.machine.thaw()
+        if not [node for node in world.nodes if not node.machine.dead and not node.stopping]:
+            world.start("last")
+
+    def settle(self) -> None:
+        """Wait until all jobs are over, as they must be in time."""
+        world = self.world
+        until = world.hub.now + CALM
+        while world.hub.now < until:
+            world.hub.run(world.hub.now + 1.0)
+            if world.leader is not None and not self._open():
+                return
+        raise Violation(f"no end: leader {world.leader}, unfinished {self._open()}")
+
+    def prove(self) -> None:
+        """Prove that it works as if nothing had been: jobs start when they are due, cron runs."""
+        world = self.world
+        world.hub.run(world.hub.now + 2 * settings.PULSE + 1.0)
+        now = world.hub.now
+        before = world.server.job_ids
+        world.insert({"seconds": 0.1})
+        world.insert({"seconds": 0.1}, schedule_in=1.5)
+        world.hub.run(now + 1.0)
+        ids = range(before + 1, world.server.job_ids + 1)
+        # What a host's insert itself needs is not the tree's affair.
+        for job_id in ids:
+            row = world.server.tables["oban_jobs"][job_id]
+            if row["state"] == "available":
+                raise Violation(f"job {job_id} is available and nobody starts it: {row}")
+        world.hub.run(now + 1.5 + 2 * settings.STAGER)
+        for job_id in ids:
+            row = world.server.tables["oban_jobs"][job_id]
+            if row["state"] not in ("executing", "completed"):
+                raise Violation(f"job {job_id} is due and was not started: {row}")
+
+    # What comes
+
+    def _open(self) -> list[object]:
+        open_ = self.world.checks.unfinished(self.world.server.clock())
+        return [(row["id"], row["state"], row["uuid"], row["args"]) for row in open_]
+
+    def _start(self, name: str) -> None:
+        rng = self.world.hub.rng
+        skew = 0.0 if rng.random() < 0.5 else rng.uniform(-600.0, 600.0)
+        self.world.start(name, skew=skew, limit=rng.choice([1, 2, 4]))
+
+    def _work(self) -> None:
+        rng, world = self.world.hub.rng, self.world
+        args = {
+            "seconds": rng.choice([0.01, 0.3, 1.0, 3.0, 8.0]),
+            "heeds": rng.random() < 0.7,
+            "fails": rng.choice([0, 0, 0, 1]),
+            "snoozes": rng.choice([0, 0, 0, 1]),
+        }
+        options = {} if rng.random() < 0.5 else {"schedule_in": rng.uniform(0.1, 8.0)}
+        kind = "sim.timed" if rng.random() < 0.2 else "sim.plain"
+        if kind == "sim.timed":
+            args["fails"] = 0
+            args["seconds"] = rng.choice([0.1, 1.9, 2.5])
+        world.insert(args, worker=kind, **options)
+        if rng.random() < 0.15 and world.server.job_ids and world.server.up:
+            world.hub.after(rng.uniform(0, 3), self._cancel)
+
+    def _cancel(self) -> None:
+        if self.world.server.up and self.world.server.job_ids:
+            self.world.cancel(self.world.hub.rng.randint(1, self.world.server.job_ids))
+
+    def _storm(self) -> None:
+        rng, rates = self.world.hub.rng, self.world.weather.rates
+        scale = rng.choice([0.3, 1.0, 2.0])
+        kinds = [fault for fault in Fault if rng.random() < 0.5]
+        rates.trips = {fault: EACH_TRIP[fault] * scale for fault in kinds}
+        if rng.random() < 0.4:
+            rates.deaf = rng.choice([0.1, 0.5, 1.0])
+        rates.late, rates.doubled = rng.choice([0.0, 0.2]), rng.choice([0.0, 0.2])
+
+    def _episode(self) -> None:
+        world, rng = self.world, self.world.hub.rng
+        nodes = [node for node in world.nodes if not node.machine.dead]
+        if not nodes:
+            self._start("web.0")
+            return
+        # Leaders are where it hurts.
+        leader = world.leader
+        node = leader if leader is not None and rng.random() < 0.6 else rng.choice(nodes)
+        rng.choice(EPISODES)(self, node)
+
+
+def _kill(story: Story, node: Node) -> None:
+    story.world.kill(node)
+    name = node.machine.name.split("#")[0]
+    story.world.hub.after(story.world.hub.rng.uniform(0.1, 15.0), story._start, name)
+
+
+def _freeze(story: Story, node: Node) -> None:
+    story.world.stop(node, story.world.hub.rng.choice([1.0, 5.5, 8.0, 14.0, 20.0]))
+
+
+def _suspend(story: Story, node: Node) -> None:
+    story.world.stop(node, story.world.hub.rng.choice([3.0, 8.0, 20.0]), suspend=True)
+
+
+def _cut(story: Story, node: Node) -> None:
+    story.world.cut(node, story.world.hub.rng.choice([1.0, 4.0, 9.0, 18.0]))
+
+
+def _fail_over(story: Story, node: Node) -> None:
+    rng = story.world.hub.rng
+    jump = rng.choice([0.0, 0.0, -4.0, 4.0])
+    story.world.fail_over(rng.choice([0.1, 2.0, 10.0]), wipe=rng.random() < 0.5, jump=jump)
+
+
+def _skew(story: Story, node: Node) -> None:
+    node.machine.skew += story.world.hub.rng.uniform(-30.0, 30.0)
+
+
+def _deploy(story: Story, node: Node) -> None:
+    story.world.say(node.machine.name, "is stopped in order")
+    node.stop()
+    name = node.machine.name.split("#")[0]
+    story.world.hub.after(story.world.hub.rng.uniform(0.0, 3.0), story._start, name)
+
+
+def _wipe(story: Story, node: Node) -> None:
+    world = story.world
+    world.say("server", "loses its unlogged tables")
+    world.fail_over(0.05, wipe=True)
+
+
+EPISODES: tuple[Callable[[Story, Node], None], ...] = (
+    _kill,
+    _freeze,
+    _suspend,
+    _cut,
+    _fail_over,
+    _skew,
+    _deploy,
+    _wipe,
+)
