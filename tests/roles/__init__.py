@@ -1,0 +1,1 @@
+"""Roles of PostgreSQL with no more rights than they need."""
