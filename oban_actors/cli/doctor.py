@@ -1,13 +1,11 @@
 """`doctor`: what is wrong with the database, and what mends it."""
 
-import importlib
-from typing import Any
-
 import click
 
 from oban_actors.cli.exits import DONE, FAILED, UNREACHABLE
 from oban_actors.cli.output import safe
 from oban_actors.cli.session import Session, common, examples, pass_session
+from oban_actors.doctor import examine, render
 
 _FAULTS = ("error", "warning")
 
@@ -21,14 +19,12 @@ def doctor(session: Session) -> int:
     For each fault it prints the statement or the step that mends it. Exit code 1: there are errors
     or warnings; notices alone are no failure.
     """
-    # Whoever asks for something else need not wait for it.
-    examiner: Any = importlib.import_module("oban_actors.doctor")
     with session.oban() as oban, session.out.progress("examining", None):
-        findings = examiner.examine(oban)
+        findings = examine(oban)
     session.out.result(
         {"findings": [finding.to_dict() for finding in findings]},
         lambda console: console.print(
-            "\n".join(safe(line) for line in examiner.render(findings).splitlines()),
+            "\n".join(safe(line) for line in render(findings).splitlines()),
             soft_wrap=True,
         ),
     )

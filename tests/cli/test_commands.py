@@ -283,6 +283,28 @@ def test_queues_are_steered(cli: Cli, tables: Starter) -> None:
     assert view() == (False, 9)
 
 
+# doctor
+
+
+def test_doctor_names_faults_and_what_mends_them(
+    cli: Cli, tables: Starter, shell: pytest.MonkeyPatch
+) -> None:
+    """A healthy database is exit code 0, a fault 1, one that is away 3."""
+    healthy = cli("doctor")
+    assert (healthy.code, healthy.out) == (0, "No faults were found.\n"), healthy
+    schema = f'"{tables.database.prefix}".' if tables.database.kind == "postgresql" else ""
+    tables.tables.execute(f"DROP INDEX {schema}oban_actors_staging_index")
+    broken = cli("doctor", "--json")
+    (finding,) = broken.json["findings"]
+
+    assert broken.code == 1
+    assert sorted(finding) == ["code", "fix", "severity", "what"]
+    assert "oban_actors_staging_index" in finding["what"]
+    assert f"{finding['severity'].upper()} {finding['code']}: " in cli("doctor").out
+    away = cli("doctor", "--database-url", "postgresql://u@127.0.0.1:1/x")
+    assert away.code == 3
+
+
 # Hostile data
 
 

@@ -10,6 +10,7 @@ from oban_actors import Job, Oban
 from tests.cli.commands import Started, alive, command, kill, started
 from tests.support.databases import Database
 from tests.support.instances import Starter
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -147,6 +148,24 @@ def test_a_second_signal_hurries_the_workers(
 
         assert parent.end(60) == 0
     assert start_oban.tables.count("executing") == 0
+
+
+def test_a_tree_is_shown_through_its_health_port(sqlite: Database) -> None:
+    """Of several workers each has a port of its own, one after the other."""
+    assert command("migrate", database=sqlite).code == 0
+    port = free_port()
+    words = ("--queues", "alpha=2", "--processes", "2", "--health-port", str(port))
+    with started(sqlite, *words) as parent:
+        parent.wait_for("worker [01] runs", 2)
+        first = command("tree", "--health-port", str(port))
+        second = command("tree", "--url", f"http://127.0.0.1:{port + 1}", "--json")
+        configured = command("tree", more={"OBAN_HEALTH_PORT": str(port)})
+        parent.process.send_signal(signal.SIGTERM)
+
+        assert parent.end(60) == 0
+    assert first.code == second.code == configured.code == 0
+    assert re.search(r"alpha +idle", first.out)
+    assert "stager" in [each["id"] for each in second.json["children"]]
 
 
 @pytest.mark.parametrize("words", [(), ("--processes", "2")])
