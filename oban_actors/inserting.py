@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from oban_actors import telemetry
+from oban_actors import telemetry, tracing
 from oban_actors.announcing import Announcer
 from oban_actors.config import Config
 from oban_actors.conflicts import Settled, settle
@@ -95,7 +95,8 @@ class Inserter:
             name, about["changesets"] = "oban.engine.insert_all_jobs", jobs
         with telemetry.span(name, about) as event:
             timeout = self.config.lock_timeout if host else None
-            done = settle(self.engine, connection, jobs, self.repo.now(), timeout)
+            carrying = tracing.carry(jobs)
+            done = settle(self.engine, connection, carrying, self.repo.now(), timeout)
             event.set(**({"job": done.jobs[0]} if len(jobs) == 1 else {"jobs": done.jobs}))
         return done
 

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -82,6 +83,8 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
         self._lock = threading.RLock()
         self._root: Root | None = None
         self._pid = os.getpid()
+        with _INSTANCES_LOCK:
+            _INSTANCES.add(self)
 
     @classmethod
     def from_settings(
@@ -375,3 +378,13 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
 
     def _watch(self, claim: Claim) -> None:
         self.tell(("foreman", claim.job.queue), Watch(claim))
+
+
+_INSTANCES: "weakref.WeakSet[Oban]" = weakref.WeakSet()
+_INSTANCES_LOCK = threading.Lock()
+
+
+def instances() -> list[Oban]:
+    """List the instances of this program, running or not, for whoever watches them all."""
+    with _INSTANCES_LOCK:
+        return list(_INSTANCES)

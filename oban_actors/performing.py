@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from types import CoroutineType
 from typing import Any
 
-from oban_actors import backoff, error_text, job_events, worker_definition
+from oban_actors import backoff, error_text, job_events, tracing, worker_definition
 from oban_actors.claim import Ack, Claim, Verdict
 from oban_actors.config import Config
 from oban_actors.engines.engine import Unreadable
@@ -51,7 +51,8 @@ class Performer:
         """Run a sync worker's job in the calling thread."""
         try:
             self.begin(claim)
-            result = _worker(claim).call(claim.job)
+            with tracing.performing(claim.job) as span:
+                result = span.returned(_worker(claim).call(claim.job))
         except BaseException as error:  # noqa: BLE001 (a worker may raise anything)
             self.raised(claim, error)
         else:
@@ -61,7 +62,8 @@ class Performer:
         """Run an async worker's job in the calling task."""
         try:
             self.begin(claim)
-            result = await _worker(claim).call(claim.job)
+            with tracing.performing(claim.job) as span:
+                result = span.returned(await _worker(claim).call(claim.job))
         except BaseException as error:  # noqa: BLE001 (a worker may raise anything)
             self.raised(claim, error)
         else:

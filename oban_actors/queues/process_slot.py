@@ -11,6 +11,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Literal, cast
 
+from oban_actors import tracing
 from oban_actors.actors.clock import real_monotonic
 from oban_actors.claim import Claim
 from oban_actors.errors import ProcessDied
@@ -66,7 +67,9 @@ class ProcessSlot:
             return
         try:
             self._performer.begin(claim)
-            outcome = self._converse(claim, ("run", spec.module, spec.name, payload(claim)))
+            with tracing.performing(claim.job) as span:
+                message = ("run", spec.module, spec.name, payload(claim, span))
+                outcome = span.told(self._converse(claim, message))
         except ProcessDied as error:
             # Where it was noticed tells nobody anything.
             self._performer.raised(claim, error.with_traceback(None))

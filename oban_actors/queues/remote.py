@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import fields
 from typing import Any
 
-from oban_actors import error_text, worker_definition
+from oban_actors import error_text, tracing, worker_definition
 from oban_actors.actors.clock import SYSTEM_CLOCK
 from oban_actors.claim import Claim
 from oban_actors.errors import NotRunning
@@ -49,20 +49,25 @@ def submit(
         performer.perform(claim)
         over(claim)
         return None
+    span = tracing.performing(claim.job)
     try:
         performer.begin(claim)
-        future = executor.submit(perform_remotely, spec.module, spec.name, payload(claim))
+        span.begin()
+        future = executor.submit(perform_remotely, spec.module, spec.name, payload(claim, span))
     except Exception as error:  # noqa: BLE001 (an executor may raise anything)
+        span.end(error)
         performer.raised(claim, error)
         over(claim)
         return None
 
     def done(future: "Future[Outcome]") -> None:
         try:
-            outcome = future.result()
+            outcome = span.told(future.result())
         except BaseException as error:  # noqa: BLE001 (as above)
+            span.end(error)
             performer.raised(claim, error)
         else:
+            span.end()
             performer.record(claim, outcome)
         over(claim)
 
@@ -70,10 +75,14 @@ def submit(
     return future
 
 
-def payload(claim: Claim) -> dict[str, Any]:
+def payload(claim: Claim, span: tracing.Span) -> dict[str, Any]:
     """Give what another process needs to know of a run, as plain data."""
     job = {name: getattr(claim.job, name) for name in _FIELDS}
-    return {"job": job | {"state": str(claim.job.state)}, "time_left": claim.running.time_left}
+    return {
+        "job": job | {"state": str(claim.job.state)},
+        "time_left": claim.running.time_left,
+        "trace": span.passed_on(),
+    }
 
 
 def perform_remotely(module: str, name: str, payload: dict[str, Any]) -> Outcome:
@@ -97,7 +106,8 @@ def perform_here(module: str, name: str, payload: dict[str, Any], running: Runni
         job = Job(**payload["job"] | {"state": JobState(payload["job"]["state"])})
         job.running = running
         spec = _find(module, name)
-        result = _run(spec, job, running) if spec.kind == "async" else spec.call(job)
+        with tracing.resumed(payload["trace"]):
+            result = _run(spec, job, running) if spec.kind == "async" else spec.call(job)
         if asyncio.iscoroutine(result):
             result.close()
             raise TypeError("a worker that is not async returned a coroutine, which nobody awaited")  # noqa: TRY301 (told as any other failure)
