@@ -219,6 +219,9 @@ def _committed(engine: Engine, call: Call, terms: Terms, unanswered: _Unanswered
     for attempt in range(_VERDICT_ATTEMPTS):
         try:
             status = _attempt(engine, call, once, lambda c: _status(c, unanswered.transaction_id))
+        except _Unanswered as again:
+            # The answer was read; what was lost is the end of a transaction that wrote nothing.
+            status = again.result
         except DatabaseUnavailable:
             if call.expired:
                 break

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, make_url, text
 
 from oban_actors.errors import CommitUnknown, DatabaseUnavailable
-from oban_actors.repo import Repo, connect
+from oban_actors.repo import Repo, connect, transactions
 from oban_actors.repo import repo as repo_module
 from oban_actors.repo.transactions import TRANSACTION_ID
 from tests.repo.conftest import Notes
@@ -232,6 +232,34 @@ def test_lost_answer_of_a_commit(far: Repo, proxy: TcpProxy, admin: Admin) -> No
     assert notes.all() == [1]
 
 
+def test_lost_end_of_the_question(
+    far: Repo, proxy: TcpProxy, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has read what became of a COMMIT knows it, though the question's own is lost."""
+    notes = Notes(far)
+    gate = Gate(notes, admin)
+    ask = transactions._status
+
+    def ask_and_lose(connection: Connection, transaction_id: str | None) -> str | None:
+        status = ask(connection, transaction_id)
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
+        admin.execute("SELECT pg_terminate_backend(%s, 30000)", [pid])
+        return status
+
+    monkeypatch.setattr(transactions, "_status", ask_and_lose)
+    with ThreadPoolExecutor(1) as threads:
+        running = submit(threads, far, notes, gate)
+        proxy.freeze()
+        gate.open()
+        wait_until(lambda: admin.execute("SELECT 1 FROM notes").fetchone())
+        proxy.drop()
+        proxy.thaw()
+
+        assert running.result(60) == "try 1"
+
+    assert notes.all() == [1]
+
+
 def test_commit_that_never_was(far: Repo, admin: Admin) -> None:
     """A COMMIT that the server did not carry out is found out, and the work is done again."""
     notes = Notes(far)
@@ -301,7 +329,7 @@ import os, sys
 from sqlalchemy import text
 from oban_actors.config import Config
 from oban_actors.errors import ForkedError
-from oban_actors.repo import Repo, connect
+from oban_actors.repo import Repo, connect, transactions
 
 repo = Repo(sys.argv[1], Config.build())
 ask = lambda: repo.transaction(lambda connection: connection.execute(text("SELECT 1")).scalar())
