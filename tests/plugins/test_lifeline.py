@@ -232,22 +232,25 @@ def test_another_actor_begins_anew(
     assert one.wait(10) == (1, 0)
 
 
-def test_looks_come_by_themselves_and_in_time(start_oban: Starter, events: Recorder) -> None:
-    """The timers alone: the default node's jobs are available within 70 seconds of its death."""
-    one = scene(start_oban, events)
+@pytest.mark.parametrize(("leader", "most"), [(None, 75), (f"web.1{MARK}abc", 85)])
+def test_looks_come_by_themselves_and_in_time(
+    start_oban: Starter, events: Recorder, leader: str | None, most: float
+) -> None:
+    """By timers alone, with all defaults: within 90 seconds of a death, whoever leads has died."""
+    one = scene(start_oban, events, leader=leader)
     one.insert()
     dead = one.node()
     dead.beat()
     dead.claim()
-    waited = 0.0
+    waited = 0
     while one.states() == ["executing"]:
+        assert waited < most
         one.clock.advance(1)
         waited += 1
-        assert waited <= 75
         # It has handled what its timer said before it answers anything else.
         one.oban.whereis(("plugin", "lifeline")).proxy().context.get(timeout=30)
 
-    assert 60 <= waited <= 75
+    assert waited >= 60
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 
 from oban_actors import DatabaseUnavailable, Rescue, StatementTimeout
-from oban_actors.plugins.rescuing import MOST_BATCHES, Rescuer
+from oban_actors.plugins import rescuing
+from oban_actors.plugins.orphans import orphans_of
+from oban_actors.plugins.rescuing import MOST_BATCHES
 from oban_actors.staging import ASIDE_FOR
 from tests.plugins.rescue import Scene, scene
+from tests.support.databases import Database
 from tests.support.events import Recorder
-from tests.support.instances import Starter
+from tests.support.instances import Starter, starter
 from tests.support.waiting import wait_until
 
 PG_REFUSE = """
@@ -84,26 +87,20 @@ def test_jobs_that_refuse_to_be_discarded_stop_no_other(
     assert one.states() == ["discarded"] * 2 + ["available"] + ["discarded"] * 2
 
 
-def test_a_locked_row_stops_no_other(start_oban: Starter, events: Recorder, pg_only: None) -> None:
+def test_a_locked_row_stops_no_other(pg: Database, events: Recorder) -> None:
     """It is passed over, and its turn comes once it is free."""
-    one = scene(start_oban, events)
-    one.insert(3)
-    dead = one.node()
-    dead.beat()
-    dead.claim()
-    with one.tables.engine.begin() as other:
-        one.tables.on(other, "SELECT 1 FROM {jobs} WHERE id = 2 FOR UPDATE")
-        assert one.wait(70) == (2, 0)
-        assert one.producers() == [dead.claimant.uuid]
-    assert one.wait(10) == (1, 0)
-    assert one.producers() == []
-
-
-@pytest.fixture
-def pg_only(start_oban: Starter) -> None:
-    """Rows are locked one by one on PostgreSQL only."""
-    if start_oban.database.kind == "sqlite":
-        pytest.skip("SQLite locks the whole file")
+    with starter(pg) as start:
+        one = scene(start, events)
+        one.insert(3)
+        dead = one.node()
+        dead.beat()
+        dead.claim()
+        with one.tables.engine.begin() as other:
+            one.tables.on(other, "SELECT 1 FROM {jobs} WHERE id = 2 FOR UPDATE")
+            assert one.wait(70) == (2, 0)
+            assert one.producers() == [dead.claimant.uuid]
+        assert one.wait(10) == (1, 0)
+        assert one.producers() == []
 
 
 def test_many_jobs_go_in_batches(start_oban: Starter, events: Recorder) -> None:
@@ -247,24 +244,22 @@ def test_a_beat_that_comes_at_the_last_moment_counts(
     silent.beat()
     silent.claim(1)
     absent.claim(1)
-    name = "_orphans"
-    decide = Rescuer._orphans
 
-    def late(self: Rescuer, *args: Any) -> Any:
-        decided = decide(self, *args)
+    def late(*args: Any, **more: Any) -> Any:
+        decided = orphans_of(*args, **more)
         if decided:
             silent.beat()
             absent.beat()
         return decided
 
-    monkeypatch.setattr(Rescuer, name, late)
+    monkeypatch.setattr(rescuing, "orphans_of", late)
 
     assert one.wait(100) == (0, 0)
     assert one.states() == ["executing"] * 2
     assert sorted(one.producers()) == sorted([silent.claimant.uuid, absent.claimant.uuid])
 
 
-@pytest.mark.parametrize("where", ["_orphans", "hold_producer"])
+@pytest.mark.parametrize("where", ["orphans_of", "hold_producer"])
 def test_a_rescuer_that_sleeps_on_its_decision_drops_it(
     start_oban: Starter, events: Recorder, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -275,12 +270,12 @@ def test_a_rescuer_that_sleeps_on_its_decision_drops_it(
     dead.beat()
     dead.claim()
     one.wait(50)
-    target: Any = Rescuer if where == "_orphans" else one.oban._engine
+    target: Any = rescuing if where == "orphans_of" else one.oban._engine
     method = getattr(target, where)
     slept: list[int] = []
 
-    def sleeping(*args: Any) -> Any:
-        result = method(*args)
+    def sleeping(*args: Any, **more: Any) -> Any:
+        result = method(*args, **more)
         if result and not slept:
             slept.append(1)
             one.clock._elapsed_ns += 30 * 10**9
@@ -296,14 +291,36 @@ def test_a_rescuer_that_sleeps_on_its_decision_drops_it(
     assert one.wait(20) == (1, 0)
 
 
+def test_batches_that_take_too_long_get_smaller(
+    start_oban: Starter, events: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow the database is, some jobs at a time are rescued."""
+    one = scene(start_oban, events)
+    one.insert(300)
+    one.node().claim(300)
+    engine = one.oban._engine
+    rescue = engine.rescue_jobs
+
+    def slow(connection: Any, ids: Any, *more: Any) -> Any:
+        if len(ids) > 100:
+            raise StatementTimeout("put in")
+        return rescue(connection, ids, *more)
+
+    monkeypatch.setattr(engine, "rescue_jobs", slow)
+    one.wait(150)
+
+    assert set(one.states()) == {"available"}
+
+
 def test_two_rescuers_at_once(start_oban: Starter, events: Recorder) -> None:
     """Every job is rescued once, whoever comes first, and every row goes."""
     one = scene(start_oban, events, limit=3)
     two = scene(start_oban, events, limit=3)
-    for _ in range(12):
+    for place in range(12):
         one.insert(10)
         node = one.node()
-        node.beat()
+        if place % 2:
+            node.beat()
         assert len(node.claim()) == 10
     for each in (one, two):
         each.look()
