@@ -5,6 +5,7 @@ again, until it was too often; then all are stopped, the last first. Unlike ther
 come up before the others are started, since what keeps it from it keeps them all.
 """
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,7 +14,7 @@ from oban_actors.actors.restarts import Intensity
 from oban_actors.cli.exits import DONE, FAILED, HOPELESS, UNREACHABLE
 
 RESTARTS = 5
-SECONDS = 60.0
+SECONDS = 300.0
 """Restarts that are allowed within so many seconds, by all processes together."""
 
 STOP_TIME = 20.0
@@ -25,6 +26,9 @@ HURRY_TIME = 10.0
 FIRST_DELAY = 1.0
 MOST_DELAY = 30.0
 """Seconds until a process that did not reach the database is started again, and at most."""
+
+_UNHEARD = (-signal.SIGTERM, -signal.SIGINT)
+"""How a process ends that a service manager told to before it could hear."""
 
 Word = Literal["drain", "stop", "hurry"]
 
@@ -125,7 +129,7 @@ class Fleet:
         killed = slot.kill_at is not None and now >= slot.kill_at
         slot.running, slot.ready, slot.kill_at = False, False, None
         if self._stopping:
-            if code != DONE or killed:
+            if killed or code not in (DONE, *_UNHEARD):
                 self.code = self.code or FAILED
             return self._stop_next(now)
         if code in HOPELESS:

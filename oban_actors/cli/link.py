@@ -5,10 +5,13 @@ and its end is seen as the end of the connection, however it came.
 """
 
 import contextlib
+import logging
 import os
 import socket
 import threading
 from collections.abc import Callable
+
+logger = logging.getLogger("oban_actors")
 
 
 class WorkerLink:
@@ -33,7 +36,18 @@ class WorkerLink:
             self._socket.sendall(b"ready\n")
 
     def _listen(self) -> None:
-        with contextlib.suppress(OSError), self._socket.makefile("r", encoding="ascii") as lines:
+        with (
+            contextlib.suppress(OSError),
+            self._socket,
+            self._socket.makefile("r", encoding="ascii") as lines,
+        ):
             for line in lines:
-                self._heard(line.strip())
-        self._heard("stop")
+                self._hear(line.strip())
+        self._hear("stop")
+
+    def _hear(self, word: str) -> None:
+        try:
+            self._heard(word)
+        except Exception:
+            # Whatever went wrong, the next word is to be heard.
+            logger.exception("the parent's word %r could not be followed", word)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from oban_actors.actors.clock import real_monotonic
+from oban_actors.cli.exits import FAILED
 from oban_actors.cli.fleet import Action, Fleet, Kill, Start, Tell
 
 logger = logging.getLogger("oban_actors")
@@ -57,8 +58,9 @@ class Parent:
                 while not self._fleet.over:
                     self._wait(wakes)
             finally:
+                # Where this failed, they end as they do when the parent is killed.
                 for worker in self._workers.values():
-                    worker.process.kill()
+                    worker.link.close()
                 self._selector.close()
         if self._fleet.why is not None:
             logger.error("gave up: %s", self._fleet.why)
@@ -118,12 +120,20 @@ class Parent:
         for action in actions:
             match action:
                 case Start(index):
-                    self._start(index)
+                    self._try_start(index)
                 case Tell(index, word):
                     with contextlib.suppress(OSError):
                         self._workers[index].link.sendall(f"{word}\n".encode())
                 case Kill(index):
                     self._workers[index].process.kill()
+
+    def _try_start(self, index: int) -> None:
+        try:
+            self._start(index)
+        except OSError as error:
+            how = f"could not be started: {error}"
+            logger.warning("worker %d %s", index, how)
+            self._do(self._fleet.ended(index, FAILED, how, real_monotonic()))
 
     def _start(self, index: int) -> None:
         ours, theirs = socket.socketpair()

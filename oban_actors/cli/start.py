@@ -64,11 +64,16 @@ def start(
     again that die, ends if they die too often, and stops them in order, the last first. Workers
     end when their parent does, however it goes.
     """
-    options = _options(imports, queues, health_port, worker_index)
+    options = _options(imports, queues, health_port)
     who = "" if worker_index is None else f" worker {worker_index}:"
     form = f"%(asctime)s %(process)d %(levelname)s{who} %(message)s"
     log_to_stderr(logging.getLevelNamesMapping()[log_level.upper()], form)
     settings = session.settings(plugins=True, **options)
+    health = settings.config.health
+    if worker_index and health is not None and health.port:
+        # Each worker answers at a port of its own.
+        options["health"] = {"port": health.port + worker_index}
+        settings = session.settings(plugins=True, **options)
     oban = settings.make(Oban)
     if processes is not None and worker_link is None:
         # It has not connected to anything, and never will.
@@ -81,9 +86,7 @@ def start(
     return _ended(oban.run() if worker_link is None else _work(oban, worker_link))
 
 
-def _options(
-    imports: tuple[str, ...], queues: str | None, port: int | None, index: int | None
-) -> dict[str, Any]:
+def _options(imports: tuple[str, ...], queues: str | None, port: int | None) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if imports:
         options["imports"] = imports
@@ -93,7 +96,7 @@ def _options(
         except ConfigError as error:
             raise ConfigError(f"--queues: {error}") from None
     if port is not None:
-        options["health"] = {"port": port + (index or 0) if port else 0}
+        options["health"] = {"port": port}
     return options
 
 
@@ -116,24 +119,25 @@ def _ended(reason: Reason) -> int:
 
 
 def _work(oban: Oban, descriptor: int) -> Reason:
-    over = threading.Event()
+    over, up = threading.Event(), threading.Event()
     # A service manager may signal the workers besides their parent: that is no reason to hurry.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
 
     def heard(word: str) -> None:
         match word:
-            case "drain":
-                for queue in oban.check_all_queues():
-                    oban.tell("queues", StopQueue(queue.queue))
+            case "drain" if up.is_set():
+                for queue in oban.config.queues:
+                    oban.tell("queues", StopQueue(queue))
             case "hurry":
                 oban.hurry()
-            case "stop":
+            case _:
                 over.set()
 
     link = WorkerLink(descriptor, heard)
     if not over.is_set():
         oban.start(on_exit=lambda _: over.set())
+        up.set()
         link.ready()
         over.wait()
     return oban.stop() or Reason("normal")

@@ -56,14 +56,15 @@ def confirm(session: Session, question: str, *, yes: bool) -> None:
 
     Raises:
         click.UsageError: nobody is there to be asked.
-        click.Abort: the answer is no.
+        click.ClickException: the answer is no.
 
     """
     if yes:
         return
     if session.out.json or not _can_ask():
         raise click.UsageError("this needs --yes where nobody can be asked")
-    click.confirm(question, abort=True, err=True)
+    if not click.confirm(question, err=True):
+        raise click.ClickException("nothing was done")
 
 
 def _can_ask() -> bool:

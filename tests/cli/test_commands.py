@@ -191,7 +191,7 @@ def test_what_is_not_clear_changes_nothing(
     assert tables.tables.states() == {job_id: "available"}
 
 
-@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 130, 2), ("", 130, 2)])
+@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 2), ("", 130, 2)])
 def test_many_jobs_are_changed_after_a_question(
     cli: Cli, tables: Starter, shell: pytest.MonkeyPatch, answer: str, code: int, left: int
 ) -> None:

@@ -1,5 +1,7 @@
 """Which processes a parent starts, stops and kills, and when: the decisions alone."""
 
+import signal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,7 +60,7 @@ def test_too_many_deaths_end_all() -> None:
     assert fleet.ended(1, 0, "ended", 8.0) == []
     assert fleet.over
     assert fleet.code == 1
-    assert fleet.why == "worker 0 died: the 6th within 60 seconds"
+    assert fleet.why == "worker 0 died: the 6th within 300 seconds"
 
 
 def test_deaths_that_are_far_apart_are_borne() -> None:
@@ -149,6 +151,17 @@ def test_a_second_signal_hurries_and_a_third_kills() -> None:
     ]
     assert fleet.wake_at == 1.0 + HURRY_TIME
     assert fleet.signal(2.0) == [Kill(1), Kill(0)]
+
+
+def test_a_worker_that_was_told_before_it_could_hear() -> None:
+    """A service manager signals it besides its parent: that is an end in order."""
+    fleet = running(2)
+    fleet.signal(0.0)
+    fleet.ended(1, -signal.SIGTERM, "was killed by SIGTERM", 0.1)
+    fleet.ended(0, 0, "ended", 0.2)
+
+    assert fleet.over
+    assert fleet.code == 0
 
 
 def test_a_signal_while_one_waits_to_be_started() -> None:

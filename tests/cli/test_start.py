@@ -193,4 +193,4 @@ def test_a_worker_that_dies_too_often_ends_the_parent(sqlite: Database, tmp_path
     )
 
     assert found.code == 1
-    assert "gave up: worker 0 ended with exit code 7: the 6th within 60 seconds" in found.err
+    assert "gave up: worker 0 ended with exit code 7: the 6th within 300 seconds" in found.err
