@@ -86,7 +86,8 @@ class Evaluator:
                 self._plan(run, marks.now)
                 return []
         work = partial(self._claim, run, booting=booting)
-        outcome = run.transaction(work, idle_timeout=IDLE_TIME)
+        # Doing it again would do no harm, but would no longer know which jobs it inserted.
+        outcome = run.transaction(work, idempotent=False, idle_timeout=IDLE_TIME)
         self._settle(run, outcome, booting=booting)
         self._plan(run, outcome.now)
         return outcome.jobs

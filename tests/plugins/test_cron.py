@@ -29,6 +29,7 @@ from tests.support.databases import Database
 from tests.support.events import Event, Recorder
 from tests.support.instances import Starter, Tables, starter
 from tests.support.postgres import PostgresServer
+from tests.support.proxy import TcpProxy
 from tests.support.waiting import wait_until
 
 EVERY_MINUTE = ("* * * * *", report)
@@ -377,6 +378,52 @@ def test_a_transaction_that_does_not_commit_claims_nothing(start_oban: Starter) 
     start_oban.tables.execute("DROP TRIGGER refusing ON {jobs}")
     evaluate(oban)
     assert runs(start_oban.tables) == ["02 09:00"]
+
+
+@pytest.mark.db
+def test_a_commit_whose_answer_is_lost(pg: Database, events: Recorder) -> None:
+    """What became of it is found out: the jobs are told, and are not inserted again."""
+    url = sa.make_url(pg.url)
+    with TcpProxy(url.port or 5432) as proxy:
+        far = url.set(host=proxy.host, port=proxy.port).render_as_string(hide_password=False)
+        with starter(Database("postgresql", far, pg.prefix)) as one:
+            clock = clock_at("2026-03-02 08:59:30")
+            oban = start(one, clock, NINE, connect_timeout=2.0)
+            near = Tables(pg)
+            with near.engine.connect() as holder:
+                _wait_at_the_commit(near, holder)
+                clock.advance(31)
+                wait_until(lambda: near.execute(WAITING))
+                proxy.freeze()
+                holder.rollback()
+                wait_until(lambda: runs(near))
+            proxy.drop()
+            proxy.thaw()
+
+            said = events.wait_for(
+                "oban.plugin.stop", lambda e: _of_cron(e) and bool(e.metadata.get("jobs")), 60
+            )
+            assert [job.meta["cron_at"] for job in said.metadata["jobs"]] == [
+                "2026-03-02T09:00:00Z"
+            ]
+            evaluate(oban)
+            assert runs(near) == ["02 09:00"]
+
+
+WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted"
+
+
+def _wait_at_the_commit(tables: Tables, holder: sa.Connection) -> None:
+    """Let the next COMMIT of a job wait until the holder's transaction ends."""
+    tables.execute(
+        f'CREATE FUNCTION "{tables.schema}".gate() RETURNS trigger LANGUAGE plpgsql AS '
+        "$$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NULL; END $$"
+    )
+    tables.execute(
+        "CREATE CONSTRAINT TRIGGER gate AFTER INSERT ON {jobs} DEFERRABLE INITIALLY DEFERRED "
+        f'FOR EACH ROW EXECUTE FUNCTION "{tables.schema}".gate()'
+    )
+    holder.execute(sa.text("SELECT pg_advisory_xact_lock(4711)"))
 
 
 def test_an_idle_node_looks_once_an_hour(start_oban: Starter, events: Recorder) -> None:
