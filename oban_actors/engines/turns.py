@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection
@@ -236,10 +237,22 @@ def _moment(value: datetime | str) -> datetime:
 
 def _read(name: str, text: object, kind: type) -> Any:
     # SQLite's columns for JSON make numbers of what looks like one.
-    value = json.loads(text) if isinstance(text, str) else text
+    value = _parsed(text) if isinstance(text, str) else text
     if type(value) is kind:
         return value
     raise TypeError(f"expected {name} to be {kind.__name__}, got: {type(value).__name__}")
+
+
+_decoder = json.JSONDecoder()
+
+
+def _parsed(text: str) -> Any:
+    # For small documents what `loads` does besides is most of the time.
+    try:
+        value, end = _decoder.raw_decode(text)
+    except ValueError:
+        return json.loads(text)
+    return value if end == len(text) else json.loads(text)
 
 
 def _tags(text: str) -> list[str]:
@@ -271,6 +284,10 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
+@lru_cache(maxsize=64)
 def fence_text(moment: datetime) -> str:
-    """Write a fence as PostgreSQL reads a timestamp, whatever the session's settings."""
+    """Write a fence as PostgreSQL reads a timestamp, whatever the session's settings.
+
+    All claims of one fetch have the same.
+    """
     return to_naive(moment).isoformat()
