@@ -44,7 +44,7 @@ class SimCrew:
     """Runs claims, each after the other as there is room; see `Crew`.
 
     A job's args say how: `seconds` that it takes, `heeds` whether it ends when told to, `fails`
-    in how many attempts it raises, `snoozes` in how many it comes back later.
+    in how many attempts it raises, `snoozes` how often it comes back later.
 
     Args:
         machine: where.
@@ -108,7 +108,7 @@ class SimCrew:
         args, attempt = claim.job.args, claim.job.attempt
         if attempt <= args.get("fails", 0):
             self._performer.raised(claim, RuntimeError("as its args say"))
-        elif len(claim.job.errors) < args.get("snoozes", 0) and attempt == 1:
+        elif claim.job.meta.get("snoozed", 0) < args.get("snoozes", 0):
             self._performer.returned(claim, Snooze(1.0))
         else:
             self._performer.returned(claim, None)

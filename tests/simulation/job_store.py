@@ -197,6 +197,7 @@ def _ack(made: Transaction, ack: Ack, uuid: str, at: datetime, *, careful: bool)
         changed["errors"] = [*row["errors"], ack.error]
     if state == "scheduled":
         changed["attempt"] = max(row["attempt"] - 1, 0)
+        changed["meta"] = row["meta"] | {"snoozed": row["meta"].get("snoozed", 0) + 1}
     if state in STAGEABLE:
         changed["scheduled_at"] = at + timedelta(seconds=delay_of(ack))
     made.put(JOBS, ack.job_id, changed)

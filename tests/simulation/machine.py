@@ -24,6 +24,7 @@ class Machine:
         still: whether nothing runs on it: it is stopped, or the whole machine suspended.
         stopped_at: when it was stopped last; `thawed_at` when it went on.
         cut: whether its network is cut, so that nothing arrives in either direction.
+        healed_at: when that ended last.
 
     """
 
@@ -35,6 +36,7 @@ class Machine:
     stopped_at: float = -1e9
     thawed_at: float = -1e9
     cut: bool = False
+    healed_at: float = -1e9
     _suspended: bool = False
     _lost: float = 0.0
     _waiting: deque[tuple[Action, tuple[Any, ...]]] = field(default_factory=deque)

@@ -88,10 +88,8 @@ class Story:
         world.weather.rates = Rates()
         world.say("weather", "is calm from here on")
         for node in world.nodes:
-            if node.machine.cut:
-                node.machine.cut, node.machine.thawed_at = False, world.hub.now
-            if node.machine.still and not node.machine.dead:
-                node.machine.thaw()
+            world.heal(node)
+            world.thaw(node)
         if not [node for node in world.nodes if not node.machine.dead and not node.stopping]:
             world.start("last")
 
@@ -129,7 +127,7 @@ class Story:
     # What comes
 
     def _open(self) -> list[object]:
-        open_ = self.world.checks.unfinished(self.world.server.clock())
+        open_ = self.world.checks.unfinished()
         return [(row["id"], row["state"], row["uuid"], row["args"]) for row in open_]
 
     def _start(self, name: str) -> None:
@@ -145,10 +143,12 @@ class Story:
             "fails": rng.choice([0, 0, 0, 1]),
             "snoozes": rng.choice([0, 0, 0, 1]),
         }
-        options = {} if rng.random() < 0.5 else {"schedule_in": rng.uniform(0.1, 8.0)}
+        options: dict[str, object] = {}
+        if rng.random() < 0.5:
+            options["schedule_in"] = rng.uniform(0.1, 8.0)
         kind = "sim.timed" if rng.random() < 0.2 else "sim.plain"
         if kind == "sim.timed":
-            args["fails"] = 0
+            options["max_attempts"] = 2
             args["seconds"] = rng.choice([0.1, 1.9, 2.5])
         world.insert(args, worker=kind, **options)
         if rng.random() < 0.15 and world.server.job_ids and world.server.up:

@@ -1,6 +1,7 @@
 """Runs seeds, and says how to play a failing one again."""
 
 import gc
+import hashlib
 import traceback
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ class Outcome:
         failure: what must not happen, and did; None for nothing.
         trace: what happened, if it was asked for.
         steps: how many events there were.
+        digest: of all that was decided by chance, the same whenever the seed is played.
         counts: how often a transaction did what; `faults` how often what struck.
 
     """
@@ -25,6 +27,7 @@ class Outcome:
     failure: str | None = None
     trace: list[str] = field(default_factory=list)
     steps: int = 0
+    digest: str = ""
     counts: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
 
@@ -34,7 +37,7 @@ class Outcome:
         return f'make simulate ARGS="--seed {self.seed} --trace"'
 
     def __str__(self) -> str:
-        return f"seed {self.seed}: {self.failure or 'holds'}\n  {self.replay}"
+        return f"seed {self.seed} ({self.digest}): {self.failure or 'holds'}\n  {self.replay}"
 
 
 def play(seed: int, shape: Shape | None = None, *, tracing: bool = False) -> Outcome:
@@ -60,6 +63,7 @@ def play(seed: int, shape: Shape | None = None, *, tracing: bool = False) -> Out
                 outcome.failure = f"{type(error).__name__}: {error}{said and chr(10)}{said}"
                 made.say("simulation", outcome.failure)
             outcome.trace, outcome.steps = made.trace, made.hub.steps
+            outcome.digest = hashlib.sha256(repr(made.hub.rng.getstate()).encode()).hexdigest()[:16]
             outcome.counts, outcome.faults = made.checks.counts, made.weather.seen
     finally:
         if collecting:

@@ -9,7 +9,7 @@ import types
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
@@ -23,9 +23,11 @@ from oban_actors.actors.messages import Name, Ref
 from oban_actors.actors.registry import Registry
 from oban_actors.actors.reply import Reply
 from oban_actors.actors.waits import waiting_for
+from oban_actors.claim import Claim
 from oban_actors.notifiers import postgres as postgres_notifier
 from oban_actors.notifiers.select_mailbox import READABLE, TICK
 from oban_actors.plugins import rescuing
+from oban_actors.plugins.watch import Sighting, Watch
 from oban_actors.queues import producer, roster, watchman
 from oban_actors.repo import transactions
 from tests.simulation.hub import Hub, Token
@@ -286,6 +288,14 @@ def hosted(hub: Hub) -> Iterator[None]:
     def condition(lock: Any) -> SimCondition:
         return SimCondition(hub, lock)
 
+    def channels(registry: Registry) -> dict[str, None]:
+        return dict.fromkeys(sorted(all_channels(registry)))
+
+    def looked(watch: Watch, sighting: Sighting) -> Watch:
+        beats = dict(sorted(sighting.beats.items()))
+        return looked_at(watch, replace(sighting, beats=beats))
+
+    all_channels, looked_at = Registry.channels, Watch.looked
     clock = types.SimpleNamespace(monotonic=monotonic)
     reply = type("HubReply", (SimReply,), {"hub": hub})
     patches: list[tuple[Any, str, Any]] = [
@@ -302,6 +312,10 @@ def hosted(hub: Hub) -> Iterator[None]:
         (watchman, "real_monotonic", monotonic),
         (transactions, "SYSTEM_CLOCK", clock),
         (threading, "get_ident", ident),
+        # Sets, whose order would be another one in each process.
+        (Claim, "__hash__", lambda claim: hash(claim.id)),
+        (Registry, "channels", channels),
+        (Watch, "looked", looked),
         (uuid, "uuid4", uuid4),
         (config_module, "uuid4", uuid4),
         (rescuing, "uuid4", uuid4),

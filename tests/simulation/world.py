@@ -92,7 +92,7 @@ class World:
         self.say(node.machine.name, f"stands still for {seconds:.1f} s")
         node.machine.stop(suspend=suspend)
         self.server.silent(node.machine)
-        self.hub.after(seconds, self._thaw, node)
+        self.hub.after(seconds, self.thaw, node)
 
     def cut(self, node: Node, seconds: float) -> None:
         """Cut a node's network: nothing arrives, and nobody is told."""
@@ -104,7 +104,7 @@ class World:
         self.server.silent(node.machine)
         for session in [each for each in self.server.sessions if each.machine is node.machine]:
             self.hub.after(DETECTED * self.hub.rng.random(), self._detect, session)
-        self.hub.after(seconds, self._heal, node)
+        self.hub.after(seconds, self.heal, node)
 
     def alive(self) -> list[Node]:
         """List the nodes that run."""
@@ -188,14 +188,17 @@ class World:
             if session.deliver is not None:
                 session.deliver(channel, text, pid)
 
-    def _thaw(self, node: Node) -> None:
-        if node.machine.still:
+    def thaw(self, node: Node) -> None:
+        """Let a node that stands still go on."""
+        if node.machine.still and not node.machine.dead:
             self.say(node.machine.name, "goes on")
             node.machine.thaw()
 
-    def _heal(self, node: Node) -> None:
-        node.machine.cut, node.machine.thawed_at = False, self.hub.now
-        self.say(node.machine.name, "is connected again")
+    def heal(self, node: Node) -> None:
+        """Connect a node again that is cut off."""
+        if node.machine.cut:
+            node.machine.cut, node.machine.healed_at = False, self.hub.now
+            self.say(node.machine.name, "is connected again")
 
     def _detect(self, session: Session) -> None:
         if session.machine.cut:
