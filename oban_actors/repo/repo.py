@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from oban_actors.actors import Runtime
 from oban_actors.actors.process import CURRENT
 from oban_actors.config import Config
-from oban_actors.errors import DatabaseUnavailable, ForkedError
+from oban_actors.errors import DatabaseError, DatabaseUnavailable, ForkedError
 from oban_actors.repo import schema
 from oban_actors.repo.connect import Source, lone_connection, make_engine
 from oban_actors.repo.slots import Lane, Slots
@@ -190,7 +190,7 @@ class Repo:
         Raises:
             DatabaseUnavailable: nobody answered.
             ConfigError: see `raw_connection`.
-            DatabaseError: it was cancelled before it began.
+            DatabaseError: it was cancelled.
 
         """
         with (
@@ -201,6 +201,10 @@ class Repo:
             call.hold(connection)
             try:
                 yield connection
+            except DatabaseError:
+                # Not a time-out, after which its caller would go on with something else.
+                check(call)
+                raise
             finally:
                 call.release()
 

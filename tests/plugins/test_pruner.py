@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event
 
 from oban_actors import ConfigError, Oban
 from oban_actors.engines.prune import EndedGroup
@@ -234,63 +233,3 @@ def test_a_crash_takes_what_it_remembers(store: Store, start_oban: Starter) -> N
 
     wait_until(renewed, message="another actor")
     assert ask(oban).extra["pruned_count"] == 1
-
-
-@pytest.mark.slow
-@pytest.mark.db
-def test_a_million_rows_go_in_bounded_batches(pg: Database, events: Recorder) -> None:
-    """No transaction takes long, young jobs and those that have not ended stay, and it is quick."""
-    with starter(pg) as one:
-        oban = one.leading(plugins=[Pruner(interval=3600)], stager=None)
-        fill(one, MILLION)
-        clock = oban.config.clock
-        lasted: list[float] = []
-
-        def begin(connection: Connection) -> None:
-            connection.info["began"] = clock.monotonic()
-
-        def commit(connection: Connection) -> None:
-            lasted.append(clock.monotonic() - connection.info["began"])
-
-        event.listen(oban.repo.engine, "begin", begin)
-        event.listen(oban.repo.engine, "commit", commit)
-        started = clock.monotonic()
-
-        ask(oban)
-        wait_until(lambda: one.tables.count("completed") == 10_000, 60, "the old ones are gone")
-        wait_until(lambda: one.tables.count("discarded") == 0, 60, "the old ones are gone")
-        took = clock.monotonic() - started
-
-        counts = dict(one.tables.execute("SELECT state, count(*) FROM {jobs} GROUP BY state"))
-        alive = ("available", "scheduled", "retryable", "executing", "suspended")
-        assert counts == {"completed": 10_000} | dict.fromkeys(alive, 1000)
-        runs = events.all("oban.plugin.stop", _pruned)
-        assert sum(run.metadata["pruned_count"] for run in runs) == MILLION
-        assert max(run.metadata["pruned_count"] for run in runs) <= 20 * 10_000
-        assert all(len(run.metadata["pruned_jobs"]) <= 10_000 for run in runs)
-        assert len(lasted) >= MILLION / 10_000
-        assert max(lasted) < 5
-        assert took < 60
-
-
-MILLION = 1_000_000
-FILL = """
-INSERT INTO {{jobs}} (state, queue, worker, attempt, scheduled_at, attempted_at, {column})
-SELECT '{state}', 'q' || n % 7, 'w', 1, at, at, at FROM (
-  SELECT n, timezone('UTC', now()) - interval '{ago}' - n * interval '1 millisecond' AS at
-  FROM generate_series(1, {count}) AS n
-) AS each
-"""
-
-
-def fill(one: Starter, count: int) -> None:
-    """Put in so many old jobs, some young ones, and some of each other state that look old."""
-
-    def put(state: str, ago: str, number: int, column: str) -> None:
-        one.tables.execute(FILL.format(state=state, ago=ago, count=number, column=column))
-
-    put("completed", "1 hour", count * 9 // 10, "completed_at")
-    put("discarded", "1 hour", count // 10, "discarded_at")
-    put("completed", "-1 day", 10_000, "completed_at")
-    for state in ("available", "scheduled", "retryable", "executing", "suspended"):
-        put(state, "1 day", 1000, "completed_at")

@@ -16,7 +16,7 @@ from oban_actors.plugins import PluginResult, Reindexer
 from oban_actors.repo import reindexing
 from tests.support.databases import Database
 from tests.support.events import Event, Recorder
-from tests.support.instances import Starter, starter
+from tests.support.instances import Starter, starter, wait_until_leader
 from tests.support.waiting import wait_until
 
 COMPOUND = "oban_jobs_state_queue_priority_scheduled_at_id_index"
@@ -153,7 +153,10 @@ def test_one_that_others_are_in_the_way_of_is_left(start_pg: Starter) -> None:
 
 
 def test_stopping_does_not_wait_for_a_build(start_pg: Starter) -> None:
-    """The statement that holds the actor is cancelled when its time to end is over."""
+    """The statement that holds the actor is cancelled when its time to end is over.
+
+    What that leaves is dropped by the next run.
+    """
     oban = start_pg.leading(plugins=[Reindexer(indexes=[COMPOUND])])
     schema = start_pg.database.prefix
     with psycopg.connect(start_pg.database.url.replace("+psycopg", "")) as blocker:
@@ -174,6 +177,10 @@ def test_stopping_does_not_wait_for_a_build(start_pg: Starter) -> None:
             like=f"%{schema}%",
         )
         assert left == []
+    assert reindexing.leftovers(oban.repo) == [f"{COMPOUND}_ccnew"]
+    oban.start()
+    wait_until_leader(oban)
+    assert ask(oban).extra["dropped"] == (f"{COMPOUND}_ccnew",)
 
 
 def test_without_the_right_it_says_what_to_grant(start_pg: Starter) -> None:
