@@ -11,6 +11,7 @@ import pytest
 from oban_actors import ActorError, Evaluate, Job, NoProcess, Oban, PluginResult, Worker, worker
 from oban_actors.actors import VirtualClock
 from oban_actors.plugins import Cron
+from tests.support.events import Event
 from tests.support.instances import Starter, Tables
 from tests.support.waiting import wait_until
 
@@ -51,6 +52,15 @@ class Moody(Worker):
 
     def perform(self, job: Job) -> None:
         """Do nothing."""
+
+
+EVERY_MINUTE = ("* * * * *", report)
+NINE = ("0 9 * * *", report)
+
+
+def of_cron(event: Event) -> bool:
+    """Whether an event is of a look of Cron."""
+    return event.metadata.get("plugin") is Cron
 
 
 def clock_at(text: str) -> VirtualClock:

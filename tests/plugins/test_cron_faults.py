@@ -1,0 +1,200 @@
+"""Cron when something fails: no run is lost, none is doubled, none stops another."""
+
+import pytest
+import sqlalchemy as sa
+
+from oban_actors import Evaluate, Oban
+from tests.plugins.crontabs import (
+    CRON,
+    NINE,
+    Moody,
+    Warm,
+    clock_at,
+    crash,
+    evaluate,
+    of_cron,
+    report,
+    runs,
+    start,
+)
+from tests.support.databases import Database
+from tests.support.events import Event, Recorder
+from tests.support.instances import Starter, Tables, starter
+from tests.support.postgres import PostgresServer
+from tests.support.proxy import TcpProxy
+from tests.support.waiting import wait_until
+
+
+def test_an_entry_that_is_refused_stops_no_other(
+    start_oban: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its run is not lost: it is tried again until the database takes it."""
+    clock = clock_at("2026-03-02 08:59:30")
+    oban = start(start_oban, clock, NINE, ("0 9 * * *", Warm))
+    _refuse(start_oban.tables, "tests.cron.warm")
+
+    clock.advance(31)
+    evaluate(oban)
+    evaluate(oban)
+    assert runs(start_oban.tables) == ["02 09:00"]
+    assert runs(start_oban.tables, "tests.cron.warm") == []
+    lines = [record for record in caplog.records if "was refused" in record.message]
+    assert len(lines) == 1
+    assert "tests.cron.warm 0 9 * * *" in lines[0].message
+
+    on = " ON {jobs}" if start_oban.tables.schema else ""
+    start_oban.tables.execute(f"DROP TRIGGER refusing{on}")
+    clock.advance(16)
+    wait_until(lambda: runs(start_oban.tables, "tests.cron.warm") == ["02 09:00"])
+    assert runs(start_oban.tables) == ["02 09:00"]
+
+
+def _refuse(tables: Tables, worker: str) -> None:
+    if tables.schema:
+        tables.execute(
+            f'CREATE FUNCTION "{tables.schema}".refuse() RETURNS trigger LANGUAGE plpgsql AS '
+            "$$ BEGIN RAISE EXCEPTION 'not this one' USING ERRCODE = '23514'; END $$"
+        )
+        tables.execute(
+            f"CREATE TRIGGER refusing BEFORE INSERT ON {{jobs}} FOR EACH ROW "
+            f"WHEN (NEW.worker = '{worker}') EXECUTE FUNCTION \"{tables.schema}\".refuse()"
+        )
+    else:
+        tables.execute(
+            f"CREATE TRIGGER refusing BEFORE INSERT ON {{jobs}} WHEN NEW.worker = '{worker}' "
+            "BEGIN SELECT RAISE(ABORT, 'not this one'); END"
+        )
+
+
+def test_a_worker_that_builds_no_job_stops_no_other(
+    start_oban: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A host's own `new` may fail when it is called, which is that entry's affair."""
+    clock = clock_at("2026-03-02 08:59:30")
+    oban = start(start_oban, clock, ("0 9 * * *", Moody), NINE)
+    Moody.fails = True
+    try:
+        clock.advance(31)
+        evaluate(oban)
+    finally:
+        Moody.fails = False
+
+    assert runs(start_oban.tables) == ["02 09:00"]
+    assert "bad mood" in caplog.text
+    clock.advance(16)
+    wait_until(lambda: runs(start_oban.tables, "tests.cron.moody") == ["02 09:00"])
+
+
+@pytest.mark.db
+def test_a_minute_that_is_due_while_the_server_is_away(
+    own_server: PostgresServer, own_database: Database, events: Recorder
+) -> None:
+    """It is caught as soon as the server is back, and is not missed."""
+    with starter(own_database) as one:
+        clock = clock_at("2026-03-02 08:59:30")
+        entry = ("0 9 * * *", report, {"missed": "skip"})
+        nodes = [start(one, clock, entry, leader=n == 0) for n in range(2)]
+        own_server.stop("immediate")
+        clock.advance(35)
+        events.wait_for_count(2, "oban.plugin.stop", lambda e: of_cron(e) and _failed(e))
+        clock.advance(120)
+        own_server.start()
+
+        def caught() -> bool:
+            clock.advance(5)
+            return runs(one.tables) == ["02 09:00"]
+
+        wait_until(caught)
+        for node in nodes:
+            wait_until(lambda node=node: _works(node))  # type: ignore[misc]  # bound now
+        assert runs(one.tables) == ["02 09:00"]
+
+
+def _failed(event: Event) -> bool:
+    return event.metadata.get("error") is not None
+
+
+def _works(oban: Oban) -> bool:
+    return oban.ask(CRON, Evaluate(), timeout=60).error is None
+
+
+def test_a_crash_of_the_actor_loses_and_doubles_nothing(start_oban: Starter) -> None:
+    """Its successor looks at once, and finds the mark."""
+    clock = clock_at("2026-03-02 08:59:30")
+    oban = start(start_oban, clock, NINE)
+    crash(oban)
+
+    clock.advance(31)
+    wait_until(lambda: runs(start_oban.tables) == ["02 09:00"])
+    crash(oban)
+    assert evaluate(oban) == []
+
+
+def test_a_transaction_that_does_not_commit_claims_nothing(start_oban: Starter) -> None:
+    """Mark and job stand and fall together."""
+    if start_oban.database.kind != "postgresql":
+        pytest.skip("SQLite has no constraint that is checked only at the commit")
+    clock = clock_at("2026-03-02 08:59:30")
+    oban = start(start_oban, clock, NINE)
+    schema = start_oban.tables.schema
+    start_oban.tables.execute(
+        f'CREATE FUNCTION "{schema}".refuse() RETURNS trigger LANGUAGE plpgsql AS '
+        "$$ BEGIN RAISE EXCEPTION 'not now'; END $$"
+    )
+    start_oban.tables.execute(
+        "CREATE CONSTRAINT TRIGGER refusing AFTER INSERT ON {jobs} DEFERRABLE INITIALLY DEFERRED "
+        f'FOR EACH ROW EXECUTE FUNCTION "{schema}".refuse()'
+    )
+
+    clock.advance(31)
+    result = oban.ask(CRON, Evaluate(), timeout=60)
+    assert result.error is not None
+    start_oban.tables.execute("DROP TRIGGER refusing ON {jobs}")
+    evaluate(oban)
+    assert runs(start_oban.tables) == ["02 09:00"]
+
+
+@pytest.mark.db
+def test_a_commit_whose_answer_is_lost(pg: Database, events: Recorder) -> None:
+    """What became of it is found out: the jobs are told, and are not inserted again."""
+    url = sa.make_url(pg.url)
+    with TcpProxy(url.port or 5432) as proxy:
+        far = url.set(host=proxy.host, port=proxy.port).render_as_string(hide_password=False)
+        with starter(Database("postgresql", far, pg.prefix)) as one:
+            clock = clock_at("2026-03-02 08:59:30")
+            oban = start(one, clock, NINE, connect_timeout=2.0)
+            near = Tables(pg)
+            with near.engine.connect() as holder:
+                _wait_at_the_commit(near, holder)
+                clock.advance(31)
+                wait_until(lambda: near.execute(WAITING))
+                proxy.freeze()
+                holder.rollback()
+                wait_until(lambda: runs(near))
+            proxy.drop()
+            proxy.thaw()
+
+            said = events.wait_for(
+                "oban.plugin.stop", lambda e: of_cron(e) and bool(e.metadata.get("jobs")), 60
+            )
+            assert [job.meta["cron_at"] for job in said.metadata["jobs"]] == [
+                "2026-03-02T09:00:00Z"
+            ]
+            evaluate(oban)
+            assert runs(near) == ["02 09:00"]
+
+
+WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted"
+
+
+def _wait_at_the_commit(tables: Tables, holder: sa.Connection) -> None:
+    """Let the next COMMIT of a job wait until the holder's transaction ends."""
+    tables.execute(
+        f'CREATE FUNCTION "{tables.schema}".gate() RETURNS trigger LANGUAGE plpgsql AS '
+        "$$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NULL; END $$"
+    )
+    tables.execute(
+        "CREATE CONSTRAINT TRIGGER gate AFTER INSERT ON {jobs} DEFERRABLE INITIALLY DEFERRED "
+        f'FOR EACH ROW EXECUTE FUNCTION "{tables.schema}".gate()'
+    )
+    holder.execute(sa.text("SELECT pg_advisory_xact_lock(4711)"))
