@@ -65,6 +65,8 @@ def examine(source: Repo | HasRepo, limits: Limits | None = None) -> list[Findin
     repo = cast("Repo", getattr(source, "repo", source))
     try:
         exam = _begin(repo, limits or Limits())
+        if (follower := postgres_server.standby(exam)) is not None:
+            return [follower]
     except DatabaseUnavailable as error:
         what = f"the database can't be reached: {error}"
         return [Finding("error", "unreachable", what, "start the server, or correct the URL")]

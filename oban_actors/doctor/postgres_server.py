@@ -69,11 +69,22 @@ ORDER BY prepared LIMIT 5
 """
 _SLOTS = """
 SELECT slot_name FROM pg_catalog.pg_replication_slots
-WHERE NOT active AND xmin IS NOT NULL ORDER BY slot_name
+WHERE NOT active AND (xmin IS NOT NULL OR catalog_xmin IS NOT NULL) ORDER BY slot_name
 """
 _MAY_SEE = """
 SELECT quote_ident(current_user), pg_has_role(current_user, 'pg_read_all_stats', 'MEMBER')
 """
+
+
+def standby(exam: Exam) -> Finding | None:
+    """Tell whether the server only follows another one: nothing else is worth a look there."""
+    if not exam.postgres:
+        return None
+    follows = exam.read(lambda connection: exam.rows(connection, "SELECT pg_is_in_recovery()"))
+    if not follows[0][0]:
+        return None
+    what = "this server is a standby: nothing can be written here"
+    return Finding("error", "standby", what, "give the URL of the primary server")
 
 
 def check(exam: Exam) -> Iterator[Finding]:
@@ -83,9 +94,6 @@ def check(exam: Exam) -> Iterator[Finding]:
 
 
 def _look(exam: Exam, connection: Connection) -> Iterator[Finding]:
-    if exam.rows(connection, "SELECT pg_is_in_recovery()")[0][0]:
-        what = "this server is a standby: nothing can be written here"
-        yield Finding("error", "standby", what, "give the URL of the primary server")
     if not exam.rows(connection, _AUTOVACUUM)[0][0]:
         fix = (
             "ALTER SYSTEM SET autovacuum = on;\nALTER SYSTEM SET track_counts = on;\n"
@@ -137,7 +145,7 @@ def _transactions(exam: Exam, connection: Connection) -> Iterator[Finding]:
         fix = f"ROLLBACK PREPARED {literal(gid)};"
         yield Finding("warning", "prepared_transaction", what, fix)
     for (slot,) in exam.rows(connection, _SLOTS):
-        what = f"nobody uses the replication slot {slot}, which keeps rows from being removed"
+        what = f"nobody uses the replication slot {slot}, which keeps dead rows and WAL"
         fix = f"SELECT pg_drop_replication_slot({literal(slot)});"
         yield Finding("warning", "replication_slot", what, fix)
     role, may = exam.rows(connection, _MAY_SEE)[0]

@@ -229,8 +229,9 @@ class HealthServer(GenServer):
         if self._listener is None:
             host = self.options.host
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            both = host == "::" and socket.has_dualstack_ipv6()
             self._listener = socket.create_server(
-                (host, self.door.port), family=family, backlog=128
+                (host, self.door.port), family=family, backlog=128, dualstack_ipv6=both
             )
             self._listener.setblocking(False)
             self.door.port = self._listener.getsockname()[1]

@@ -66,7 +66,7 @@ class _Seen:
     def read(self, oban: Oban) -> dict[str, float] | None:
         with self._lock:
             now = real_monotonic()
-            if self._looking is None and (self._at is None or now - self._tried >= EVERY):
+            if self._looking is None and now - self._tried >= EVERY:
                 self._tried = now
                 # Apart, since the pool may make it wait for as long as a statement may take.
                 self._looking = threading.Thread(

@@ -9,13 +9,13 @@ try:
     from opentelemetry import trace as otel_trace
 
     from oban_actors.metrics.otel_instruments import Instruments
-    from oban_actors.metrics.otel_spans import Spans, resume
+    from oban_actors.metrics.otel_spans import Spans
 except ImportError as error:
     raise ImportError(
         "oban_actors.metrics.otel needs opentelemetry-api: pip install 'oban_actors[otel]'"
     ) from error
 
-__all__ = ["OtelTelemetry", "attach", "resume"]
+__all__ = ["OtelTelemetry", "attach"]
 
 SCOPE = "oban_actors"
 """The name of our instrumentation scope."""

@@ -38,7 +38,8 @@ class Spans:
 
     """
 
-    resume = "oban_actors.metrics.otel.resume"
+    # The child imports it, and should not import the whole package for it.
+    resume = "oban_actors.metrics.otel_spans.resume"
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer

@@ -17,7 +17,7 @@ from tests.doctor.mending import codes, execute, mend, only
 from tests.support.databases import Database, new_database
 from tests.support.instances import Starter, starter
 from tests.support.ports import free_port
-from tests.support.postgres import Server
+from tests.support.postgres import PostgresServer, Server
 from tests.support.waiting import wait_until
 
 
@@ -137,6 +137,41 @@ def test_autovacuum_that_is_off_for_all(own_database: Database) -> None:
         assert finding.code == "autovacuum_off"
         mend(oban, own_database, finding)
         wait_until(lambda: examine(oban) == [])
+
+
+@pytest.mark.db
+@pytest.mark.slow
+def test_what_is_left_of_others() -> None:
+    """A prepared transaction and a slot that nobody uses; and at last a server that only reads."""
+    settings = {"wal_level": "logical", "max_prepared_transactions": "5"}
+    with PostgresServer(settings=settings) as server, new_database(server) as name:
+        database = Database("postgresql", server.url(name), "jobs")
+        oban = Oban(database.url, prefix="jobs")
+        oban.migrate()
+        with contextlib.closing(session(database)) as other:
+            other.execute("INSERT INTO jobs.oban_jobs (worker) VALUES ('tests.Worker')")
+            other.execute("PREPARE TRANSACTION 'it''s left'")
+
+        finding = wait_until(lambda: examine(oban, Limits(transaction=0.0)))[0]
+        assert finding.code == "prepared_transaction"
+        assert examine(oban) == []
+        mend(oban, database, finding)
+        execute(database, "SELECT pg_create_logical_replication_slot('left', 'pgoutput')")
+        finding = only(oban)
+        assert finding.code == "replication_slot"
+        mend(oban, database, finding)
+        assert examine(oban) == []
+        oban.repo.close()
+
+        server.stop()
+        (server._data / "standby.signal").touch()
+        server.start()
+        finding = only(oban)
+        assert (finding.severity, finding.code) == ("error", "standby")
+        oban.repo.close()
+        server.stop()
+        (server._data / "standby.signal").unlink()
+        server.start()
 
 
 def test_a_pooler_that_swallows_notifications(pg: Database) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from oban_actors import ConfigError, Job, Oban, ServerCrashed, StartFailed
+from oban_actors import Address, ConfigError, Job, Oban, ServerCrashed, StartFailed
 from oban_actors.actors import Ref
 from oban_actors.health import Vitals, judging
 from oban_actors.health import server as health_server
@@ -417,6 +417,16 @@ def test_a_port_is_enough(sqlite: Database) -> None:
     assert Oban(sqlite.url, health={"port": 1, "hosts": ["A.b"]}).config.health.hosts == ("a.b",)
     assert Oban(sqlite.url, health=False).config.health is None
     assert Oban(sqlite.url).config.health is None
+
+
+@pytest.mark.parametrize("asked", ["127.0.0.1", "::1"])
+def test_all_addresses_at_once(start_oban: Starter, asked: str) -> None:
+    """`::` is every address of either kind."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("needs IPv6")
+    where = address(start_oban(health={"port": 0, "host": "::"}))
+
+    assert get(Address(asked, where.port), "/live").status == 200
 
 
 def test_a_host_that_is_nobodys_is_refused(start_oban: Starter) -> None:

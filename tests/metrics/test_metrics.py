@@ -184,6 +184,22 @@ def test_a_database_that_is_away_keeps_nobody_waiting(
         hang.set()
 
 
+def test_a_database_that_refuses_is_asked_no_more_often(
+    start_oban: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its failure is a look as any other."""
+    oban = start_oban.make(queues={"alpha": 1})
+    gone = start_oban.tables.jobs.replace("oban_jobs", "gone")
+    start_oban.tables.execute("ALTER TABLE {jobs} RENAME TO gone")
+    known = Ages()
+    with caplog.at_level("DEBUG", "oban_actors"):
+        for _ in range(5):
+            assert known.read(oban) == {}
+    start_oban.tables.execute(f"ALTER TABLE {gone} RENAME TO oban_jobs")
+
+    assert caplog.text.count("the ages of the queues are not known") == 1
+
+
 def test_ages_are_read_through_the_index(start_oban: Starter) -> None:
     """From queue to queue: a backlog is not walked."""
     oban = start_oban.make()
