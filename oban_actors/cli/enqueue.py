@@ -11,6 +11,7 @@ import click
 from oban_actors.cli.job_view import as_data
 from oban_actors.cli.output import moment
 from oban_actors.cli.session import Session, common, examples, import_workers, pass_session
+from oban_actors.errors import ConfigError, InvalidJob
 from oban_actors.job import Job
 from oban_actors.worker_registry import find_worker
 
@@ -91,7 +92,7 @@ def enqueue(
             session.out.note(f"no worker {worker!r} is in {', '.join(oban.config.imports)}")
         defaults = {} if spec is None else spec.defaults
         name = worker if spec is None else spec.name
-        job = oban.insert(Job.new(document, worker=name, **{**defaults, **told}))
+        job = oban.insert(_job(name, document, {**defaults, **told}))
     due = "" if job.state == "available" else f", due {moment(job.scheduled_at)}"
     words = f"job {job.id} is {job.state} in queue {job.queue}{due}"
     if job.conflict:
@@ -99,6 +100,13 @@ def enqueue(
     session.out.result(
         {**as_data(job), "conflict": job.conflict}, lambda console: console.print(words)
     )
+
+
+def _job(worker: str, args: dict[str, Any], told: dict[str, Any]) -> Job:
+    try:
+        return Job.new(args, worker=worker, **told)
+    except InvalidJob as error:
+        raise ConfigError(str(error)) from error
 
 
 def _object(name: str, text: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from oban_actors.errors import (
     ConfigError,
     DatabaseUnavailable,
-    InvalidJob,
     SchemaMissing,
     SchemaTooNew,
     UndefinedTable,
@@ -33,7 +32,7 @@ HOPELESS = (USAGE, TABLES)
 
 def exit_code(error: BaseException) -> int:
     """Say how a command ends that met this error."""
-    if isinstance(error, ConfigError | InvalidJob):
+    if isinstance(error, ConfigError):
         return USAGE
     if isinstance(error, DatabaseUnavailable):
         return UNREACHABLE

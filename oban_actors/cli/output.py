@@ -141,7 +141,8 @@ def log_to_stderr(level: int, form: str) -> None:
 
 class _SafeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(safe(line) for line in super().format(record).splitlines())
+        # Set in, so that a line break in what a job says begins no record.
+        return "\n  ".join(safe(line) for line in super().format(record).split("\n"))
 
 
 def _console(file: Any) -> Console:

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from oban_actors.cli.output import safe
 from oban_actors.cli.session import Session, common, examples, pass_session
 from oban_actors.oban import Oban
 from oban_actors.repo.migrator import migrated_version
@@ -63,7 +64,7 @@ def confirm(session: Session, question: str, *, yes: bool) -> None:
         return
     if session.out.json or not _can_ask():
         raise click.UsageError("this needs --yes where nobody can be asked")
-    if not click.confirm(question, err=True):
+    if not click.confirm(safe(question), err=True):
         raise click.ClickException("nothing was done")
 
 

@@ -1,6 +1,7 @@
 """How commands end: one line on stderr, an exit code that means something, no secrets."""
 
 import json
+import logging
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from oban_actors.cli.exits import exit_code
-from oban_actors.cli.output import duration, safe
+from oban_actors.cli.output import duration, log_to_stderr, safe
 from oban_actors.errors import (
     CommitUnknown,
     ConfigError,
@@ -43,7 +44,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("error", "code"),
     [
         (ConfigError("x"), 2),
-        (InvalidJob("x"), 2),
+        (InvalidJob("a row that nobody can read"), 1),
         (DatabaseUnavailable("x"), 3),
         (SchemaMissing("x"), 4),
         (SchemaTooNew("x"), 4),
@@ -338,6 +339,14 @@ def test_a_reader_that_has_enough_is_no_error(sqlite: Database) -> None:
 
 
 # Words
+
+
+def test_a_job_can_forge_no_line_of_the_log(capsys: pytest.CaptureFixture[str], shell: Any) -> None:
+    """Line breaks of a message are set in, and what a terminal would obey is written out."""
+    log_to_stderr(logging.INFO, "%(levelname)s %(message)s")
+    logging.getLogger("oban_actors").info("job %s", "x\nERROR it is over\r\x1b[2J")
+
+    assert capsys.readouterr().err == "INFO job x\n  ERROR it is over\\r\\x1b[2J\n"
 
 
 def test_text_is_made_safe() -> None:

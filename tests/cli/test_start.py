@@ -150,6 +150,23 @@ def test_a_second_signal_hurries_the_workers(
     assert start_oban.tables.count("executing") == 0
 
 
+@pytest.mark.parametrize("words", [(), ("--processes", "1")])
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_jobs_run_in_processes_of_their_own(
+    start_oban: Starter, oban: Oban, words: tuple[str, ...]
+) -> None:
+    """A queue's executor may be processes, however the node was started."""
+    more = {"OBAN_QUEUES": '{"alpha": {"limit": 1, "executor": "processes"}}'}
+    with started(start_oban.database, *words, more=more) as node:
+        (job_id,) = insert(oban, 1)
+        wait_ran(node, [job_id])
+        wait_until(lambda: start_oban.tables.states() == {job_id: "completed"}, timeout=60)
+        node.process.send_signal(signal.SIGTERM)
+
+        assert node.end(60) == 0
+        assert node.ran()[job_id] not in {node.process.pid, *node.workers().values()}
+
+
 def test_a_tree_is_shown_through_its_health_port(sqlite: Database) -> None:
     """Of several workers each has a port of its own, one after the other."""
     assert command("migrate", database=sqlite).code == 0

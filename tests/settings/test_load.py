@@ -11,7 +11,10 @@ import pytest
 
 from oban_actors import ConfigError, Oban, Plugin, PluginRun
 from oban_actors.config import NotifierOptions, PeerOptions, QueueOptions, StagerOptions
+from oban_actors.options import HealthOptions
+from oban_actors.plugins.cron import Cron
 from oban_actors.settings import Settings, load
+from oban_actors.settings.plugins import KNOWN
 
 Load = Callable[..., Settings]
 SECRET = "hunter2"
@@ -391,3 +394,56 @@ def test_an_instance_is_made_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert oban.config.name == "Mine"
     assert oban.config.queues == {"a": QueueOptions(limit=2)}
     oban.stop()
+
+
+def test_a_port_alone_is_an_endpoint(settings: Load) -> None:
+    """`health=8085` and `OBAN_HEALTH=8085` say the port, and leave the other options."""
+    toml = "[health]\nport = 1\npatience = 90"
+
+    assert settings(toml, health=8085).config.health == HealthOptions(port=8085, patience=90)
+    assert settings(toml, {"OBAN_HEALTH": "8085"}).config.health == HealthOptions(
+        port=8085, patience=90
+    )
+    hosts = {"OBAN_HEALTH_HOSTS": "a.example, b.example"}
+    assert settings(toml, hosts).config.health == HealthOptions(
+        port=1, patience=90, hosts=("a.example", "b.example")
+    )
+    assert settings(toml, {"OBAN_HEALTH": "none"}).config.health is None
+
+
+def test_a_crontab_is_a_list_of_tables(settings: Load) -> None:
+    """`[[plugins.cron.crontab]]`, or the lists that `Cron` itself takes."""
+    toml = """
+        [plugins.cron]
+        timezone = "Europe/Berlin"
+        crontab = [["@hourly", "shop.Hourly"]]
+        """
+    tables = """
+        [plugins.cron]
+        timezone = "Europe/Berlin"
+        [[plugins.cron.crontab]]
+        expression = "0 9 * * MON"
+        worker = "shop.Report"
+        args = { week = true }
+        queue = "reports"
+        """
+    (plugin,) = settings(toml).config.plugins
+    assert plugin.entries == Cron([("@hourly", "shop.Hourly")], timezone="Europe/Berlin").entries
+    (plugin,) = settings(tables).config.plugins
+    options = {"args": {"week": True}, "queue": "reports"}
+    report = ("0 9 * * MON", "shop.Report", options)
+    assert plugin.entries == Cron([report], timezone="Europe/Berlin").entries
+    with refused(
+        "oban.toml: invalid value for 'plugins.cron.crontab[0]': missing required option 'worker'"
+    ):
+        settings("[[plugins.cron.crontab]]\nexpression = '@daily'")
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_the_library_s_own_plugins_have_names(settings: Load, name: str) -> None:
+    """With their defaults; an option that they don't have is named."""
+    (plugin,) = settings(f"plugins = ['{name}']").config.plugins
+
+    assert isinstance(plugin, Plugin)
+    with pytest.raises(ConfigError, match=rf"^oban.toml: invalid value for 'plugins.{name}': unkn"):
+        settings(f"plugins = {{ {name} = {{ nonsense_option = 1 }} }}")
