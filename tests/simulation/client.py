@@ -21,7 +21,7 @@ from oban_actors.repo import Repo
 from tests.simulation import sql
 from tests.simulation.database import Server, Session, Statement, Transaction, lost, refused
 from tests.simulation.faults import Fault, Weather
-from tests.simulation.hub import Token
+from tests.simulation.hub import Hub, Token
 from tests.simulation.machine import Machine
 from tests.simulation.seams import SimEvent
 
@@ -195,6 +195,7 @@ class SimConnection:
         self.connection = self
         self.driver_connection = None
         self.made: Transaction | None = None
+        self.statement_timeout = 0.0
 
     # What transactions do
 
@@ -221,7 +222,8 @@ class SimConnection:
 
     def exec_driver_sql(self, statement: str, execution_options: object = None) -> None:
         """Take the time-outs of a transaction that begins."""
-        self._made.lock_timeout, self._made.idle_timeout, self._time = _timeouts(statement)
+        made = self._made
+        made.lock_timeout, made.idle_timeout, self.statement_timeout = _timeouts(statement)
 
     def execute(self, statement: Any, parameters: dict[str, Any] | None = None) -> Any:
         """Do one of the few statements that are SQL here too."""
@@ -303,12 +305,19 @@ class _Trip:
             case Fault.CONFLICT:
                 self._answer(None, refused(psycopg.errors.SerializationFailure))
             case Fault.SLOW:
-                seconds = place.machine.hub.rng.uniform(*SLOW)
-                place.machine.hub.after(seconds, self._execute)
+                self._dawdle(place.machine.hub)
             case _ if place.machine.cut:
                 self._hang()
             case _:
                 self._execute()
+
+    def _dawdle(self, hub: Hub) -> None:
+        seconds, most = hub.rng.uniform(*SLOW), self.connection.statement_timeout
+        if seconds < most:
+            hub.after(seconds, self._execute)
+        else:
+            error = refused(psycopg.errors.QueryCanceled)
+            hub.after(most, self._answer, None, error)
 
     def _execute(self) -> None:
         made = self.connection.made

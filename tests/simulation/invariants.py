@@ -15,7 +15,7 @@ from tests.simulation.node import Node
 FINAL = ("completed", "discarded", "cancelled")
 
 TELLING = 2 * settings.PULSE + 6.0
-"""Seconds in which a node that was stopped or cut off is told that its jobs are another's."""
+"""Seconds in which a node that was stopped is told that its jobs are another's."""
 
 MOST_MESSAGES = 1_000
 MOST_TIMERS = 400
@@ -143,14 +143,10 @@ class Checks:
         return (run for run in self.runs.get(job_id, ()) if not run.machine.dead)
 
     def _excused(self, run: Run) -> bool:
+        # Who is only cut off knows before others do that it is lost.
         machine, now = run.machine, self.server.hub.now
-        return (
-            run.claim.running.cancelled
-            or machine.still
-            or machine.cut
-            or now - max(machine.thawed_at, machine.healed_at) < TELLING
-            or self._node(machine).stopping
-        )
+        told = run.claim.running.cancelled or self._node(machine).stopping
+        return told or machine.still or now - machine.thawed_at < TELLING
 
     # At any time
 

@@ -28,9 +28,12 @@ LEASE = 6.0
 RENEW = 2.0
 STAGER = 1.0
 PULSE = 2.0
-WATCH = 12.0
+WATCH = 14.0
 LOOKS = 3.0
 GRACE = 3.0
+STATEMENT = 2.0
+"""Seconds; a beat that hangs has to be given up in time for the next ones to do so."""
+
 START_AGAIN = 2.0
 """Seconds after which the host starts a tree anew that did not start."""
 
@@ -126,8 +129,8 @@ class Node:
             queues={"alpha": self.limit},
             plugins=plugins(),
             shutdown_grace_period=GRACE,
-            statement_timeout=5.0,
-            lock_timeout=3.0,
+            statement_timeout=STATEMENT,
+            lock_timeout=1.5,
         )
         repo = SimRepo(config, self.place)
         runtime = self.runtime = Runtime(self.machine)

@@ -34,7 +34,8 @@ class Shape:
         nodes: how many there are.
         seconds: how long faults strike.
         jobs: how many are inserted.
-        episodes: how many faults that last.
+        episodes: how many faults that last, at most; `kinds` which ones, None for any.
+        storm: how probable it is that round trips are struck, and by what; None for anything.
 
     """
 
@@ -42,6 +43,9 @@ class Shape:
     seconds: float = 25.0
     jobs: int = 14
     episodes: int = 4
+    kinds: "tuple[Episode, ...] | None" = None
+    storm: float = 0.7
+    trips: tuple[Fault, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -79,7 +83,7 @@ class Story:
             world.hub.after(rng.uniform(1.0, shape.seconds), self._work)
         for _ in range(rng.randint(1, shape.episodes)):
             world.hub.after(rng.uniform(0.5, shape.seconds), self._episode)
-        if rng.random() < 0.7:
+        if rng.random() < shape.storm:
             self._storm()
 
     def calm(self) -> None:
@@ -161,7 +165,7 @@ class Story:
     def _storm(self) -> None:
         rng, rates = self.world.hub.rng, self.world.weather.rates
         scale = rng.choice([0.3, 1.0, 2.0])
-        kinds = [fault for fault in Fault if rng.random() < 0.5]
+        kinds = self.shape.trips or [fault for fault in Fault if rng.random() < 0.5]
         rates.trips = {fault: EACH_TRIP[fault] * scale for fault in kinds}
         if rng.random() < 0.4:
             rates.deaf = rng.choice([0.1, 0.5, 1.0])
@@ -176,57 +180,60 @@ class Story:
         # Leaders are where it hurts.
         leader = world.leader
         node = leader if leader is not None and rng.random() < 0.6 else rng.choice(nodes)
-        rng.choice(EPISODES)(self, node)
+        rng.choice(self.shape.kinds or EPISODES)(self, node)
 
 
-def _kill(story: Story, node: Node) -> None:
+Episode = Callable[[Story, Node], None]
+
+
+def kill(story: Story, node: Node) -> None:
     story.world.kill(node)
     name = node.machine.name.split("#")[0]
     story.world.hub.after(story.world.hub.rng.uniform(0.1, 15.0), story._start, name)
 
 
-def _freeze(story: Story, node: Node) -> None:
+def freeze(story: Story, node: Node) -> None:
     story.world.stop(node, story.world.hub.rng.choice([1.0, 5.5, 8.0, 14.0, 20.0]))
 
 
-def _suspend(story: Story, node: Node) -> None:
+def suspend(story: Story, node: Node) -> None:
     story.world.stop(node, story.world.hub.rng.choice([3.0, 8.0, 20.0]), suspend=True)
 
 
-def _cut(story: Story, node: Node) -> None:
+def cut(story: Story, node: Node) -> None:
     story.world.cut(node, story.world.hub.rng.choice([1.0, 4.0, 9.0, 18.0]))
 
 
-def _fail_over(story: Story, node: Node) -> None:
+def fail_over(story: Story, node: Node) -> None:
     rng = story.world.hub.rng
     jump = rng.choice([0.0, 0.0, -4.0, 4.0])
     story.world.fail_over(rng.choice([0.1, 2.0, 10.0]), wipe=rng.random() < 0.5, jump=jump)
 
 
-def _skew(story: Story, node: Node) -> None:
+def skew(story: Story, node: Node) -> None:
     node.machine.skew += story.world.hub.rng.uniform(-30.0, 30.0)
 
 
-def _deploy(story: Story, node: Node) -> None:
+def deploy(story: Story, node: Node) -> None:
     story.world.say(node.machine.name, "is stopped in order")
     node.stop()
     name = node.machine.name.split("#")[0]
     story.world.hub.after(story.world.hub.rng.uniform(0.0, 3.0), story._start, name)
 
 
-def _wipe(story: Story, node: Node) -> None:
+def wipe(story: Story, node: Node) -> None:
     world = story.world
     world.say("server", "loses its unlogged tables")
     world.fail_over(0.05, wipe=True)
 
 
-EPISODES: tuple[Callable[[Story, Node], None], ...] = (
-    _kill,
-    _freeze,
-    _suspend,
-    _cut,
-    _fail_over,
-    _skew,
-    _deploy,
-    _wipe,
+EPISODES: tuple[Episode, ...] = (
+    kill,
+    freeze,
+    suspend,
+    cut,
+    fail_over,
+    skew,
+    deploy,
+    wipe,
 )

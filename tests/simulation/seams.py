@@ -29,7 +29,7 @@ from oban_actors.notifiers.select_mailbox import READABLE, TICK
 from oban_actors.plugins import rescuing
 from oban_actors.plugins.watch import Sighting, Watch
 from oban_actors.queues import producer, roster, watchman
-from oban_actors.repo import transactions
+from oban_actors.repo import repo, transactions
 from tests.simulation.hub import Hub, Token
 from tests.simulation.machine import Machine
 
@@ -311,6 +311,8 @@ def hosted(hub: Hub) -> Iterator[None]:
         (roster, "threading", _threading(roster, Condition=condition)),
         (watchman, "real_monotonic", monotonic),
         (transactions, "SYSTEM_CLOCK", clock),
+        # In proportion to the other times of the simulation.
+        (repo, "GRACE", 1.0),
         (threading, "get_ident", ident),
         # Sets, whose order would be another one in each process.
         (Claim, "__hash__", lambda claim: hash(claim.id)),
