@@ -9,7 +9,7 @@ from oban_actors.errors import ConfigError
 from oban_actors.settings.names import NAMES, PARTS, Path
 from oban_actors.validation import OPTIONS
 
-_QUOTED = re.compile(r"'([^']*)'")
+_QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 # What a part given as a text or a number is.
 _SHORT: Mapping[type, str] = {str: "kind", int: "port"}
 _OWNER = re.compile(r" for ([\w.\[\]-]+)")
@@ -82,7 +82,8 @@ class Merged:
         """Give the error with the names of those whose options it speaks of in front."""
         message = str(error)
         head = message.partition(", got:")[0]
-        words = [*_QUOTED.findall(head), *_OWNER.findall(head)]
+        quoted = [single or double for single, double in _QUOTED.findall(head)]
+        words = [*quoted, *_OWNER.findall(head)]
         found = [origin for word in words for origin in self._concerned(word.partition("[")[0])]
         named = list(dict.fromkeys(origin for origin in found if origin))
         return ConfigError(f"{' and '.join(named)}: {message}") if named else error

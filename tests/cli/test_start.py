@@ -107,6 +107,37 @@ def test_a_parent_looks_after_its_workers(start_oban: Starter, oban: Oban) -> No
         assert not any(map(alive, workers.values()))
 
 
+def test_all_drain_while_the_last_one_ends(start_oban: Starter, oban: Oban, tmp_path: Path) -> None:
+    """One grace period is for all: whoever is to end later begins nothing new meanwhile."""
+    table = start_oban.tables.jobs.replace("oban_jobs", "oban_actors_producers")
+
+    def producers() -> int:
+        return int(start_oban.tables.execute(f"SELECT count(*) FROM {table}")[0][0])
+
+    words = ("--queues", "alpha=1", "--processes", "2")
+    with started(
+        start_oban.database, *words, more={**LONG, "OBAN_PULSE_INTERVAL": "0.5"}
+    ) as parent:
+        parent.wait_for("worker [01] runs", 2)
+        gates = [tmp_path / "a", tmp_path / "b"]
+        ids = [insert(oban, 1, gate=str(gate))[0] for gate in gates]
+        wait_ran(parent, ids)
+        wait_until(lambda: producers() == 2)
+        gate_of = {parent.ran()[job_id]: gate for job_id, gate in zip(ids, gates, strict=True)}
+        first, last = parent.workers()[0], parent.workers()[1]
+        assert set(gate_of) == {first, last}
+        parent.process.send_signal(signal.SIGTERM)
+        gate_of[first].touch()
+        wait_until(lambda: producers() == 1, timeout=60)
+        (late,) = insert(oban, 1)
+        assert alive(first)
+        gate_of[last].touch()
+
+        assert parent.end(60) == 0
+    states = start_oban.tables.states()
+    assert states == {ids[0]: "completed", ids[1]: "completed", late: "available"}
+
+
 def test_workers_end_with_a_parent_that_is_killed(
     start_oban: Starter, oban: Oban, tmp_path: Path
 ) -> None:
