@@ -134,7 +134,7 @@ class HealthServer(GenServer):
     # Answers
 
     def answer(self, request: Request) -> Answer:
-        """Answer a request; a bug here is this request's alone, and nobody's tree ends for it."""
+        """Answer a request; a bug here is told as such."""
         try:
             return self._answer(request)
         except Exception:
@@ -166,7 +166,7 @@ class HealthServer(GenServer):
             if one is None:
                 self._accept()
             elif one.events:  # it may have had to make room in this very round
-                one.go_on()
+                self._continue(one)
                 self._follow(one)
 
     def _accept(self) -> None:
@@ -189,6 +189,15 @@ class HealthServer(GenServer):
         one = Conversation(connection, deadline, hosts, self.answer)
         self._conversations[connection.fileno()] = one
         self._registered.register(connection, one.events, one)
+
+    def _continue(self, one: Conversation) -> None:
+        try:
+            one.go_on()
+        except Exception:
+            # A bug that a request runs into is that request's alone: whoever may ask could end
+            # the tree otherwise.
+            logger.exception("the health endpoint could not serve a connection")
+            one.events = 0
 
     def _follow(self, one: Conversation) -> None:
         if not one.events:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from oban_actors import Address, ConfigError, Job, Oban, ServerCrashed, StartFailed
 from oban_actors.actors import Ref
-from oban_actors.health import Vitals, judging
+from oban_actors.health import Vitals, conversation, judging
 from oban_actors.health import server as health_server
 from oban_actors.messages import Look
 from oban_actors.stager import Stager
@@ -278,6 +278,24 @@ def test_a_bug_in_an_answer_ends_no_actor(
     assert (answer.status, answer.body) == (500, {"error": "see the log"})
     assert oban.whereis("health") == actor
     assert "could not answer" in caplog.text
+
+
+def test_a_bug_in_the_reading_ends_one_connection(
+    start_oban: Starter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And no actor either."""
+    oban = start_oban(health=ANY)
+    where, actor = address(oban), oban.whereis("health")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(conversation, "parse", broken)
+        assert say(where, b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n") == b""
+    assert "could not serve a connection" in caplog.text
+    assert oban.whereis("health") == actor
+    assert get(where, "/live").status == 200
 
 
 def test_out_of_descriptors_it_refrains_and_comes_back(

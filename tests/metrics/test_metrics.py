@@ -216,6 +216,27 @@ def test_ages_are_read_through_the_index(start_oban: Starter) -> None:
     assert len([each for each in statements if "scheduled_at" in each]) == 8
 
 
+def test_each_step_is_one_search_of_the_index(start_oban: Starter) -> None:
+    """No sort, no scan, whatever the planner knows of the table."""
+    oban = start_oban.make()
+    postgres = start_oban.database.kind == "postgresql"
+    oban.insert_all([Job.new(worker="w", queue=f"q{number % 7}") for number in range(2_000)])
+    plans: list[str] = []
+
+    def explain(_c: object, cursor: Any, statement: str, values: Any, *_: object) -> None:
+        if "oban_jobs" in statement:
+            cursor.execute(f"EXPLAIN {'' if postgres else 'QUERY PLAN '}{statement}", values)
+            plans.append(str(cursor.fetchall()))
+
+    sa.event.listen(oban.repo.engine, "before_cursor_execute", explain)
+    oban.repo.transaction(lambda c: find_ages(c, oban.repo))
+
+    assert len(plans) == 8
+    for plan in plans:
+        assert "oban_jobs_state_queue_priority_scheduled_at_id_index" in plan
+        assert not any(word in plan for word in ("Sort", "Seq Scan", "TEMP B-TREE"))
+
+
 def test_labels_stay_few() -> None:
     """The first hundred queues, and workers that are registered."""
     labels = Labels()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from tests.support.events import Event, Recorder, recording
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
 
+ROOT = Path(__file__).resolve().parents[2]
 ENDS = ("oban.job.stop", "oban.job.exception")
 
 
@@ -114,6 +116,46 @@ def test_a_trace_goes_from_the_insert_to_the_run(
     assert (insert.attributes or {})["messaging.message.id"] == str(job.id)
     assert told["oban.job.worker"] == job.worker
     assert (told["oban.job.attempt"], told["oban.job.outcome"]) == (1, "returned")
+
+
+INSERT = """
+import sys
+from opentelemetry.sdk.trace import TracerProvider
+from oban_actors import Oban
+from oban_actors.metrics import otel
+from tests.metrics import work
+
+provider = TracerProvider()
+otel.attach(tracer_provider=provider)
+oban = Oban(sys.argv[1], prefix=sys.argv[2])
+with provider.get_tracer("host").start_as_current_span("request"):
+    print(work.here().split("-")[0], oban.insert(work.say.new()).id)
+oban.repo.close()
+"""
+
+
+def test_a_trace_goes_from_one_program_to_another(
+    start_oban: Starter, traced: Traced, ends: Recorder
+) -> None:
+    """What another program inserted is run here, in its trace."""
+    oban = start_oban(queues={"alpha": 1})
+    database = start_oban.database
+    told = subprocess.run(
+        [sys.executable, "-c", INSERT, database.url, database.prefix],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=ROOT,
+    ).stdout
+    trace_id, job_id = told.split()
+    run = traced.named("process alpha")[0]
+
+    assert ids(run).split("-")[0] == trace_id
+    assert (run.attributes or {})["messaging.message.id"] == job_id
+    job = oban.get_job(int(job_id))
+    assert job is not None
+    assert trace_id in job.meta["traceparent"]
 
 
 def test_how_runs_ended(start_oban: Starter, traced: Traced, ends: Recorder) -> None:
