@@ -204,6 +204,20 @@ def test_who_looks_reads(granted: Granted, *, started: bool) -> None:
         granted.execute(f"SELECT * FROM {SCHEMA}.{table}", "reader")
 
 
+def test_tables_to_come_can_be_granted_before(granted: Granted) -> None:
+    """With the statement of the page, an upgrade's new table is a node's too."""
+    [statement] = re.findall(r"`(ALTER DEFAULT PRIVILEGES [^`]+)`", PAGE.read_text("utf-8"))
+    named = ROLE.sub(lambda match: granted.name(match[1]), statement)
+    granted.execute(named)
+    try:
+        granted.execute(f"CREATE TABLE {SCHEMA}.newer (a integer)", "owner")
+        granted.execute(f"INSERT INTO {SCHEMA}.newer VALUES (1)", "worker")
+        granted.execute(f"DROP TABLE {SCHEMA}.newer", "owner")
+    finally:
+        undone = named.replace("GRANT", "REVOKE").replace(" TO ", " FROM ")
+        granted.execute(undone)
+
+
 OF_OWNER = (
     "CREATE TABLE {s}.more (a integer)",
     "ALTER TABLE {s}.oban_jobs ADD COLUMN more integer",
