@@ -13,7 +13,7 @@ What a round costs in vain is bounded by both, whatever the table holds.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from oban_actors.engines.prune import EndedGroup, PruneLook, PruneLooked
@@ -25,7 +25,7 @@ SWEEP = 20_000
 """Rows that a round's sweep reads in vain, give or take a batch."""
 
 SWEEP_EVERY = 8
-"""While fronts yield and yield, each so many looks one is the sweep's."""
+"""While fronts yield and yield, one of so many batches is the sweep's."""
 
 FIRST_SIZE = 1_000
 """Rows in the first batch, before it is known how long one takes."""
@@ -41,7 +41,8 @@ BATCH_TIME = 0.25
 class PruneWalk:
     """Where a Pruner is.
 
-    A round is what one run does, or several, when there is much to do.
+    A round is what one run does, or several, when there is much to do. It is done in batches of
+    looks, each of as many rows as can be expected to take `BATCH_TIME`.
 
     Args:
         limit: most rows of a batch.
@@ -52,9 +53,11 @@ class PruneWalk:
     _size: int = 0
     _fronts: deque[PruneLook] = field(default_factory=deque)
     _sweeps: deque[PruneLook] = field(default_factory=deque)
-    _swept: PruneLook | None = None
+    _whole: set[EndedGroup] = field(default_factory=set)
+    _stopped: PruneLook | None = None
     _budget: int = 0
-    _looks: int = 0
+    _turns: int = 0
+    _alone: int = 0
 
     def __post_init__(self) -> None:
         self._size = min(self.limit, FIRST_SIZE)
@@ -62,7 +65,7 @@ class PruneWalk:
     @property
     def over(self) -> bool:
         """Whether the round is over."""
-        return self._next_of() is None
+        return not self._source()
 
     def begin(self, groups: Iterable[EndedGroup]) -> None:
         """Begin a round.
@@ -75,70 +78,101 @@ class PruneWalk:
         first = min(PROBE, self._size)
         self._fronts = deque(PruneLook(group, None, first) for group in ordered)
         self._sweeps = deque(self._from_where_it_stopped(ordered))
+        self._whole = set()
         self._budget = SWEEP
-        self._looks = 0
+        self._turns = 0
 
-    def next(self) -> PruneLook | None:
-        """Give the next look; it is given again until `looked` or `failed` was told of it."""
-        found = self._next_of()
-        return None if found is None else found[0]
+    def batch(self) -> list[PruneLook]:
+        """Give the next looks, none if the round is over.
 
-    def looked(self, looked: PruneLooked, seconds: float) -> None:
-        """Take what the look that `next` gave came to, and how long it took."""
-        look, of = self._taken()
-        self._looks += 1
-        more = looked.seen >= look.rows and looked.last is not None
-        onward = replace(look, after=looked.last, rows=self._sized(seconds, looked.seen))
+        They are given again until `looked`, `failed` or `slower` was told of them.
+        """
+        found: list[PruneLook] = []
+        rows = 0
+        for look in self._source():
+            rows += look.rows
+            if found and (self._alone or rows > self._size):
+                break
+            found.append(look)
+        return found
+
+    def looked(self, batch: Sequence[PruneLooked], seconds: float) -> None:
+        """Take what the looks that `batch` gave came to, and how long they took together."""
+        of = self._source()
+        looks = [of.popleft() for _ in batch]
+        self._turns += 1
+        self._alone = max(0, self._alone - 1)
+        self._resize(looks, batch, seconds)
+        pairs = list(zip(looks, batch, strict=True))
         if of is self._fronts:
-            if more and looked.pruned:
-                # Behind the others: each group has its turn.
-                of.append(onward)
+            for look, looked in pairs:
+                self._looked_at_front(look, looked)
             return
-        if not looked.pruned:
-            self._budget -= looked.seen
-        if more:
-            of.appendleft(onward)
-        self._swept = onward if more else (of[0] if of else None)
+        for look, looked in reversed(pairs):
+            self._swept(look, looked)
+        self._stopped = self._sweeps[0] if self._sweeps else None
 
     def failed(self) -> None:
-        """Take it that the database refused a row of the look that `next` gave.
+        """Take it that the database refused a row of those looks.
 
-        The next one has half as many rows. If it was a single one, that is to be left out by now.
+        They are given one by one, and one with half as many rows; if it had a single row, that
+        is to be left out by now.
         """
-        look, of = self._taken()
+        batch = self.batch()
+        if len(batch) > 1:
+            self._alone = len(batch)
+            return
+        of = self._source()
+        look = of.popleft()
         of.appendleft(replace(look, rows=look.rows // 2 or self._size))
+        self._alone = max(self._alone, 1)
 
     def slower(self) -> None:
-        """Take it that a look took too long to be answered at all."""
+        """Take it that those looks took too long to be answered at all."""
         self._size = max(self._size // 2, 1)
-        if self._next_of() is not None:
-            look, of = self._taken()
+        batch = self.batch()
+        if len(batch) == 1:
+            of = self._source()
+            look = of.popleft()
             of.appendleft(replace(look, rows=min(look.rows, self._size)))
 
     # Helpers
 
-    def _next_of(self) -> "tuple[PruneLook, deque[PruneLook]] | None":
-        sweeps = self._sweeps if self._budget > 0 else None
-        if sweeps and (not self._fronts or self._looks % SWEEP_EVERY == SWEEP_EVERY - 1):
-            return sweeps[0], sweeps
-        return (self._fronts[0], self._fronts) if self._fronts else None
+    def _source(self) -> deque[PruneLook]:
+        """Give the looks of which the first ones are next."""
+        sweeps = self._sweeps
+        while sweeps and sweeps[0].after is None and sweeps[0].group in self._whole:
+            sweeps.popleft()
+        turn = not self._fronts or self._turns % SWEEP_EVERY == SWEEP_EVERY - 1
+        return sweeps if sweeps and self._budget > 0 and turn else self._fronts
 
-    def _taken(self) -> "tuple[PruneLook, deque[PruneLook]]":
-        found = self._next_of()
-        if found is None:
-            raise LookupError("the round is over")
-        return found[1].popleft(), found[1]
+    def _looked_at_front(self, look: PruneLook, looked: PruneLooked) -> None:
+        if looked.seen < look.rows:
+            if look.after is None:
+                # There is nothing more of it to sweep.
+                self._whole.add(look.group)
+        elif looked.pruned:
+            # Behind the others: each group has its turn.
+            self._fronts.append(replace(look, after=looked.last, rows=self._size))
 
-    def _sized(self, seconds: float, rows: int) -> int:
-        if seconds > BATCH_TIME and rows > LEAST_SIZE:
-            self._size = max(min(self._size, rows) // 2, min(LEAST_SIZE, self.limit))
-        elif seconds < BATCH_TIME / 4 and rows >= self._size:
+    def _swept(self, look: PruneLook, looked: PruneLooked) -> None:
+        if not looked.pruned:
+            self._budget -= looked.seen
+        if looked.seen >= look.rows:
+            self._sweeps.appendleft(replace(look, after=looked.last, rows=self._size))
+
+    def _resize(
+        self, looks: Sequence[PruneLook], batch: Sequence[PruneLooked], seconds: float
+    ) -> None:
+        seen = sum(looked.seen for looked in batch)
+        if seconds > BATCH_TIME and seen > LEAST_SIZE:
+            self._size = max(min(self._size, seen) // 2, min(LEAST_SIZE, self.limit))
+        elif seconds < BATCH_TIME / 4 and sum(look.rows for look in looks) > self._size // 2:
             self._size = min(self._size * 2, self.limit)
-        return self._size
 
     def _from_where_it_stopped(self, groups: list[EndedGroup]) -> list[PruneLook]:
         looks = [PruneLook(group, None, self._size) for group in groups]
-        stopped = self._swept
+        stopped = self._stopped
         if stopped is None:
             return looks
         at = next((n for n, each in enumerate(groups) if each >= stopped.group), len(groups))

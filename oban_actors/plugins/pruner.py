@@ -1,9 +1,8 @@
 """Pruner: deletes jobs that have ended, once they are old enough."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, ClassVar
 
 from oban_actors.engines.prune import ENDED, EndedGroup, PruneLook, PruneLooked
@@ -147,20 +146,19 @@ class _Work:
         named: list[PrunedJob] = []
         if self.walk.over:
             self._begin(pruner, run)
-        while (look := self.walk.next()) is not None:
+        while batch := self.walk.batch():
             if clock.monotonic() - began > RUN_TIME or batches >= RUN_BATCHES:
                 self.more = True
                 break
-            looked = self._look(pruner, run, look, refused)
+            looks = self._look(pruner, run, batch, refused)
             if len(refused) >= MOST_REFUSED:
                 break
-            if looked is None:
-                continue
-            count += len(looked.pruned)
-            batches += bool(looked.pruned)
-            state, queue, _ = look.group
-            room = max(0, MOST_NAMED - len(named))
-            named += [PrunedJob(each, queue, state) for each in looked.pruned[:room]]
+            for look, looked in zip(batch, looks, strict=bool(looks)):
+                state, queue, _ = look.group
+                count += len(looked.pruned)
+                room = max(0, MOST_NAMED - len(named))
+                named += [PrunedJob(each, queue, state) for each in looked.pruned[:room]]
+            batches += any(looked.pruned for looked in looks)
         extra = {"pruned_count": count, "pruned_jobs": tuple(named)}
         return extra | ({"set_aside": tuple(refused)} if refused else {})
 
@@ -169,40 +167,53 @@ class _Work:
         self.walk.begin(group for group in groups if pruner.age_of(group) is not None)
 
     def _look(
-        self, pruner: Pruner, run: PluginRun, look: PruneLook, refused: list[int]
-    ) -> PruneLooked | None:
-        """Do one batch; None if the database refused a row, which is noted once it is known."""
+        self, pruner: Pruner, run: PluginRun, batch: Sequence[PruneLook], refused: list[int]
+    ) -> list[PruneLooked]:
+        """Do one batch; without a result if a row is refused, which is noted once it is known."""
         clock = run.context.config.clock
         began = clock.monotonic()
+        ages = [pruner.age_of(look.group) for look in batch]
         try:
-            looked = self._prune(run, look, pruner.age_of(look.group))
+            looks = self._prune(run, batch, ages)
         except StatementTimeout:
             self.walk.slower()
             raise
         except DatabaseError as error:
             if not is_of_a_row(error.__cause__):
                 raise
-            self._refuse(run, look, error, refused)
-            return None
-        self.walk.looked(looked, clock.monotonic() - began)
-        return looked
+            self._refuse(run, batch, error, refused)
+            return []
+        self.walk.looked(looks, clock.monotonic() - began)
+        return looks
 
     def _refuse(
-        self, run: PluginRun, look: PruneLook, error: DatabaseError, refused: list[int]
+        self,
+        run: PluginRun,
+        batch: Sequence[PruneLook],
+        error: DatabaseError,
+        refused: list[int],
     ) -> None:
         # Smaller and smaller, until the row that makes the batch fail stands alone.
-        if look.rows == 1 and (last := self._prune(run, look, None).last) is not None:
-            self.aside.add(last.job_id, run.context.config.clock.monotonic())
-            refused.append(last.job_id)
-            logger.error("job %d can't be deleted and is left for a while: %s", last.job_id, error)
+        if len(batch) == 1 and batch[0].rows == 1:
+            [looked] = self._prune(run, batch, [None])
+            if looked.last is not None:
+                job_id = looked.last.job_id
+                self.aside.add(job_id, run.context.config.clock.monotonic())
+                refused.append(job_id)
+                logger.error("job %d can't be deleted and is left for a while: %s", job_id, error)
         self.walk.failed()
 
-    def _prune(self, run: PluginRun, look: PruneLook, age: float | None) -> PruneLooked:
+    def _prune(
+        self, run: PluginRun, batch: Sequence[PruneLook], ages: Sequence[float | None]
+    ) -> list[PruneLooked]:
         aside = self.aside.ids(run.context.config.clock.monotonic())
-        prune = partial(
-            run.context.engine.prune_jobs, look=look, age=age, aside=aside, now=run.now()
+        now, prune = run.now(), run.context.engine.prune_jobs
+        return run.transaction(
+            lambda connection: [
+                prune(connection, look, age, aside, now)
+                for look, age in zip(batch, ages, strict=True)
+            ]
         )
-        return run.transaction(prune)
 
 
 # Checks

@@ -57,12 +57,19 @@ class Table:
         self.looks.clear()
         walk.begin(self.groups)
         vain = 0
-        while (look := walk.next()) is not None:
-            looked = self.prune(look)
-            vain += 0 if looked.pruned else looked.seen
-            walk.looked(looked, seconds)
-        assert walk.over
+        while not walk.over:
+            vain += sum(each.seen for each in self.step(walk, seconds) if not each.pruned)
+        assert walk.batch() == []
         return vain
+
+    def step(self, walk: PruneWalk, seconds: float = 0.0) -> list[PruneLooked]:
+        """Do one batch."""
+        batch = walk.batch()
+        assert batch
+        assert sum(look.rows for look in batch) <= walk.limit
+        found = [self.prune(look) for look in batch]
+        walk.looked(found, seconds)
+        return found
 
 
 def test_a_round_takes_all_that_is_old() -> None:
@@ -134,9 +141,7 @@ def test_the_sweep_has_a_turn_while_fronts_yield() -> None:
     walk.begin(table.groups)
 
     for _ in range(200):
-        look = walk.next()
-        assert look is not None
-        walk.looked(table.prune(look), 0.0)
+        table.step(walk)
 
     assert len(table.rows[B]) > 20_000
     assert sum(old for _, old in table.rows[A]) == 0
@@ -174,20 +179,36 @@ def test_batches_fit_the_time(limit: int) -> None:
 
 
 def test_a_refused_row_is_closed_in_upon() -> None:
-    """Half as many rows each time, then it stands alone; left out, the rest goes on."""
+    """First its look stands alone, then it gets smaller; left out, the rest goes on."""
     walk = PruneWalk(1000)
-    walk.begin([A])
+    walk.begin([A, B])
+    assert [look.group for look in walk.batch()] == [A, B]
+    walk.failed()
     sizes = []
-    while (look := walk.next()) is not None and look.rows > 1:
+    while walk.batch()[0].rows > 1:
+        [look] = walk.batch()
+        assert look.group == A
         sizes.append(look.rows)
         walk.failed()
     walk.failed()
-    onward = walk.next()
 
     assert sizes[0] == PROBE
     assert all(after == before // 2 for before, after in pairwise(sizes))
-    assert onward is not None
-    assert onward.rows == FIRST_SIZE
+    assert [(look.group, look.rows) for look in walk.batch()] == [(A, FIRST_SIZE)]
+
+
+def test_after_a_refused_row_others_go_together_again() -> None:
+    """Alone are only those that were in the batch that failed."""
+    walk = PruneWalk(1000)
+    table = Table(**{f"q{n}": [False] * 5 for n in range(20)})
+    walk.begin(table.groups)
+    together = len(walk.batch())
+    walk.failed()
+    alone = [len(walk.batch()) for _ in range(together) if table.step(walk)]
+
+    assert together > 1
+    assert alone == [1] * (together - 1) + [len(walk.batch())]
+    assert len(walk.batch()) > 1
 
 
 def test_an_unanswered_look_is_tried_smaller() -> None:
@@ -196,24 +217,36 @@ def test_an_unanswered_look_is_tried_smaller() -> None:
     walk.begin([A])
     table = Table(a=[True] * 20_000)
     for _ in range(5):
-        look = walk.next()
-        assert look is not None
-        walk.looked(table.prune(look), 0.0)
-    before = walk.next()
-    assert before is not None
+        table.step(walk)
+    [before] = walk.batch()
     walk.slower()
-    after = walk.next()
+    [after] = walk.batch()
 
-    assert after is not None
     assert (after.group, after.after) == (before.group, before.after)
     assert after.rows == before.rows // 2
 
 
 def test_nothing_is_looked_at_twice_in_vain_beyond_the_front() -> None:
-    """In one round each place is read by at most the front and the sweep."""
-    table = Table(a=[True, False] * 4000, b=[False] * 4000)
+    """In one round each place is read by at most the front and the sweep; a small group once."""
+    table = Table(a=[True, False] * 4000, b=[False] * 4000, c=[False] * 100)
 
     table.round(PruneWalk(500))
 
     places = Counter((look.group, look.after) for look, _ in table.looks)
     assert max(places.values()) <= 2
+    assert len([look for look, _ in table.looks if look.group.queue == "c"]) == 1
+
+
+def test_many_small_groups_are_few_batches() -> None:
+    """A thousand queues are no thousand transactions."""
+    table = Table(**{f"q{n}": [False] * 5 for n in range(1000)})
+    walk = PruneWalk(10_000)
+    walk.begin(table.groups)
+
+    batches = 0
+    while not walk.over:
+        table.step(walk)
+        batches += 1
+
+    assert batches < 50
+    assert len(table.looks) < 1100
