@@ -9,8 +9,9 @@ import pytest
 from oban_actors import Job, Oban
 from tests.cli.commands import Started, alive, command, kill, started
 from tests.support.databases import Database
-from tests.support.instances import Starter
+from tests.support.instances import Starter, starter
 from tests.support.ports import free_port
+from tests.support.postgres import PostgresServer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -179,6 +180,29 @@ def test_a_second_signal_hurries_the_workers(
 
         assert parent.end(60) == 0
     assert start_oban.tables.count("executing") == 0
+
+
+@pytest.mark.db
+def test_a_worker_that_dies_while_the_server_is_away_comes_back(
+    own_server: PostgresServer, own_database: Database
+) -> None:
+    """It is tried again, and not counted, until the server is there; the others never ended."""
+    with starter(own_database) as one:
+        oban = one.make()
+        words = ("--queues", "alpha=2", "--processes", "2")
+        with started(own_database, *words, more={"OBAN_CONNECT_TIMEOUT": "1"}) as parent:
+            parent.wait_for("worker [01] runs", 2)
+            before = parent.workers()
+            own_server.stop()
+            kill(before[1])
+            parent.wait_for("worker 1 ended with exit code 3", 2)
+            own_server.start()
+            parent.wait_for("worker 1 runs", 2)
+            assert parent.workers()[0] == before[0]
+            wait_both(parent, oban)
+            parent.process.send_signal(signal.SIGTERM)
+
+            assert parent.end(60) == 0
 
 
 @pytest.mark.parametrize("words", [(), ("--processes", "1")])
