@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from oban_actors import __version__
+import oban_actors
 from oban_actors.cli import exits
 from oban_actors.cli.config import config
 from oban_actors.cli.doctor import doctor
@@ -35,7 +35,7 @@ from oban_actors.error_text import message
     + "\n\nExit codes: 0 done, 1 failed or something found, 2 wrong usage or configuration, "
     "3 nobody answered, 4 tables missing or of another version.",
 )
-@click.version_option(__version__, prog_name="oban-actors")
+@click.version_option(oban_actors.__version__, prog_name="oban-actors")
 @common
 def app() -> None:
     """Durable background jobs on PostgreSQL and SQLite.
