@@ -91,6 +91,18 @@ def test_it_runs_again_when_all_have_ended(start_oban: Starter) -> None:
     assert boots(start_oban.tables) == 2
 
 
+def test_a_tree_that_is_started_again_is_a_start(start_oban: Starter) -> None:
+    """Also within the same process."""
+    clock = clock_at("2026-03-02 09:00:30")
+    oban = boot(start_oban, clock)
+    oban.stop()
+    clock.advance(120)
+    oban.start()
+    evaluate(oban)
+
+    assert boots(start_oban.tables) == 2
+
+
 def test_nodes_that_start_together_are_one_boot(start_oban: Starter) -> None:
     """Whichever looks first."""
     clock = clock_at("2026-03-02 09:00:30")
