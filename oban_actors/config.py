@@ -73,7 +73,7 @@ class Config:
         connect_timeout: seconds that connecting may take, default 5.
         pool_size: most connections in the instance's pool, default 4.
         elixir_indexes: whether `migrate()` makes Elixir's two GIN indexes, default False.
-        testing: `disabled` (default); `manual`: no queues, plugins, peer or stager run, whatever
+        testing: `disabled` (default); `manual`: no queues, plugins, peer, stager or health run, whatever
             else was given; `inline`: likewise, and a job runs in the thread that inserts it.
 
     Raises:
@@ -153,12 +153,13 @@ class Config:
         return ident is None or ident in ("any", self.ident)
 
 
-# Whatever takes jobs up by itself.
+# Whatever takes jobs up by itself, or would have a port in every test.
 _NOT_IN_TESTS: Mapping[str, Any] = {
     "queues": MappingProxyType({}),
     "plugins": (),
     "peer": None,
     "stager": None,
+    "health": None,
 }
 
 _CHECKS: Mapping[str, check.Check] = {

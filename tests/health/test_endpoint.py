@@ -435,6 +435,7 @@ def test_a_port_is_enough(sqlite: Database) -> None:
     assert Oban(sqlite.url, health={"port": 1, "hosts": ["A.b"]}).config.health.hosts == ("a.b",)
     assert Oban(sqlite.url, health=False).config.health is None
     assert Oban(sqlite.url).config.health is None
+    assert Oban(sqlite.url, health=4000, testing="manual").config.health is None
 
 
 @pytest.mark.parametrize("asked", ["127.0.0.1", "::1"])
