@@ -73,8 +73,9 @@ class Config:
         connect_timeout: seconds that connecting may take, default 5.
         pool_size: most connections in the instance's pool, default 4.
         elixir_indexes: whether `migrate()` makes Elixir's two GIN indexes, default False.
-        testing: `disabled` (default); `manual`: no queues, plugins, peer, stager or health run, whatever
-            else was given; `inline`: likewise, and a job runs in the thread that inserts it.
+        testing: `disabled` (default); `manual`: no queues, plugins, peer, stager or health run,
+            whatever else was given; `inline`: likewise, and a job runs in the thread that
+            inserts it.
 
     Raises:
         ConfigError: an option's value can't be used.
