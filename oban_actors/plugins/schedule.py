@@ -237,6 +237,8 @@ def _after_the_gap(wall: datetime, zone: tzinfo) -> datetime:
 
 def _change_between(after: datetime, until: datetime, zone: tzinfo) -> datetime | None:
     """Find the first moment after one and up to another at which the zone's offset changes."""
+    if zone is UTC:
+        return None
     offset = _offset(after, zone)
     low = after
     while _offset(high := min(low + _PROBE, until), zone) == offset:
