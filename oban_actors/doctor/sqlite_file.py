@@ -8,14 +8,16 @@ from sqlalchemy import Connection, text
 
 from oban_actors.doctor.exam import Exam
 from oban_actors.doctor.finding import Finding
-from oban_actors.doctor.versions import MIGRATE
 from oban_actors.repo.migrator import OWN_VERSION, upgrade
 
-Columns = dict[str, dict[str, tuple[str, bool]]]
+Column = tuple[str, bool, str | None]
+"""A column's type, whether it is NOT NULL, and its default."""
+
+Columns = dict[str, dict[str, Column]]
 Indexes = dict[str, str]
 
 _COLUMNS = text("""
-SELECT m.name, c.name, c.type, c."notnull"
+SELECT m.name, c.name, c.type, c."notnull", c.dflt_value
 FROM sqlite_schema AS m JOIN pragma_table_info(m.name) AS c
 WHERE m.type = 'table' AND m.name LIKE 'oban\\_%' ESCAPE '\\'
 """)
@@ -62,18 +64,24 @@ def check_shape(exam: Exam) -> Iterator[Finding]:
             yield Finding("warning", "index", what, f"DROP INDEX {name};\n{sql};")
 
 
-def _compare(
-    table: str, wanted: dict[str, tuple[str, bool]], found: dict[str, tuple[str, bool]]
-) -> Iterator[Finding]:
-    for name, (kind, _) in wanted.items():
+def _compare(table: str, wanted: dict[str, Column], found: dict[str, Column]) -> Iterator[Finding]:
+    again = _rebuilt(table, [name for name in wanted if name in found])
+    for name, column in wanted.items():
         if name not in found:
             what = f"{table} has no column {name}"
-            fix = f"SQLite can't add it as it was: drop the empty table, or copy it, then {MIGRATE}"
-            yield Finding("error", "missing_column", what, fix)
-        elif found[name][0].upper() != kind:
-            what = f"{table}.{name} is of type {found[name][0]} instead of {kind}"
-            fix = f"copy the rows into a table as {MIGRATE} makes it"
-            yield Finding("notice", "column_type", what, fix)
+            yield Finding("error", "missing_column", what, _added(table, name, column) or again)
+        elif found[name][0].upper() != column[0]:
+            what = f"{table}.{name} is of type {found[name][0]} instead of {column[0]}"
+            yield Finding("notice", "column_type", what, again)
+
+
+def _added(table: str, name: str, column: Column) -> str | None:
+    kind, required, default = column
+    # SQLite adds none whose default it would have to compute, nor one without any for old rows.
+    if (required and default is None) or "(" in (default or ""):
+        return None
+    given = "" if default is None else f" DEFAULT {default}"
+    return f"ALTER TABLE {table} ADD COLUMN {name} {kind}{given}{' NOT NULL' * required};"
 
 
 def _expected() -> tuple[Columns, Indexes]:
@@ -82,9 +90,36 @@ def _expected() -> tuple[Columns, Indexes]:
 
 
 def _statement(table: str) -> str:
+    return next(iter(_statements(table, "table").values()))
+
+
+def _statements(table: str, kind: str) -> dict[str, str]:
+    query = text("""
+    SELECT name, sql || ';' FROM sqlite_schema
+    WHERE type = :kind AND tbl_name = :table AND sql IS NOT NULL
+    """)
     with _fresh() as connection:
-        query = text("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = :name")
-        return f"{connection.execute(query, {'name': table}).scalar()};"
+        found = connection.execute(query, {"kind": kind, "table": table})
+        return {name: sql for name, sql in found}  # noqa: C416 (rows are no pairs to a checker)
+
+
+def _rebuilt(table: str, kept: list[str]) -> str:
+    # As SQLite's own manual says to change what ALTER TABLE can't.
+    indexes = _statements(table, "index")
+    columns = ", ".join(kept)
+    return "\n".join(
+        [
+            "-- while no node runs",
+            "BEGIN IMMEDIATE;",
+            *(f"DROP INDEX IF EXISTS {name};" for name in indexes),
+            f"ALTER TABLE {table} RENAME TO {table}_old;",
+            _statement(table),
+            f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {table}_old;",
+            f"DROP TABLE {table}_old;",
+            *indexes.values(),
+            "COMMIT;",
+        ]
+    )
 
 
 @contextmanager
@@ -101,8 +136,8 @@ def _fresh() -> Iterator[Connection]:
 
 def _describe(connection: Connection) -> tuple[Columns, Indexes]:
     columns: Columns = {}
-    for table, name, kind, required in connection.execute(_COLUMNS):
-        columns.setdefault(table, {})[name] = (kind, bool(required))
+    for table, name, kind, required, default in connection.execute(_COLUMNS):
+        columns.setdefault(table, {})[name] = (kind, bool(required), default)
     indexes = {name: _plain(sql) for name, sql in connection.execute(_INDEXES)}
     return columns, indexes
 

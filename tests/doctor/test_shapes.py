@@ -88,6 +88,12 @@ SQLITE: list[tuple[str, str, str]] = [
     ("DROP TABLE oban_peers", "missing_table", "there is no table oban_peers"),
     ("DROP TABLE oban_actors_crons", "missing_table", "there is no table oban_actors_crons"),
     ("DELETE FROM oban_actors_meta", "own_version", "version 0 instead of"),
+    ("ALTER TABLE oban_jobs DROP COLUMN tags", "missing_column", "oban_jobs has no column tags"),
+    (
+        "ALTER TABLE oban_jobs DROP COLUMN completed_at",
+        "missing_column",
+        "oban_jobs has no column completed_at",
+    ),
 ]
 
 
@@ -138,6 +144,44 @@ def test_a_fault_on_sqlite(sqlite: Database, fault: str, code: str, what: str) -
         assert what in finding.what
         mend(oban, sqlite, finding)
         assert examine(oban) == []
+
+
+@pytest.mark.parametrize("table", ["oban_jobs", "oban_actors_notifications"])
+def test_a_column_that_sqlite_can_not_add(sqlite: Database, table: str) -> None:
+    """Then the fix makes the table anew, and its rows and indexes are there again."""
+    with starter(sqlite) as start:
+        oban = start.make()
+        job = oban.insert(_job(1))
+        execute(
+            sqlite,
+            "DROP INDEX oban_actors_unique_index; "
+            f"ALTER TABLE {table} DROP COLUMN inserted_at; "
+            "CREATE INDEX oban_actors_unique_index ON oban_jobs (worker)",
+        )
+        found = examine(oban)
+        assert f"{table} has no column inserted_at" in found[0].what
+        for finding in found:
+            mend(oban, sqlite, finding)
+        assert examine(oban) == []
+        assert oban.get_job(job.id or 0).args == job.args
+
+
+def test_a_column_of_another_type(sqlite: Database) -> None:
+    """SQLite minds it little, and the fix is the same."""
+    with starter(sqlite) as start:
+        oban = start.make()
+        execute(
+            sqlite,
+            "ALTER TABLE oban_peers DROP COLUMN node; "
+            "ALTER TABLE oban_peers ADD COLUMN node BLOB NOT NULL DEFAULT 'x'; "
+            "INSERT INTO oban_peers VALUES ('Other', '2030', '2030', 'web.1')",
+        )
+        finding = only(oban)
+        assert (finding.severity, finding.code) == ("notice", "column_type")
+        assert "oban_peers.node is of type BLOB instead of TEXT" in finding.what
+        mend(oban, sqlite, finding)
+        assert examine(oban) == []
+        assert start.tables.execute("SELECT name, node FROM {peers}") == [("Other", "web.1")]
 
 
 def test_a_state_that_is_missing(pg: Database, pg_conninfo: str) -> None:
