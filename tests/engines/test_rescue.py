@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import Connection, text
 
+from oban_actors import DatabaseError
 from oban_actors.claim import Claimant
 from oban_actors.engines.rescue import (
     ClaimGroup,
@@ -18,7 +19,7 @@ from oban_actors.engines.rescue import (
 )
 from oban_actors.job import Job
 from tests.engines.conftest import Store
-from tests.engines.turning import Hand
+from tests.engines.turning import Hand, ack
 
 T = TypeVar("T")
 
@@ -89,28 +90,32 @@ def test_report(store: Store, hand: Hand) -> None:
 
 
 def test_the_report_needs_to_write(store: Store) -> None:
-    """Where a beat could not be written, there is no report."""
-    from oban_actors import DatabaseError  # noqa: PLC0415 (only here)
+    """Where a beat could not be written there is no report, though all can be read."""
+    table = store.jobs.replace("oban_jobs", "oban_actors_producers")
+    if store.repo.dialect == "postgresql":
+        store.run(f"ALTER TABLE {table} ADD CHECK (uuid IS NULL) NOT VALID")
+    else:
+        store.run(
+            f"CREATE TRIGGER full BEFORE INSERT ON {table} "
+            "BEGIN SELECT RAISE(ABORT, 'the disk is full'); END"
+        )
 
     with pytest.raises(DatabaseError):
-        store.repo.transaction(
-            lambda c: store.engine.report_producers(c, "lifeline:me", 60.0, None),
-            read_only=True,
-            attempts=1,
-            lock_timeout=0.1,
-        ) if store.repo.dialect == "postgresql" else _blocked(store)
+        report(store)
 
 
-def _blocked(store: Store) -> None:
-    # SQLite goes on reading while another process keeps all from writing.
-    with store.repo.engine.connect() as other:
+def test_the_report_waits_for_nobody_who_keeps_all_from_writing(sqlite_store: Store) -> None:
+    """SQLite goes on reading while another process has its only lock."""
+    with sqlite_store.repo.engine.connect() as other:
         other.exec_driver_sql("BEGIN IMMEDIATE")
-        store.repo.transaction(
-            lambda c: store.engine.report_producers(c, "lifeline:me", 60.0, None),
-            attempts=1,
-            lock_timeout=0.05,
-            statement_timeout=0.2,
-        )
+        with pytest.raises(DatabaseError):
+            sqlite_store.repo.transaction(
+                lambda c: sqlite_store.engine.report_producers(c, "lifeline:me", 60.0, None),
+                attempts=1,
+                lock_timeout=0.05,
+                statement_timeout=0.2,
+            )
+        other.exec_driver_sql("ROLLBACK")
 
 
 def test_hold(store: Store, hand: Hand) -> None:
@@ -120,17 +125,22 @@ def test_hold(store: Store, hand: Hand) -> None:
     def beat(now: datetime) -> None:
         do(store, lambda c: store.engine.beat(c, [hand.beat()], now))
 
-    def held(seen: str | None) -> bool:
+    def held(seen: str | None, *queues: str) -> bool:
         def work(connection: Connection) -> bool:
             found = store.engine.hold_producer(connection, uuid, seen)
             if found:
-                store.engine.settle_producer(connection, uuid, seen, [])
+                store.engine.settle_producer(connection, uuid, seen, queues)
             return found
 
         return do(store, work)
 
     assert held(None)
     assert not held("x")
+    assert producers(store) == []
+    # What stands in for a row goes, also where jobs are left.
+    store.insert(Job.new(worker="w"))
+    hand.fetch()
+    assert held(None, "default")
     assert producers(store) == []
     beat(NOON)
     seen = report(store).beats[uuid]
@@ -169,8 +179,6 @@ def test_rescue(store: Store, hand: Hand) -> None:
 
 def test_the_late_ack_of_a_rescued_job_is_stale(store: Store, hand: Hand) -> None:
     """Whoever comes back from the dead writes nothing."""
-    from tests.engines.turning import ack  # noqa: PLC0415 (only here)
-
     store.insert(Job.new(worker="w"))
     (mine,) = hand.fetch(now=NOON)
     rescue(store, [mine.id or 0])

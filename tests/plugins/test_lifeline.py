@@ -11,7 +11,8 @@ from oban_actors import ConfigError, Oban, Stage
 from oban_actors.config import Config
 from oban_actors.engines.rescue import RescuedJob
 from oban_actors.peers.identity import MARK
-from oban_actors.plugins import Lifeline
+from oban_actors.plugins import Lifeline, PluginContext
+from oban_actors.plugins.watch import Sighting
 from tests.plugins.rescue import scene
 from tests.queues.work import jobs, renew
 from tests.support.events import Event, Recorder
@@ -251,6 +252,27 @@ def test_looks_come_by_themselves_and_in_time(
         one.oban.whereis(("plugin", "lifeline")).proxy().context.get(timeout=30)
 
     assert waited >= 60
+
+
+def test_the_next_look_comes_when_somebody_could_be_dead(
+    start_oban: Starter, events: Recorder
+) -> None:
+    """Else an interval later; a second after the start, whatever the interval."""
+    oban = scene(start_oban, events).oban
+    context = PluginContext(oban.config, oban.repo, oban._engine, oban._publisher, oban._inserter)
+    lifeline = Lifeline().fresh()
+    assert lifeline._rescuer is not None
+    assert lifeline.next_delay(context) == 1.0
+    lifeline._rescuer.looked = True
+    assert lifeline.next_delay(context) == 10.0
+    for at in (-57.0, -40.0, -20.0, 0.0):
+        sighting = Sighting(at, at, "s", {"dead": "x"})
+        lifeline._rescuer.watch = lifeline._rescuer.watch.looked(sighting)
+    assert 3.0 < lifeline.next_delay(context) < 3.1
+    lifeline._rescuer.lag = 10.0
+    assert lifeline.next_delay(context) == 10.0
+    lifeline._rescuer.more = True
+    assert lifeline.next_delay(context) == 0.0
 
 
 @pytest.mark.parametrize(
