@@ -21,13 +21,19 @@ from oban_actors.messages import (
     Notification,
     Notify,
     Reconnected,
-    Resign,
     Stage,
     Status,
     Switched,
 )
 from oban_actors.notifiers import Publisher, listen
-from oban_actors.peers import Trouble, duty_idle, holds_lease, is_own, row_identity
+from oban_actors.peers import (
+    Trouble,
+    duty_idle,
+    holds_lease,
+    is_own,
+    let_another_lead,
+    row_identity,
+)
 from oban_actors.repo import Repo
 from oban_actors.staging import Outcome, Pace, SetAside, is_of_a_row, staging_mode
 
@@ -389,8 +395,7 @@ class Stager(GenServer):
         if result.error is None:
             self._trouble.worked()
         elif is_own(result.error) and self._trouble.failed():
-            logger.warning("this node can't stage, so that another one should lead")
-            self.tell("peer", Resign(why="it can't stage"))
+            let_another_lead(self, "staging", result.error)
 
     def _note(self, error: DatabaseError | None) -> None:
         if error is not None and not self._failing:

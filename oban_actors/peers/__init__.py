@@ -7,7 +7,7 @@ from oban_actors.peers.database import DatabasePeer
 from oban_actors.peers.fence import duty_idle, holds_lease
 from oban_actors.peers.identity import row_identity
 from oban_actors.peers.isolated import IsolatedPeer
-from oban_actors.peers.resigning import Trouble, is_own
+from oban_actors.peers.resigning import Trouble, is_own, let_another_lead
 from oban_actors.repo import Repo
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "duty_idle",
     "holds_lease",
     "is_own",
+    "let_another_lead",
     "peer_spec",
     "row_identity",
 ]

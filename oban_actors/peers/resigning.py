@@ -1,21 +1,29 @@
-"""When a leader should leave leadership to another node, and how often it may; pure steps."""
+"""When a leader should leave leadership to another node, and how often it may."""
 
+import logging
 import math
 import sqlite3
 from dataclasses import dataclass, replace
 from typing import Self
 
-from oban_actors.errors import DatabaseError
+from oban_actors.actors import GenServer
+from oban_actors.errors import ActorError, DatabaseError
+from oban_actors.messages import Resign
+
+logger = logging.getLogger("oban_actors")
 
 TROUBLES = 3
 """Runs of a duty in a row that fail for a reason of this node's own, until it should resign."""
 
-FIRST_PAUSE = 60.0
+FIRST_PAUSE = 15.0
 """Seconds after a resignation in which there is no other one; doubled each time."""
 
 LONGEST_PAUSE = 3600.0
 """Seconds in which there is no other resignation, however many there were; as long again after
 that without any, and they count from the beginning."""
+
+ANSWER_TIME = 10.0
+"""Seconds that the Peer has to resign in, before its duty goes on as if it had not."""
 
 _OWN = "42"
 """The class of SQLSTATEs for what a role may not do, or what is not there as this node names it."""
@@ -85,3 +93,21 @@ def is_own(error: DatabaseError) -> bool:
     # What is not there shares its code with most other errors.
     code = getattr(driver, "sqlite_errorcode", 0) & 0xFF
     return code in _OWN_SQLITE or str(driver).startswith("no such ")
+
+
+def let_another_lead(actor: GenServer, duty: str, error: Exception) -> None:
+    """Ask the Peer to resign, for a duty that can't run on this node; and log it if it does.
+
+    Args:
+        actor: who does the duty.
+        duty: its name.
+        error: why it can't.
+
+    """
+    try:
+        resigned = actor.ask("peer", Resign(why=f"{duty} can't run here"), timeout=ANSWER_TIME)
+    except ActorError as failure:
+        logger.debug("the peer could not be asked to resign: %s", failure)
+        return
+    if resigned:
+        logger.warning("%s can't run on this node, so that another should lead: %s", duty, error)

@@ -7,8 +7,8 @@ from typing import Any
 from oban_actors import telemetry
 from oban_actors.actors import ActorError, Continue, GenServer, Reason, Sender, Timer
 from oban_actors.errors import DatabaseError
-from oban_actors.messages import IsLeader, Resign
-from oban_actors.peers import Trouble, is_own
+from oban_actors.messages import IsLeader
+from oban_actors.peers import Trouble, is_own, let_another_lead
 from oban_actors.plugins.plugin import (
     LeadershipLost,
     Plugin,
@@ -116,12 +116,7 @@ class PluginActor(GenServer):
     def _fail(self, error: Exception, *, leader: bool) -> None:
         """Take it that another node may fare better; after some times let one lead."""
         if self.plugin.duty == "shared" and leader and self._trouble.failed():
-            logger.warning(
-                "%s can't run on this node, so that another one should lead: %s",
-                self.plugin.id,
-                error,
-            )
-            self.tell("peer", Resign(why=f"its {self.plugin.id} can't run"))
+            let_another_lead(self, self.plugin.id, error)
 
     def _leads(self) -> bool:
         try:

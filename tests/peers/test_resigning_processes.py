@@ -35,7 +35,8 @@ def test_the_process_that_may_stage_leads(pg: Database) -> None:
                 "VALUES ('scheduled', 'q', 'w', '{}', timezone('UTC', now()))"
             )
 
-            wait_until(lambda: nodes[1].leads and not nodes[0].leads, 60, "the other one leads")
+            # The lesser one may have resigned before this one was up, and now waits to do it again.
+            wait_until(lambda: nodes[1].leads and not nodes[0].leads, 120, "the other one leads")
             wait_until(lambda: one.tables.count("available") == 1, 60, "the job is staged")
             assert nodes[0].process.poll() is None
         finally:
