@@ -160,7 +160,7 @@ class Server:
 
     Attributes:
         tables: what is committed.
-        up: whether it answers.
+        up: whether it answers, and since when.
         skew: seconds by which its clock is wrong.
         runs: how often it was started.
         notice: how the notifications of a commit go to a session that listens.
@@ -172,6 +172,7 @@ class Server:
 
     hub: Hub
     up: bool = True
+    up_since: float = 0.0
     skew: float = 0.0
     runs: int = 1
     tables: dict[str, dict[Key, Row]] = field(default_factory=lambda: {name: {} for name in TABLES})
@@ -279,7 +280,7 @@ class Server:
 
     def start(self) -> None:
         """Come up again."""
-        self.up = True
+        self.up, self.up_since = True, self.hub.now
         self.runs += 1
 
     def _end(self, made: Transaction, outcome: str) -> None:

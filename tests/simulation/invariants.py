@@ -76,7 +76,7 @@ class Checks:
         if row is None or owner(row["node"]) != node.identity:
             holder = None if row is None else row["node"]
             raise Violation(f"{machine} acted as leader while {holder} held the lease")
-        if self._terms.setdefault(row["started_at"], node.identity) != node.identity:
+        if self._terms.setdefault(row["started_at"], machine) != machine:
             raise Violation(f"two leaders acted in one term, the second was {machine}")
 
     def acknowledged(
@@ -107,11 +107,11 @@ class Checks:
                 raise Violation(f"job {job_id} was given back while it ran")
 
     def rescued(self, made: Transaction, job_id: int, uuid: str) -> None:
-        """Nobody alive is rescued: who showed that it lives within the watch."""
-        beat = self._beats.get(uuid)
-        if beat is not None and self.server.hub.now - beat < settings.WATCH:
-            ago = self.server.hub.now - beat
-            raise Violation(f"job {job_id} was rescued though its producer beat {ago:.3f} s ago")
+        """Nobody alive is rescued: who has shown that it lives, or had not the time of a watch."""
+        since = max(self._beats.get(uuid, 0.0), self.server.up_since)
+        if self.server.hub.now - since < settings.WATCH:
+            ago = self.server.hub.now - since
+            raise Violation(f"job {job_id} was rescued though its producer lived {ago:.3f} s ago")
 
     def beat(self, made: Transaction, uuid: str) -> None:
         """Note that a producer lives."""

@@ -102,8 +102,8 @@ class Node:
     @property
     def leads(self) -> bool:
         """Whether it believes that it leads."""
-        lease = self.lease
-        return lease is not None and lease.leads(self.machine.boottime())
+        peer = self.actor("peer")
+        return peer is not None and bool(peer._lease.leads(peer._now()))
 
     @property
     def alive(self) -> bool:

@@ -1,6 +1,6 @@
 """A seed's story: some nodes, some work, some faults, and at last a calm in which all is settled."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tests.simulation import node as settings
@@ -8,6 +8,9 @@ from tests.simulation.faults import Fault, Rates
 from tests.simulation.invariants import Violation
 from tests.simulation.node import Node
 from tests.simulation.world import World
+
+RECOVERY = 12.0
+"""Seconds until all is as if nothing had been: the longest delays between two tries are over."""
 
 CALM = 60.0
 """Seconds, at most, in which all is settled once nothing strikes any more."""
@@ -35,7 +38,9 @@ class Shape:
         seconds: how long faults strike.
         jobs: how many are inserted.
         episodes: how many faults that last, at most; `kinds` which ones, None for any.
-        storm: how probable it is that round trips are struck, and by what; None for anything.
+        storm: how probable it is that round trips are struck, and how often by what; None for
+            anything.
+        lengths: how long jobs take.
 
     """
 
@@ -45,7 +50,8 @@ class Shape:
     episodes: int = 4
     kinds: "tuple[Episode, ...] | None" = None
     storm: float = 0.7
-    trips: tuple[Fault, ...] | None = None
+    trips: Mapping[Fault, float] | None = None
+    lengths: tuple[float, ...] = (0.01, 0.3, 1.0, 3.0, 8.0)
 
 
 @dataclass(slots=True)
@@ -110,7 +116,7 @@ class Story:
     def prove(self) -> None:
         """Prove that it works as if nothing had been: jobs start when they are due, cron runs."""
         world = self.world
-        world.hub.run(world.hub.now + 2 * settings.PULSE + 1.0)
+        world.hub.run(max(world.hub.now + 2 * settings.PULSE, self.shape.seconds + RECOVERY))
         now = world.hub.now
         before = world.server.job_ids
         world.insert({"seconds": 0.1})
@@ -142,7 +148,7 @@ class Story:
     def _work(self) -> None:
         rng, world = self.world.hub.rng, self.world
         args = {
-            "seconds": rng.choice([0.01, 0.3, 1.0, 3.0, 8.0]),
+            "seconds": rng.choice(self.shape.lengths),
             "heeds": rng.random() < 0.7,
             "fails": rng.choice([0, 0, 0, 1]),
             "snoozes": rng.choice([0, 0, 0, 1]),
@@ -165,7 +171,10 @@ class Story:
     def _storm(self) -> None:
         rng, rates = self.world.hub.rng, self.world.weather.rates
         scale = rng.choice([0.3, 1.0, 2.0])
-        kinds = self.shape.trips or [fault for fault in Fault if rng.random() < 0.5]
+        if self.shape.trips is not None:
+            rates.trips = dict(self.shape.trips)
+            return
+        kinds = [fault for fault in Fault if rng.random() < 0.5]
         rates.trips = {fault: EACH_TRIP[fault] * scale for fault in kinds}
         if rng.random() < 0.4:
             rates.deaf = rng.choice([0.1, 0.5, 1.0])
@@ -187,34 +196,64 @@ Episode = Callable[[Story, Node], None]
 
 
 def kill(story: Story, node: Node) -> None:
+    """Kill it, and start another one later."""
     story.world.kill(node)
     name = node.machine.name.split("#")[0]
     story.world.hub.after(story.world.hub.rng.uniform(0.1, 15.0), story._start, name)
 
 
 def freeze(story: Story, node: Node) -> None:
+    """Stop it for a while."""
     story.world.stop(node, story.world.hub.rng.choice([1.0, 5.5, 8.0, 14.0, 20.0]))
 
 
 def suspend(story: Story, node: Node) -> None:
+    """Suspend its machine for a while."""
     story.world.stop(node, story.world.hub.rng.choice([3.0, 8.0, 20.0]), suspend=True)
 
 
 def cut(story: Story, node: Node) -> None:
+    """Cut its network for a while."""
     story.world.cut(node, story.world.hub.rng.choice([1.0, 4.0, 9.0, 18.0]))
 
 
 def fail_over(story: Story, node: Node) -> None:
+    """Let another server take over."""
     rng = story.world.hub.rng
     jump = rng.choice([0.0, 0.0, -4.0, 4.0])
     story.world.fail_over(rng.choice([0.1, 2.0, 10.0]), wipe=rng.random() < 0.5, jump=jump)
 
 
+def freeze_long(story: Story, node: Node) -> None:
+    """Let a node stand still for about as long as it takes to be taken for dead."""
+    story.world.stop(node, story.world.hub.rng.uniform(settings.WATCH, settings.WATCH + 6.0))
+
+
+def cut_long(story: Story, node: Node) -> None:
+    """Cut a node off for longer than it takes to be taken for dead."""
+    story.world.cut(node, story.world.hub.rng.uniform(settings.WATCH, 2 * settings.WATCH))
+
+
+def outage(story: Story, node: Node) -> None:
+    """Take the database away for longer than a watch lasts."""
+    story.world.fail_over(story.world.hub.rng.uniform(settings.WATCH, settings.WATCH + 6.0))
+
+
+def unlisten(story: Story, node: Node) -> None:
+    """End the session that listens, and that has the advisory lock."""
+    server = story.world.server
+    for session in [each for each in server.sessions if each.machine is node.machine]:
+        if session.channels:
+            server.disconnect(session)
+
+
 def skew(story: Story, node: Node) -> None:
+    """Set its clock."""
     node.machine.skew += story.world.hub.rng.uniform(-30.0, 30.0)
 
 
 def deploy(story: Story, node: Node) -> None:
+    """Stop it in order, and start another one."""
     story.world.say(node.machine.name, "is stopped in order")
     node.stop()
     name = node.machine.name.split("#")[0]
@@ -222,6 +261,7 @@ def deploy(story: Story, node: Node) -> None:
 
 
 def wipe(story: Story, node: Node) -> None:
+    """Crash the server, which loses its unlogged tables."""
     world = story.world
     world.say("server", "loses its unlogged tables")
     world.fail_over(0.05, wipe=True)
