@@ -81,7 +81,7 @@ def check_claims(exam: Exam) -> Iterator[Finding]:
             f"{len(ids)} jobs are executing for a producer of node {node} that is gone: {shown}. "
             "Where the Lifeline runs, it rescues them"
         )
-        fix = f"-- once node {node} is surely down\n{_rescue(exam, uuid)}\n{_forget(exam, uuid)}"
+        fix = f"-- once node {node!r} is surely down\n{_rescue(exam, uuid)}\n{_forget(exam, uuid)}"
         yield Finding("error", "orphans", what, fix)
 
 

@@ -89,6 +89,11 @@ def read(repo: Repo, work: Callable[[Connection], T]) -> T:
     return repo.transaction(apart, read_only=True, attempts=2, statement_timeout=PATIENCE)
 
 
+def identifier(name: str) -> str:
+    """Write a name as SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def literal(value: str) -> str:
     """Write text as SQL, for statements that are shown."""
     return "'" + value.replace("'", "''") + "'"

@@ -108,7 +108,7 @@ def _foreign(exam: Exam, queue: str, rows: Sequence[Any]) -> Finding:
     moved = literal(f"{queue[:120]}_elixir")
     named = ", ".join(map(literal, workers))
     fix = (
-        f"-- {moved}: or another queue, which Elixir nodes run\n"
+        "-- or to another queue, which Elixir nodes run\n"
         f"UPDATE {exam.jobs} SET queue = {moved} "
         f"WHERE state = 'available' AND queue = {literal(queue)} AND worker IN ({named});"
     )

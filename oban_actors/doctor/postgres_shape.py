@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from oban_actors.doctor.exam import Exam, literal
+from oban_actors.doctor.exam import Exam, identifier, literal
 from oban_actors.doctor.finding import Finding
 from oban_actors.doctor.manifest import OWN, Column, Shape, Table, describe, expected
 from oban_actors.repo.migrator import OWN_VERSION
@@ -102,7 +102,7 @@ def _compare_constraints(
 def _compare_indexes(wanted: Table, found: Table, table: str) -> Iterator[Finding]:
     for name in sorted(found.invalid):
         what = f"the index {name} of {table} is invalid: it costs writes and serves no reader"
-        drop = f"DROP INDEX CONCURRENTLY {{schema}}.{name};"
+        drop = f"DROP INDEX CONCURRENTLY {{schema}}.{identifier(name)};"
         build = f"\n{_build(wanted.indexes[name])}" if name in wanted.indexes else ""
         if name in wanted.constraints:
             drop, build = f"REINDEX INDEX CONCURRENTLY {{schema}}.{name};", ""

@@ -130,6 +130,21 @@ def test_jobs_of_a_producer_that_is_gone(start_oban: Starter, *, row: bool) -> N
     assert examine(oban) == []
 
 
+def test_names_do_not_end_a_comment(start_oban: Starter) -> None:
+    """Whoever may write a row may not put statements into what an administrator runs."""
+    oban = start_oban.make()
+    job = insert(oban)
+    claim(start_oban, job, producer_uuid())
+    by = "attempted_by[1]" if start_oban.database.kind == "postgresql" else "attempted_by"
+    value = "'x\nDELETE'" if by.endswith("]") else "replace(attempted_by, 'web.1', 'x\\nDELETE')"
+    start_oban.tables.execute(f"UPDATE {{jobs}} SET {by} = {value}")
+
+    finding = only(oban)
+    assert finding.code == "orphans"
+    assert [line.split()[0] for line in finding.fix.splitlines()] == ["--", "UPDATE", "DELETE"]
+    assert "'x\\nDELETE'" in finding.fix.splitlines()[0]
+
+
 def test_claims_that_are_no_orphans(start_oban: Starter) -> None:
     """Those of Elixir's producers, of one that beats, of one that has yet to."""
     oban = start_oban.make(peer=False)

@@ -61,12 +61,12 @@ POSTGRES: list[tuple[str, str, str]] = [
     ),
     (
         (
-            "CREATE INDEX oban_jobs_left ON {s}oban_jobs (worker);\n"
+            'CREATE INDEX "Left ""over" ON {s}oban_jobs (worker);\n'
             "UPDATE pg_index SET indisvalid = false "
-            "WHERE indexrelid = '{s}oban_jobs_left'::regclass"
+            """WHERE indexrelid = '{s}"Left ""over"'::regclass"""
         ),
         "invalid_index",
-        "the index oban_jobs_left of oban_jobs is invalid",
+        'the index Left "over of oban_jobs is invalid',
     ),
     ("DROP TABLE {s}oban_peers", "missing_table", "there is no table oban_peers"),
     ("DROP TABLE {s}oban_actors_crons", "missing_table", "there is no table oban_actors_crons"),
