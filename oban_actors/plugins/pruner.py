@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from oban_actors.engines.prune import ENDED, EndedGroup, PruneLook, PruneLooked
 from oban_actors.errors import DatabaseError, StatementTimeout
@@ -16,7 +16,7 @@ from oban_actors.validation import OPTIONS
 
 logger = logging.getLogger("oban_actors")
 
-Age = Seconds | None
+Age = Seconds | Literal["never"] | None
 Ages = Mapping[str, Age]
 
 RUN_TIME = 2.0
@@ -63,7 +63,7 @@ class Pruner(Plugin):
         interval: seconds between two runs, default 30. While there is more to delete, runs follow
             each other at once.
         max_age: seconds for which a job is kept after it ended, a number or a timedelta, default
-            60; None: for ever.
+            60; None, or "never" in a file that has no such value: for ever.
         limit: most jobs that are looked at, and so deleted, in one batch, default 10,000. Where
             that takes long, batches get smaller by themselves.
         states: other ages by the state in which jobs ended: `{"discarded": 86_400}`.
@@ -220,9 +220,9 @@ class _Work:
 
 
 def _age(path: str, given: object) -> float | None:
-    if given is None:
+    if given is None or given == "never":
         return None
-    expected = "a non-negative number of seconds, a timedelta or None"
+    expected = "a non-negative number of seconds, a timedelta, 'never' or None"
     seconds = OPTIONS.number(path, given, expected)
     if 0 <= seconds <= MOST_AGE:
         return seconds

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,22 +122,24 @@ def test_which_age_a_job_has() -> None:
     pruner = Pruner(
         max_age=timedelta(minutes=2),
         states={"cancelled": None},
-        queues={"a": 5, "b": {"completed": timedelta(hours=1)}},
+        queues={"a": 5, "b": {"completed": timedelta(hours=1)}, "d": "never"},
     )
     pruner.validate()
 
     ages = {
         (state, queue): pruner.age_of(EndedGroup(state, queue, 0))
         for state in ("completed", "cancelled")
-        for queue in ("a", "b", "c")
+        for queue in ("a", "b", "c", "d")
     }
     assert ages == {
         ("completed", "a"): 5.0,
         ("completed", "b"): 3600.0,
         ("completed", "c"): 120.0,
+        ("completed", "d"): None,
         ("cancelled", "a"): 5.0,
         ("cancelled", "b"): None,
         ("cancelled", "c"): None,
+        ("cancelled", "d"): None,
     }
 
 
@@ -145,7 +148,10 @@ def test_which_age_a_job_has() -> None:
     [
         ({"interval": 0}, "'interval': expected a positive number of seconds, got: 0"),
         ({"limit": 0}, "'limit': expected a positive integer, got: 0"),
-        ({"max_age": -1}, "'max_age': expected a non-negative number of seconds, a timedelta or"),
+        (
+            {"max_age": -1},
+            "'max_age': expected a non-negative number of seconds, a timedelta, 'never' or None",
+        ),
         ({"max_age": "1d"}, "'max_age': expected a non-negative number .*, got: '1d'"),
         ({"max_age": 1e12}, "'max_age': expected at most 100 years, or None"),
         ({"states": {"executing": 1}}, "'states': expected one of 'completed', 'cancelled', 'disc"),
@@ -233,3 +239,19 @@ def test_a_crash_takes_what_it_remembers(store: Store, start_oban: Starter) -> N
 
     wait_until(renewed, message="another actor")
     assert ask(oban).extra["pruned_count"] == 1
+
+
+def test_a_file_says_the_same(tmp_path: Path) -> None:
+    """Ages by state and queue stand in TOML as they do in Python."""
+    file = tmp_path / "oban.toml"
+    file.write_text(
+        'database_url = "sqlite:///jobs.db"\n[plugins.pruner]\nmax_age = 3600\n'
+        'states = { discarded = "never" }\n[plugins.pruner.queues]\nmailers = { completed = 5 }\n'
+    )
+
+    oban = Oban.from_settings(config_file=str(file))
+
+    [pruner] = oban.config.plugins
+    assert pruner.age_of(EndedGroup("completed", "mailers", 0)) == 5.0
+    assert pruner.age_of(EndedGroup("discarded", "mailers", 0)) is None
+    assert pruner.age_of(EndedGroup("completed", "default", 0)) == 3600.0
