@@ -25,6 +25,7 @@ from oban_actors.config import (
     PulseOptions,
     StagerOptions,
 )
+from oban_actors.repo.slots import FOR_ACTORS, FOR_ELECTIONS, RESERVE
 from tests.support.databases import new_database
 from tests.support.postgres import Server
 from tests.support.waiting import wait_until
@@ -44,6 +45,7 @@ GRANT USAGE ON SEQUENCE background.oban_jobs_id_seq TO {role}
 _SAMPLE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _FENCE = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+_TOML = re.compile(r"^```toml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _CONSOLE = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _MAKE = re.compile(r"^make ([a-z]+)", re.MULTILINE)
 _MAKE_IN_TEXT = re.compile(r"`make ([a-z]+)")
@@ -139,6 +141,33 @@ def test_a_tree_runs_with_the_rights_that_are_named(
     assert found is not None
     assert found.state == "available"
     assert [record for record in caplog.records if record.levelname != "INFO"] == []
+
+
+def test_the_configurations_of_operating_are_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node starts with what the guide shows as its file, and listens where the guide says."""
+    monkeypatch.chdir(tmp_path)
+    node, pooled = _TOML.findall((ROOT / "docs/operating.md").read_text("utf-8"))
+
+    Path("oban.toml").write_text(node, "utf-8")
+    plugins = Oban.from_settings("sqlite:///jobs.db").config.plugins
+    Path("oban.toml").write_text(pooled, "utf-8")
+    listen_url = Oban.from_settings().config.notifier.listen_url
+
+    assert {type(plugin).__name__ for plugin in plugins} == {"Lifeline", "Pruner", "Cron"}
+    assert listen_url is not None
+    assert "db:5432" in listen_url
+
+
+def test_the_connections_of_operating_are_counted() -> None:
+    """How many connections a node has at most is what the code allows, and one to listen."""
+    page = (ROOT / "docs/operating.md").read_text("utf-8")
+
+    assert f"**`pool_size` + {RESERVE + 1}, with the Reindexer + {RESERVE + 2}**" in page
+    assert re.search(rf"^\| the tree's actors,.* \| {FOR_ACTORS} \|", page, re.MULTILINE)
+    assert re.search(rf"^\| elections,.* \| {FOR_ELECTIONS} \|", page, re.MULTILINE)
+    assert f"up to `pool_size` + {RESERVE} of each" in page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=_id)
