@@ -378,6 +378,7 @@ def test_it_answers_while_the_tree_starts(
     wait_until_ready(oban)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_fork_keeps_no_port(start_oban: Starter) -> None:
     """A child that lives on does not hold the port of a parent whose tree has ended."""
     oban = start_oban(health=ANY)
