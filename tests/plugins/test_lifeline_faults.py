@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from oban_actors import DatabaseUnavailable, Rescue, StatementTimeout
+from oban_actors import DatabaseUnavailable, Job, Rescue, StatementTimeout
 from oban_actors.plugins import rescuing
 from oban_actors.plugins.orphans import orphans_of
 from oban_actors.plugins.rescuing import MOST_BATCHES
@@ -343,3 +343,42 @@ def test_two_rescuers_at_once(start_oban: Starter, events: Recorder) -> None:
     assert len(counted) == 120
     assert set(counted.values()) == {1}
     assert one.producers() == []
+
+
+@pytest.mark.slow
+def test_twenty_thousand_that_no_fetch_takes(start_oban: Starter, events: Recorder) -> None:
+    """They go in bounded batches, each look followed by the next at once; what can run stays."""
+    one = scene(start_oban, events)
+    one.oban.insert_all(
+        Job.new(worker="tests.Worker", queue="alpha", max_attempts=1) for _ in range(20_000)
+    )
+    one.tables.execute("UPDATE {jobs} SET attempt = 1")
+    one.insert(5)
+    most = []
+    for _ in range(21):
+        most.append(one.look().extra["discarded_count"])
+        one.clock.advance(0.001)
+
+    assert max(most) <= 1_000
+    wait_until(lambda: one.tables.count("discarded") == 20_000)
+    assert one.totals() == (0, 20_000)
+    assert one.tables.count("available") == 5
+
+
+@pytest.mark.slow
+def test_a_look_at_many_claims_is_cheap(start_oban: Starter, events: Recorder) -> None:
+    """Twenty thousand jobs that run on living nodes cost a look a fraction of a second."""
+    one = scene(start_oban, events)
+    nodes = [one.node(f"q{place}") for place in range(20)]
+    for node in nodes:
+        one.insert(1_000, node.queue)
+        node.beat()
+        assert len(node.claim(1_000)) == 1_000
+    one.look()
+    events.clear()
+    for _ in range(5):
+        assert one.look().error is None
+
+    stops = events.all("oban.plugin.stop")
+    durations = sorted(e.measurements["duration"] / 1e9 for e in stops)
+    assert durations[0] < 1.0, durations
