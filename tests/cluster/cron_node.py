@@ -59,8 +59,20 @@ def signalling(token: Path, signum: signal.Signals) -> telemetry.Handler:
     return on_insert
 
 
+def looking(oban: Oban) -> None:
+    """Let Cron look whenever SIGUSR1 comes.
+
+    A handler would run in the main thread, which isn't woken if another one gets the signal, as
+    happens right after SIGCONT.
+    """
+    while signal.sigwait({signal.SIGUSR1}):
+        oban.tell(("plugin", "cron"), Evaluate())
+
+
 def main() -> None:
     """Run until told to stop."""
+    # In all threads to come, so that only the one that waits for it gets it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
     url, prefix, given = sys.argv[1:4]
     options = json.loads(given)
     clock = WrongClock(options.pop("minutes_wrong", 0))
@@ -72,7 +84,7 @@ def main() -> None:
     telemetry.attach("cron-election", "oban.peer.election.stop", on_election)
     cron = Cron([("* * * * *", minutely)])
     oban = Oban(url, prefix=prefix, clock=clock, plugins=[cron], queues={"alpha": 5}, **options)
-    signal.signal(signal.SIGUSR1, lambda *_: oban.tell(("plugin", "cron"), Evaluate()))
+    threading.Thread(target=looking, args=[oban], daemon=True).start()
     tell(started=True)
     reason = oban.run()
     tell(ended=str(reason))
