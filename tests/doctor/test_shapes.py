@@ -13,7 +13,7 @@ from oban_actors.doctor.manifest import expected
 from tests.doctor.manifest import PATH, VERSIONS, made, written
 from tests.doctor.mending import codes, execute, mend, only
 from tests.migrations import elixir
-from tests.support.databases import Database
+from tests.support.databases import Database, new_database
 from tests.support.instances import Starter, starter
 from tests.support.postgres import Server
 
@@ -105,6 +105,20 @@ def test_a_fresh_database_has_no_faults(start_oban: Starter) -> None:
         oban.insert_all([])
         assert examine(oban.repo) == []
     assert examine(oban) == []
+
+
+@pytest.mark.db
+def test_tables_in_the_schema_that_needs_no_name(postgres_server: Server) -> None:
+    """The catalog leaves out what every session sees, unless it is told not to."""
+    with new_database(postgres_server) as name:
+        oban = Oban(postgres_server.url(name))
+        oban.migrate()
+        assert examine(oban) == []
+        database = Database("postgresql", postgres_server.url(name))
+        execute(database, "ALTER TABLE {s}oban_jobs ALTER COLUMN state DROP DEFAULT")
+        mend(oban, database, only(oban))
+        assert examine(oban) == []
+        oban.repo.close()
 
 
 def test_no_tables_at_all(database: Database) -> None:

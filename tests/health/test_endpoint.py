@@ -234,6 +234,7 @@ def test_clients_that_dawdle_keep_nobody_out(
     start_oban: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More silent connections than there is room for, and others are answered all the same."""
+    monkeypatch.setattr(health_server, "PATIENCE", 3600.0)
     where = address(start_oban(health=ANY))
     silent = [connect(where) for _ in range(health_server.MOST_CONNECTIONS + 10)]
     try:
@@ -250,8 +251,11 @@ def test_clients_that_dawdle_keep_nobody_out(
         assert slow.recv(1) == b""
 
 
-def test_a_client_that_talks_on_or_goes_harms_nobody(start_oban: Starter) -> None:
-    """Bodies, pipelined requests and resets end with their connection."""
+def test_a_client_that_talks_on_or_goes_harms_nobody(
+    start_oban: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bodies, pipelined requests and resets end with their connection, long before its time."""
+    monkeypatch.setattr(health_server, "PATIENCE", 3600.0)
     where = address(start_oban(health=ANY))
     twice = b"GET /live HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n" * 2
 
