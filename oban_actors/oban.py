@@ -50,6 +50,9 @@ from oban_actors.settings import load
 
 logger = logging.getLogger("oban_actors")
 
+WAKE_UP = 0.5
+"""Seconds until a signal is heard, at most, that another thread than the main one was given."""
+
 START_TIMEOUT = 300.0
 """Seconds that a tree may take to start; its actors put slow work off."""
 
@@ -230,7 +233,10 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
         before = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
         try:
             self.start(on_exit=lambda _: over.set())
-            over.wait()
+            # Another thread may get the signal, as it does right after SIGCONT; its handler runs
+            # in this one all the same, but only once this one wakes.
+            while not over.wait(WAKE_UP):
+                pass
             return self.stop() or Reason("normal")
         finally:
             for signum, handler in before.items():
