@@ -121,6 +121,19 @@ def test_tables_in_the_schema_that_needs_no_name(postgres_server: Server) -> Non
         oban.repo.close()
 
 
+def test_more_than_should_be_is_no_fault(pg: Database) -> None:
+    """A column and an index of the host's own, and a check that was validated meanwhile."""
+    with starter(pg) as start:
+        oban = start.make()
+        execute(
+            pg,
+            "ALTER TABLE {s}oban_jobs ADD COLUMN tenant text;\n"
+            "CREATE INDEX by_tenant ON {s}oban_jobs (tenant);\n"
+            "ALTER TABLE {s}oban_jobs VALIDATE CONSTRAINT non_negative_priority",
+        )
+        assert examine(oban) == []
+
+
 def test_no_tables_at_all(database: Database) -> None:
     """One fault, and not one for each table."""
     oban = Oban(database.url, prefix=database.prefix)

@@ -185,6 +185,21 @@ def test_a_failure_in_another_process(start_oban: Starter, traced: Traced, ends:
     assert "boom" in str((run.events[0].attributes or {})["exception.message"])
 
 
+def test_nothing_is_kept_of_what_has_ended(start_oban: Starter) -> None:
+    """Neither of inserts that went well, nor of those that did not."""
+    one = Traced()
+    attached = otel.attach(tracer_provider=one.provider)
+    oban = start_oban.make()
+    try:
+        oban.insert_all([work.say.new(), work.say.new()])
+        oban.insert(work.say.new())
+        assert len(one.exporter.get_finished_spans()) == 2
+        assert attached._spans._inserts == {}
+    finally:
+        attached.detach()
+        one.provider.shutdown()
+
+
 def test_many_at_once(start_oban: Starter, traced: Traced) -> None:
     """One span for the insert of all, whose context they share."""
     oban = start_oban.make()
