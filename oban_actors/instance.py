@@ -23,12 +23,16 @@ from oban_actors.stager import Stager
 PLUGIN_RESTARTS = 5
 PLUGIN_SECONDS = 60.0
 
+_AFTER_QUEUES = ("health", "notifier", "pulse")
+"""Children that end after the queues have."""
+
 
 class Instance(Supervisor):
-    """The root of an instance's tree: its children stop in reverse order.
+    """The root of an instance's tree: its children stop in reverse order, the pulse later.
 
-    First nothing new is staged, then the pulse ends and leadership is resigned; the Notifier,
-    which all of them need, goes last. Mirrors `Oban`'s own supervisor.
+    First nothing new is staged, then leadership is resigned, then the queues drain, and the pulse
+    ends after them; the Notifier, which all of them need, goes last. Mirrors `Oban`'s own
+    supervisor.
 
     Args:
         children: in start order.
@@ -63,8 +67,15 @@ class Instance(Supervisor):
 
     def terminate(self, reason: Reason) -> None:
         """End the children, then what they shared."""
+        self._beat_until_drained()
         super().terminate(reason)
         self._close()
+
+    def _beat_until_drained(self) -> None:
+        # A node that shows no beat while its jobs end, however long they take, would be taken for
+        # dead, and they would run twice. In reverse, what stands before the queues ends after them.
+        after = {id_: child for id_, child in self._children.items() if id_ in _AFTER_QUEUES}
+        self._children = after | self._children
 
     def _close(self) -> None:
         self.workforce.close()

@@ -24,6 +24,12 @@ def producers(start: Starter) -> int:
     return int(start.tables.execute(f"SELECT count(*) FROM {table}")[0][0])
 
 
+def shown(start: Starter) -> object:
+    """When the producer that the table shows has beaten last."""
+    table = start.tables.jobs.replace("oban_jobs", "oban_actors_producers")
+    return start.tables.execute(f"SELECT max(beat_at) FROM {table}")[0][0]
+
+
 def beat(oban: Oban) -> None:
     """Let a node show its producers."""
     oban.ask("pulse", Beat(), timeout=30)
@@ -64,6 +70,23 @@ def test_stopping_waits_for_jobs(
     assert shutdown.metadata["conf"] is oban.config
     assert isinstance(shutdown.measurements["elapsed"], int)
     assert producers(start_oban) == 0
+
+
+def test_a_node_beats_until_its_queues_have_drained(start_oban: Starter, work: Work) -> None:
+    """However long its jobs take to end, nobody takes it for dead and runs them again."""
+    oban = start_oban(pulse={"interval": 0.1}, **ALPHA)
+    oban.insert_all(jobs("sync", 1, "wait"))
+    work.wait_inside(1)
+    stopper = stopping(oban)
+    wait_until(lambda: oban._parts.workforce.is_ending("alpha"))
+    wait_until(lambda: oban._runtime.registry.whereis("peer") is None)
+    seen = {shown(start_oban)}
+    wait_until(lambda: (seen.add(shown(start_oban)), len(seen) > 2)[1])
+    work.open()
+    stopper.join(30)
+
+    assert not stopper.is_alive()
+    assert start_oban.tables.count("completed") == 1
 
 
 def test_queues_drain_at_the_same_time(start_oban: Starter, work: Work, told: Recorder) -> None:
