@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.seed is not None:
         outcome = play(given.seed, tracing=given.trace)
-        print(*outcome.trace, outcome, sep="\n")
+        _say(*outcome.trace, outcome)
         return int(outcome.failure is not None)
     return _many(given)
 
@@ -45,11 +45,15 @@ def _many(given: argparse.Namespace) -> int:
         faults.update(outcome.faults)
         if outcome.failure is not None:
             failed.append(outcome)
-            print(outcome, flush=True)
+            _say(outcome)
     spent = SYSTEM_CLOCK.monotonic() - began
-    print(f"{done} seeds from {first}, {steps} events in {spent:.1f} s: {len(failed)} failed")
-    print(", ".join(f"{name.lower()} {count}" for name, count in faults.most_common()))
+    _say(f"{done} seeds from {first}, {steps} events in {spent:.1f} s: {len(failed)} failed")
+    _say(", ".join(f"{name.lower()} {count}" for name, count in faults.most_common()))
     return int(bool(failed))
+
+
+def _say(*lines: object) -> None:
+    print(*lines, sep="\n", flush=True)  # noqa: T201 (it is a command)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import psycopg
-from sqlalchemy.exc import DBAPIError
 
 from oban_actors.config import Config
 from oban_actors.repo import Repo
@@ -122,15 +121,20 @@ class SimRepo(Repo):
     def __init__(self, config: Config, place: Place) -> None:
         self.config = config
         self.dialect = "postgresql"
-        self._watchdog = cast("Any", SimWatchdog(place))
-        self.engine = cast("Any", SimEngine(place, self._watchdog))
+        watchdog = SimWatchdog(place)
+        self._watchdog = cast("Any", watchdog)
+        self.engine = cast("Any", SimEngine(place, watchdog))
         self._slots = cast("Any", _NoSlots())
         self._tree = None
         self._pid = os.getpid()
 
     def verify(self) -> Any:
         """Look whether the server is there."""
-        self.transaction(lambda connection: cast("Any", connection).run(lambda made: None))
+        self.transaction(lambda connection: cast("SimConnection", connection).run(_nothing))
+
+
+def _nothing(made: Transaction) -> None:
+    """Stands for a statement that only wants an answer."""
 
 
 class _NoSlots:
@@ -231,9 +235,8 @@ class SimConnection:
 
     def commit(self) -> None:
         """Commit; an answer may be lost though it took place."""
-        made = self._made
         server = self.engine.place.server
-        self._trip(lambda transaction: server.commit(made), commit=True)
+        self._trip(server.commit, commit=True)
 
     def run(self, statement: Statement) -> Any:
         """Have the server do a statement."""
@@ -324,7 +327,7 @@ class _Trip:
         assert made is not None
         self.connection.engine.place.server.execute(made, self.statement, self._executed)
 
-    def _executed(self, value: Any, error: DBAPIError | None) -> None:
+    def _executed(self, value: Any, error: Exception | None) -> None:
         place = self.connection.engine.place
         if self.fault is Fault.KILL_AFTER:
             place.kill()

@@ -24,6 +24,7 @@ Mode = Literal["share", "renew", "update"]
 Statement = Callable[["Transaction"], Any]
 Done = Callable[[Any, Exception | None], object]
 
+_EPOCH = EPOCH.replace(tzinfo=None)
 UNLOGGED = ("oban_peers",)
 _COMPATIBLE: tuple[set[str], ...] = ({"share"}, {"share", "renew"})
 _STRENGTH: dict[Mode, int] = {"share": 0, "renew": 1, "update": 2}
@@ -186,11 +187,11 @@ class Server:
     _open: dict[Transaction, None] = field(default_factory=dict)
     _waiting: list[_Waiting] = field(default_factory=list)
     _numbers: int = 100
-    _last: datetime = EPOCH.replace(tzinfo=None)
+    _last: datetime = _EPOCH
 
     def clock(self) -> datetime:
         """Read the clock; within one run it never gives the same twice."""
-        at = EPOCH.replace(tzinfo=None) + timedelta(seconds=self.hub.now + self.skew)
+        at = _EPOCH + timedelta(seconds=self.hub.now + self.skew)
         self._last = max(at, self._last + timedelta(microseconds=1)) if at == self._last else at
         return self._last
 

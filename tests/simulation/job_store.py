@@ -82,7 +82,8 @@ class JobStore:
         return connection.run(lambda made: self._stage(made, limit, aside))  # type: ignore[no-any-return]  # what it gives
 
     def _stage(self, made: Transaction, limit: int, aside: Sequence[int]) -> StagedPass:
-        at, staged = made.now(), []
+        at = made.now()
+        staged: list[StagedJob] = []
         waiting = [row for row in made.rows(JOBS) if row["state"] in STAGEABLE]
         waiting = [row for row in waiting if row["id"] not in aside]
         waiting.sort(key=lambda row: (row["scheduled_at"], row["id"]))

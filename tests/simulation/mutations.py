@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 from oban_actors import pulse, stager
+from oban_actors.messages import Stage
 from oban_actors.peers import database as peer
 from oban_actors.peers import lease, statements
 from oban_actors.plugins.watch import Watch
@@ -47,13 +48,15 @@ class Mutation:
         """Take it away for a while."""
         with ExitStack() as stack:
             for owner, name, value in self.make():
-                stack.enter_context(
-                    mock.patch.object(owner, name, value, create=name == "_unsure")
-                )
+                stack.enter_context(mock.patch.object(owner, name, value, create=name == "_unsure"))
             yield
 
 
 # What is taken away
+
+
+def _always(value: Any) -> Callable[..., Any]:
+    return lambda *_, **__: value
 
 
 def _from_sql(*parts: str) -> Callable[[], Patches]:
@@ -89,7 +92,7 @@ def _believes(held: lease.Lease, now: float) -> bool:
 
 
 def _sure() -> Patches:
-    never = property(lambda actor: False, lambda actor, value: None)
+    never = property(_always(False), _always(None))
     return [(Producer, "_unsure", never)]
 
 
@@ -114,7 +117,7 @@ def _crashing() -> Patches:
 
 def _piling() -> Patches:
     def arm(actor: stager.Stager, seconds: float) -> None:
-        actor._timer = actor.send_after(stager.Stage(), seconds)
+        actor._timer = actor.send_after(Stage(), seconds)
 
     return [(stager.Stager, "_arm", arm)]
 
@@ -123,7 +126,7 @@ STILL = Shape(kinds=(plan.freeze, plan.suspend), storm=0.3, episodes=6)
 ASLEEP = Shape(kinds=(plan.suspend,), storm=0.0, episodes=6)
 LOSSES = Shape(storm=1.0, episodes=1, trips={Fault.LOST_AFTER: 0.1, Fault.LOST_BEFORE: 0.05})
 OUTAGES = Shape(kinds=(plan.outage,), storm=0.0, episodes=3, seconds=40.0)
-SLOWLY = {Fault.SLOW: 0.3}
+SLOWLY = {Fault.SLOW: 0.6}
 DEATHS = Shape(seconds=45.0, kinds=(plan.freeze_long,), storm=0.0, episodes=4, lengths=(3.0, 8.0))
 APART = Shape(kinds=(plan.freeze, plan.suspend, plan.cut), episodes=6)
 MINUTES = Shape(seconds=35.0, jobs=4, storm=0.0, episodes=2)
@@ -131,7 +134,7 @@ MINUTES = Shape(seconds=35.0, jobs=4, storm=0.0, episodes=2)
 MUTATIONS = (
     Mutation(
         "an acknowledgement has no fence",
-        lambda: [(job_store, "is_claim_of", lambda row, ack, uuid: True)],
+        lambda: [(job_store, "is_claim_of", _always(True))],
         "stale claim",
         DEATHS,
     ),
@@ -166,14 +169,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a duty does not read the lease",
-        lambda: [(stager, "holds_lease", lambda connection, config, now: True)],
+        lambda: [(stager, "holds_lease", _always(True))],
         "acted as leader",
-        APART,
+        Shape(kinds=(plan.wipe,), storm=0.0),
     ),
     Mutation(
         "the watch does not begin anew",
         lambda: [
-            (Watch, "_unbroken", lambda watch, sighting: True),
+            (Watch, "_unbroken", _always(True)),
             (Watch, "broken", lambda watch: watch),
         ],
         "was rescued though",
@@ -181,7 +184,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a rescue does not look at the beat again",
-        lambda: [(ProducerStore, "hold_producer", lambda *_: True)],
+        lambda: [(ProducerStore, "hold_producer", _always(True))],
         "was rescued though",
         replace(DEATHS, storm=1.0, trips=SLOWLY, lengths=(8.0,)),
     ),
@@ -199,7 +202,7 @@ MUTATIONS = (
     ),
     Mutation(
         "cron's marks are not written",
-        lambda: [(CronStore, "mark_crons", lambda *_: None)],
+        lambda: [(CronStore, "mark_crons", _always(None))],
         "inserted twice",
         MINUTES,
     ),
@@ -207,7 +210,7 @@ MUTATIONS = (
     Mutation("lost acknowledgements are not written again", _forgetting, "no end", LOSSES),
     Mutation(
         "a producer forgets what it holds",
-        lambda: [(Roster, "held", lambda roster: [])],
+        lambda: [(Roster, "held", _always([]))],
         "while it ran",
         LOSSES,
     ),
@@ -215,7 +218,7 @@ MUTATIONS = (
     Mutation("timers pile up", _piling, "timers wait", LOSSES),
     Mutation(
         "the stager sleeps as long as it likes",
-        lambda: [(Pace, "next_delay", lambda pace, outcome, now: 3600.0)],
+        lambda: [(Pace, "next_delay", _always(3600.0))],
         "is due and was not started",
         Shape(episodes=1, storm=0.0, jobs=2),
     ),

@@ -42,6 +42,10 @@ class SimEngine(JobStore, ProducerStore, CronStore):
     """The model of `PostgresEngine`, as far as the tree uses it."""
 
 
+def _incomplete(*_: Any) -> bool:
+    return False  # no worker here completes its job by itself
+
+
 @lru_cache(maxsize=1)
 def plugins() -> tuple[Any, ...]:
     """Make the plugins once: parsing cron expressions takes long."""
@@ -66,7 +70,7 @@ class Node:
         machine: Machine,
         place: Place,
         observer: Observer,
-        ended: Callable[["Node", Reason], object],
+        ended: Callable[["Node", Reason], None],
         limit: int,
     ) -> None:
         self.machine = machine
@@ -142,7 +146,7 @@ class Node:
         performer = Performer(config, watch=self._watch)
         workforce = SimWorkforce(config, performer, self.machine, self.observer)
         self.workforce = workforce
-        parts = Parts(config, repo, engine, workforce, lambda job, host: False)
+        parts = Parts(config, repo, engine, workforce, _incomplete)
         instance.Instance.start(
             cast("Any", instance.children(parts, publisher, self.inserter)),
             config,

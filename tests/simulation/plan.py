@@ -1,4 +1,4 @@
-"""A seed's story: some nodes, some work, some faults, and at last a calm in which all is settled."""
+"""A seed's story: nodes, work and faults, and at last a calm in which all is settled."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -240,8 +240,8 @@ def outage(story: Story, node: Node) -> None:
 
 
 def unlisten(story: Story, node: Node) -> None:
-    """End the session that listens, and that has the advisory lock."""
-    server = story.world.server
+    """End the leader's session that listens, and that has the advisory lock."""
+    server, node = story.world.server, story.world.leader or node
     for session in [each for each in server.sessions if each.machine is node.machine]:
         if session.channels:
             server.disconnect(session)

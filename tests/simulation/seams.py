@@ -1,35 +1,18 @@
-"""What stands between the actors and the machine: inboxes, futures, events, timers, threads.
+"""What stands between the actors and the machine: inboxes, futures, events and timers."""
 
-Inside `hosted(hub)` every actor that is started runs as a thread of the hub.
-"""
-
-import logging
-import threading
-import types
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
-from unittest import mock
 
 import pykka
 from pykka._envelope import Envelope
 
-from oban_actors import config as config_module
-from oban_actors.actors import gen_server, mailbox, process, send
+from oban_actors.actors import mailbox, send
 from oban_actors.actors.errors import CallTimeout
 from oban_actors.actors.messages import Name, Ref
 from oban_actors.actors.registry import Registry
 from oban_actors.actors.reply import Reply
 from oban_actors.actors.waits import waiting_for
-from oban_actors.claim import Claim
-from oban_actors.notifiers import postgres as postgres_notifier
 from oban_actors.notifiers.select_mailbox import READABLE, TICK
-from oban_actors.plugins import rescuing
-from oban_actors.plugins.watch import Sighting, Watch
-from oban_actors.queues import producer, roster, watchman
-from oban_actors.repo import repo, transactions
 from tests.simulation.hub import Hub, Token
 from tests.simulation.machine import Machine
 
@@ -259,82 +242,3 @@ class SimTimers:
             target = self.registry.whereis(target)
         if target is not None:
             send(target, timer.message)
-
-
-@contextmanager
-def hosted(hub: Hub) -> Iterator[None]:
-    """Let all actors that are started meanwhile be threads of the hub."""
-    real_ident = threading.get_ident
-
-    def machine() -> Machine:
-        assert hub.current is not None
-        return hub.current.machine
-
-    def ident() -> int:
-        return real_ident() if hub.current is None else hub.current.number
-
-    def monotonic() -> float:
-        return 0.0 if hub.current is None else machine().monotonic()
-
-    def uuid4() -> uuid.UUID:
-        return uuid.UUID(int=hub.rng.getrandbits(128), version=4)
-
-    def start(actor: Any) -> None:
-        hub.spawn(machine(), actor._actor_loop)
-
-    def event() -> SimEvent:
-        return SimEvent(hub)
-
-    def condition(lock: Any) -> SimCondition:
-        return SimCondition(hub, lock)
-
-    def channels(registry: Registry) -> dict[str, None]:
-        return dict.fromkeys(sorted(all_channels(registry)))
-
-    def looked(watch: Watch, sighting: Sighting) -> Watch:
-        beats = dict(sorted(sighting.beats.items()))
-        return looked_at(watch, replace(sighting, beats=beats))
-
-    all_channels, looked_at = Registry.channels, Watch.looked
-    clock = types.SimpleNamespace(monotonic=monotonic)
-    reply = type("HubReply", (SimReply,), {"hub": hub})
-    patches: list[tuple[Any, str, Any]] = [
-        (gen_server.GenServer, "_create_actor_inbox", staticmethod(lambda: SimMailbox(hub))),
-        (gen_server.GenServer, "_create_future", staticmethod(reply)),
-        (gen_server.GenServer, "_start_actor_loop", start),
-        (gen_server, "real_monotonic", monotonic),
-        (mailbox, "real_monotonic", monotonic),
-        (process, "real_monotonic", monotonic),
-        (process, "threading", _threading(process, Event=event)),
-        (producer, "real_monotonic", monotonic),
-        (roster, "real_monotonic", monotonic),
-        (roster, "threading", _threading(roster, Condition=condition)),
-        (watchman, "real_monotonic", monotonic),
-        (transactions, "SYSTEM_CLOCK", clock),
-        # In proportion to the other times of the simulation.
-        (repo, "GRACE", 1.0),
-        (threading, "get_ident", ident),
-        # Sets, whose order would be another one in each process.
-        (Claim, "__hash__", lambda claim: hash(claim.id)),
-        (Registry, "channels", channels),
-        (Watch, "looked", looked),
-        (uuid, "uuid4", uuid4),
-        (config_module, "uuid4", uuid4),
-        (rescuing, "uuid4", uuid4),
-        (postgres_notifier, "real_monotonic", monotonic),
-        (
-            postgres_notifier.PostgresNotifier,
-            "_create_actor_inbox",
-            staticmethod(lambda: SimSelectMailbox(hub)),
-        ),
-    ]
-    with ExitStack() as stack:
-        for owner, name, value in patches:
-            stack.enter_context(mock.patch.object(owner, name, value))
-        stack.callback(logging.disable, logging.root.manager.disable)
-        logging.disable(logging.CRITICAL)
-        yield
-
-
-def _threading(module: Any, **others: Callable[..., Any]) -> types.SimpleNamespace:
-    return types.SimpleNamespace(**vars(module.threading) | others)

@@ -7,8 +7,8 @@ says which of them count: a guard that is gone from the text is gone from the mo
 import json
 import re
 from collections.abc import Callable, Mapping
-from datetime import timedelta
-from functools import lru_cache
+from datetime import datetime, timedelta
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,17 +16,22 @@ from tests.simulation.database import Row, Statement, Transaction
 
 PEERS = "oban_peers"
 
-Condition = Callable[[Row, Mapping[str, Any], Transaction], bool]
+Condition = Callable[[Row, Mapping[str, Any], datetime], bool]
+
+
+def _same(column: str, parameter: str) -> Condition:
+    return lambda row, given, _: bool(row[column] == given[parameter])
+
 
 CONDITIONS: dict[str, Condition] = {
-    "name = :name": lambda row, given, made: True,
-    "node in (:plain, :locked)": lambda row, given, made: (
+    "name = :name": lambda row, *_: row is not None,
+    "node in (:plain, :locked)": lambda row, given, _: (
         row["node"] in (given["plain"], given["locked"])
     ),
-    "node = :holder": lambda row, given, made: bool(row["node"] == given["holder"]),
-    "started_at = :term": lambda row, given, made: bool(row["started_at"] == given["term"]),
-    "expires_at = :written": lambda row, given, made: bool(row["expires_at"] == given["written"]),
-    "expires_at > clock.now": lambda row, given, made: bool(row["expires_at"] > made.now()),
+    "node = :holder": _same("node", "holder"),
+    "started_at = :term": _same("started_at", "term"),
+    "expires_at = :written": _same("expires_at", "written"),
+    "expires_at > clock.now": lambda row, _, now: bool(row["expires_at"] > now),
 }
 
 _WHERE = re.compile(r" WHERE (.*?)(?: RETURNING | FOR KEY SHARE|$)", re.DOTALL)
@@ -59,28 +64,16 @@ def meaning(text: str, given: Mapping[str, Any]) -> Statement:
 @lru_cache
 def _kind(text: str) -> Callable[[Transaction, Mapping[str, Any]], Result]:
     text = " ".join(text.split())
-    if "pg_notify" in text:
-        return _notify
-    if "pg_xact_status" in text:
-        return _xact_status
     conditions = _conditions(text)
-    if text.startswith("SELECT node"):
-        return _look
-    if text.startswith("SELECT 1"):
-        share = "FOR KEY SHARE" in text
-        return lambda made, given: _holds(made, given, conditions, share=share)
-    if text.startswith("INSERT"):
-        return _insert
-    if text.startswith("UPDATE"):
-        return lambda made, given: _renew(made, given, conditions)
-    if text.startswith("DELETE"):
-        return lambda made, given: _delete(made, given, conditions)
+    for sign, meaning_of in _KINDS.items():
+        if sign in text:
+            return meaning_of(text, conditions)
     raise AssertionError(f"the model knows no such statement: {text}")
 
 
 def _conditions(text: str) -> list[Condition]:
     found = _WHERE.search(text)
-    if found is None or text.startswith("INSERT"):
+    if found is None or text.startswith(("INSERT", "SELECT count", "SELECT pg_")):
         return []
     parts = [part.strip().lower().replace("peers.", "") for part in found[1].split(" AND ")]
     return [CONDITIONS[part] for part in parts]
@@ -89,8 +82,8 @@ def _conditions(text: str) -> list[Condition]:
 def _matching(
     made: Transaction, given: Mapping[str, Any], conditions: list[Condition]
 ) -> Row | None:
-    row = made.get(PEERS, given["name"])
-    return row if row is not None and all(each(row, given, made) for each in conditions) else None
+    row, now = made.get(PEERS, given["name"]), made.now()
+    return row if row is not None and all(each(row, given, now) for each in conditions) else None
 
 
 def _look(made: Transaction, given: Mapping[str, Any]) -> Result:
@@ -102,7 +95,7 @@ def _look(made: Transaction, given: Mapping[str, Any]) -> Result:
 
 
 def _holds(
-    made: Transaction, given: Mapping[str, Any], conditions: list[Condition], *, share: bool
+    made: Transaction, given: Mapping[str, Any], *, conditions: list[Condition], share: bool
 ) -> Result:
     if _matching(made, given, conditions) is None:
         return Result()
@@ -126,9 +119,7 @@ def _insert(made: Transaction, given: Mapping[str, Any]) -> Result:
     return Result(SimpleNamespace(**row))
 
 
-def _renew(
-    made: Transaction, given: Mapping[str, Any], conditions: list[Condition]
-) -> Result:
+def _renew(made: Transaction, given: Mapping[str, Any], *, conditions: list[Condition]) -> Result:
     if _matching(made, given, conditions) is None:
         return Result()
     made.lock(PEERS, given["name"], "renew")
@@ -139,9 +130,7 @@ def _renew(
     return Result(SimpleNamespace(expires_at=expires_at))
 
 
-def _delete(
-    made: Transaction, given: Mapping[str, Any], conditions: list[Condition]
-) -> Result:
+def _delete(made: Transaction, given: Mapping[str, Any], *, conditions: list[Condition]) -> Result:
     if _matching(made, given, conditions) is None:
         return Result()
     made.lock(PEERS, given["name"])
@@ -156,3 +145,18 @@ def _notify(made: Transaction, given: Mapping[str, Any]) -> Result:
 
 def _xact_status(made: Transaction, given: Mapping[str, Any]) -> Result:
     return Result(made.server.outcomes.get(given["id"], "aborted"))
+
+
+Kind = Callable[[str, list[Condition]], Callable[[Transaction, Mapping[str, Any]], Result]]
+
+_KINDS: dict[str, Kind] = {
+    "pg_notify": lambda *_: _notify,
+    "pg_xact_status": lambda *_: _xact_status,
+    "SELECT node": lambda *_: _look,
+    "SELECT 1": lambda text, conditions: partial(
+        _holds, conditions=conditions, share="FOR KEY SHARE" in text
+    ),
+    "INSERT": lambda *_: _insert,
+    "UPDATE": lambda _, conditions: partial(_renew, conditions=conditions),
+    "DELETE": lambda _, conditions: partial(_delete, conditions=conditions),
+}

@@ -1,6 +1,7 @@
 """The world: nodes on machines, one database, work that comes, faults that strike."""
 
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,16 +12,14 @@ from unittest import mock
 from oban_actors.actors import Reason, gen_server
 from oban_actors.errors import ObanError
 from oban_actors.job import Job
-from oban_actors.notifiers import postgres as postgres_notifier
 from tests.simulation.client import InjectedCrash, Place
 from tests.simulation.database import Server, Session
 from tests.simulation.faults import Weather
+from tests.simulation.hosting import hosted
 from tests.simulation.hub import Gone, Hub
 from tests.simulation.invariants import Checks, Violation
-from tests.simulation.link import SimAttempt, SimLink
 from tests.simulation.machine import Machine
 from tests.simulation.node import LEASE, Node
-from tests.simulation.seams import hosted
 
 LOOK = 0.25
 """Seconds between two looks at what nodes believe."""
@@ -229,8 +228,6 @@ class _Listening:
 
     def exception(self, message: str, *about: object) -> None:
         """Note a crash unless it was injected."""
-        import sys  # noqa: PLC0415 (only here)
-
         error = sys.exception()
         if isinstance(error, Gone):
             return
@@ -259,8 +256,6 @@ def world(seed: int, *, tracing: bool = False) -> Iterator[World]:
     try:
         with (
             hosted(hub),
-            mock.patch.object(postgres_notifier, "Attempt", SimAttempt),
-            mock.patch.object(postgres_notifier, "Link", SimLink),
             mock.patch.object(gen_server, "logger", _Listening(made)),
         ):
             try:

@@ -1,0 +1,61 @@
+"""Seeds: whole nodes, faults and all, hold what is promised; and a seed is one story for ever."""
+
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation.__main__ import main
+from tests.simulation.mutations import MUTATIONS
+from tests.simulation.runner import play, search
+
+SEEDS = 50
+BY_CHANCE = 5
+
+
+def test_seeds_hold() -> None:
+    """Nothing that must not happen does, whatever strikes."""
+    failed = search(0, SEEDS)
+
+    assert failed is None, str(failed)
+
+
+@pytest.mark.parametrize("_", range(BY_CHANCE))
+def test_seeds_by_chance_hold(_: int) -> None:
+    """Nor in stories that nobody has played before."""
+    outcome = play(random.SystemRandom().randrange(2**31))
+
+    assert outcome.failure is None, str(outcome)
+
+
+def test_a_seed_is_one_story() -> None:
+    """A seed decides everything, also in another process, whose sets have another order."""
+    first, again = play(12), play(12)
+    command = "from tests.simulation.runner import play; print(play(12).digest)"
+    environment = os.environ | {"PYTHONHASHSEED": "77"}
+    elsewhere = subprocess.run(
+        [sys.executable, "-c", command], env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert first.digest == again.digest == elsewhere.stdout.strip()
+    assert first.digest != play(13).digest
+
+
+def test_what_fails_says_how_to_play_it_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """A failing seed names itself and its line, and that line shows what happened."""
+    piling = next(each for each in MUTATIONS if each.name == "timers pile up")
+    with piling.applied():
+        failed = search(0, 10)
+
+        assert failed is not None
+        assert f'make simulate ARGS="--seed {failed.seed} --trace"' in str(failed)
+        assert main(["--seed", str(failed.seed), "--trace"]) == 1
+    said = capsys.readouterr().out
+    assert "starts" in said
+    assert str(failed) in said
+
+    assert main(["--seed", str(failed.seed)]) == 0
+    assert main(["--first", "1", "--seeds", "2"]) == 0
+    assert "2 seeds from 1" in capsys.readouterr().out
