@@ -227,6 +227,7 @@ class Pulse(GenServer):
         self._failing = self._told_lost = False
         self._beat_at = began
         self._compare(rosters, running, report)
+        self._forget_ended(rosters)
         self.proof.sent()
         if self._judging is None or not self._judging.live:
             patience = min(PROOF_TIME, self.config.pulse.interval / 2)
@@ -277,6 +278,20 @@ class Pulse(GenServer):
                 self.tell(("producer", roster.queue), Refresh())
             elif roster.queue in report.busy:
                 self.tell(("producer", roster.queue), Dispatch())
+
+    def _forget_ended(self, rosters: list[Roster]) -> None:
+        # A queue that has ended meanwhile has removed its row, and this beat brought it back.
+        ended = [r for r in rosters if not (r.active or r.held() or r.unsure)]
+
+        def forget(connection: sa.Connection) -> None:
+            for roster in ended:
+                self.engine.forget_producer(connection, roster.claimant)
+
+        if ended:
+            try:
+                self.repo.transaction(forget, attempts=1, statement_timeout=BEAT_TIME)
+            except DatabaseError as error:
+                logger.debug("rows of ended producers stay for others to remove: %s", error)
 
     def _hear(self, token: object) -> None:
         if isinstance(token, str):

@@ -89,6 +89,29 @@ def test_a_node_beats_until_its_queues_have_drained(start_oban: Starter, work: W
     assert start_oban.tables.count("completed") == 1
 
 
+def test_a_beat_brings_no_producer_back(start_oban: Starter, work: Work) -> None:
+    """A queue that ends while a beat is on its way leaves no row, as of one that died."""
+    oban = start_oban.make(**ALPHA)
+    rosters = oban._parts.workforce.rosters
+    ending = threading.Event()
+
+    def listed() -> Any:
+        found = rosters()
+        if ending.is_set():
+            oban.stop_queue("alpha", local_only=True)
+            wait_until(lambda: oban.check_queue("alpha") is None and producers(start_oban) == 0)
+        return found
+
+    oban._parts.workforce.rosters = listed  # type: ignore[method-assign]  # between two steps
+    oban.start()
+    beat(oban)
+    assert producers(start_oban) == 1
+    ending.set()
+    beat(oban)
+
+    assert producers(start_oban) == 0
+
+
 def test_queues_drain_at_the_same_time(start_oban: Starter, work: Work, told: Recorder) -> None:
     """Three queues whose jobs never end share one grace period: each is told at its end."""
     names = ("alpha", "beta", "gamma")
