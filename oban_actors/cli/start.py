@@ -18,7 +18,7 @@ from oban_actors.config import Config
 from oban_actors.errors import ConfigError
 from oban_actors.logger import attach_default_logger
 from oban_actors.messages import StopQueue
-from oban_actors.oban import Oban
+from oban_actors.oban import WAKE_UP, Oban
 from oban_actors.settings import environment
 
 logger = logging.getLogger("oban_actors")
@@ -139,5 +139,7 @@ def _work(oban: Oban, descriptor: int) -> Reason:
         oban.start(on_exit=lambda _: over.set())
         up.set()
         link.ready()
-        over.wait()
+        # A signal that came while the process was stopped may wake another thread than this one.
+        while not over.wait(WAKE_UP):
+            pass
     return oban.stop() or Reason("normal")
