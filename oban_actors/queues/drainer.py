@@ -8,11 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from oban_actors import engines
-from oban_actors.actors.clock import real_monotonic
 from oban_actors.caller_run import CallerRun
 from oban_actors.claim import Claim, Claimant
 from oban_actors.errors import DatabaseError
 from oban_actors.job import Job
+from oban_actors.queues.heart import Heart
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.roster import producer_uuid
 from oban_actors.repo.times import parameter
@@ -23,6 +23,9 @@ logger = logging.getLogger("oban_actors")
 
 ALL = 2**31 - 1
 """The limit of a fetch without one."""
+
+BEAT_TIME = 8.0
+"""Seconds that a beat beside a job may take."""
 
 _STAGE = """
 UPDATE {jobs} SET state = 'available'
@@ -79,7 +82,8 @@ class Drainer:
     """One drain of a queue: a producer without a tree. Mirrors `Oban.Queue.Drainer`.
 
     It claims by the statements that all producers use, under an identity of its own, so it can
-    do so beside them. Each job is acknowledged when it ends, fenced as always.
+    do so beside them. Each job is acknowledged when it ends, fenced as always. However long a job
+    takes, the drain shows meanwhile that it lives, and a job that was taken from it is told to end.
 
     Args:
         parts: what all queues of an instance share.
@@ -91,7 +95,7 @@ class Drainer:
         self.parts = parts
         self.terms = terms
         self.claimant = Claimant(parts.config.node, producer_uuid())
-        self._beat_due = 0.0
+        self._claim: Claim | None = None
         self._counts: dict[str, int] = asdict(DrainCounts())
 
     def drain(self) -> DrainCounts:
@@ -104,9 +108,11 @@ class Drainer:
                 possible.
 
         """
+        repo = self.parts.repo
         try:
-            while self._pass() and self.terms.recursion:
-                pass
+            with Heart(self.parts.config.pulse.interval, self._pulse, repo.cancel):
+                while self._pass() and self.terms.recursion:
+                    pass
         except BaseException:
             self._give_back()
             raise
@@ -128,7 +134,9 @@ class Drainer:
         running = job.running = Running(completer=self.parts.completer)
         claim = Claim(job, find_worker(job.worker), running)
         run = CallerRun(self.parts.config)
+        self._claim = claim
         run.run(claim)
+        self._claim = None
         self._acknowledge(claim, run)
         if isinstance(run.cause, KeyboardInterrupt):
             raise run.cause  # whoever drains wants to end
@@ -184,8 +192,6 @@ class Drainer:
         now = self.parts.repo.now()
 
         def work(connection: sa.Connection) -> engines.Turn:
-            if real_monotonic() >= self._beat_due:
-                self._beat(connection)
             return engine.take_turn(connection, self.claimant, queue, [ack], 0, now)
 
         turn: engines.Turn = self._transaction(work)
@@ -201,7 +207,22 @@ class Drainer:
             self._counts[claim.verdict] += 1
         run.tell_end(claim, stale=stale)
 
-    def _beat(self, connection: sa.Connection) -> None:
+    def _pulse(self) -> None:
+        claim = self._claim
+        report: engines.BeatReport = self.parts.repo.transaction(
+            self._beat, attempts=1, statement_timeout=BEAT_TIME
+        )
+        if claim is None or claim.ack is not None:
+            return
+        if claim.running.completed or claim.running.cancelled:
+            return
+        if (claim.id, claim.attempted_at) not in {
+            (c.job_id, c.attempted_at) for c in report.claims
+        }:
+            logger.warning("job %d was taken from its drain and is told to end", claim.id)
+            claim.running.cancel("cancelled")
+
+    def _beat(self, connection: sa.Connection) -> engines.BeatReport:
         """Show that it lives, so that nobody takes its claims for a dead producer's."""
         config, limit = self.parts.config, self.terms.limit or ALL
         beat = engines.ProducerBeat(
@@ -213,8 +234,7 @@ class Drainer:
             paused=False,
             running=1,
         )
-        self.parts.engine.beat(connection, [beat], self.parts.repo.now())
-        self._beat_due = real_monotonic() + config.pulse.interval
+        return self.parts.engine.beat(connection, [beat], self.parts.repo.now())
 
     def _give_back(self) -> None:
         engine, queue = self.parts.engine, self.terms.queue

@@ -1,16 +1,18 @@
 """drain_queue: a queue's jobs run where it is called, and are acknowledged as always."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from oban_actors import ConfigError, Job, JobState, Oban, VirtualClock
+from oban_actors import ConfigError, DatabaseError, Job, JobState, Oban, VirtualClock
 from oban_actors.testing import DrainCounts
 from tests.support.events import recording
 from tests.support.instances import Starter
+from tests.support.waiting import wait_until
 from tests.testing import work
 
 
@@ -194,6 +196,73 @@ def test_a_drain_leaves_no_producer_behind(oban: Oban, start_oban: Starter) -> N
 
     assert seen == [1]
     assert start_oban.tables.execute(f"SELECT uuid FROM {table}") == []
+
+
+def test_a_drain_beats_while_its_job_runs(start_oban: Starter) -> None:
+    """However long a job takes, nobody may take its drain for dead."""
+    oban = start_oban.make(testing="manual", pulse={"interval": 0.05})
+    table = start_oban.tables.jobs.replace("oban_jobs", "oban_actors_producers")
+    beats: set[object] = set()
+
+    def wait(_args: Any) -> None:
+        def beaten() -> bool:
+            beats.update(
+                row[0] for row in start_oban.tables.execute(f"SELECT beat_at FROM {table}")
+            )
+            return len(beats) > 2
+
+        wait_until(beaten)
+
+    job = oban.insert(work.note.new())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "end_as", wait)
+        assert oban.drain_queue("alpha") == DrainCounts(success=1)
+
+    assert read(oban, job).state == "completed"
+    assert "oban-drain-heart" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_job_that_was_taken_is_told_to_end(start_oban: Starter, kind: str) -> None:
+    """It is noticed at the next beat, and its row is left as it is."""
+    oban = start_oban.make(testing="manual", pulse={"interval": 0.05})
+    work.RAN.clear()
+    job = oban.insert(work.heed.new() if kind == "sync" else work.aheed.new())
+
+    def take() -> None:
+        wait_until(lambda: work.RAN == ["heed"])
+        start_oban.tables.execute("UPDATE {jobs} SET state = 'available'")
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    assert oban.drain_queue("alpha") == DrainCounts()
+    taker.join(60)
+
+    assert work.RAN == ["heed", "told"]
+    assert read(oban, job).state == "available"
+
+
+def test_a_beat_that_fails_ends_no_drain(
+    oban: Oban, start_oban: Starter, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """It is logged, and tried again; a drain's end waits for no beat."""
+    oban = start_oban.make(testing="manual", pulse={"interval": 0.05})
+    job = oban.insert(work.note.new())
+    engine, beats = oban._parts.engine, []
+
+    def beat(*args: Any) -> Any:
+        beats.append(threading.current_thread().name)
+        if len(beats) == 2:
+            raise DatabaseError("away")
+        return type(engine).beat(engine, *args)
+
+    monkeypatch.setattr(engine, "beat", beat)
+    monkeypatch.setattr(work, "end_as", lambda _args: wait_until(lambda: len(beats) > 2))
+    with caplog.at_level(logging.WARNING, "oban_actors"):
+        assert oban.drain_queue("alpha") == DrainCounts(success=1)
+
+    assert "a drain's beat failed and will be tried again: away" in caplog.text
+    assert read(oban, job).state == "completed"
 
 
 def test_a_time_out_ends_an_async_job(oban: Oban) -> None:

@@ -42,6 +42,25 @@ def overtime(job: Job) -> str:
 
 
 @worker(queue="alpha")
+def heed(job: Job) -> None:
+    """Note that it runs, and that it was told to end."""
+    RAN.append("heed")
+    if asyncio.run(_told(job)):
+        RAN.append("told")
+
+
+@worker(queue="alpha")
+async def aheed(_job: Job) -> None:
+    """Note that it runs, and that it was told to end."""
+    RAN.append("heed")
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        RAN.append("told")
+        raise
+
+
+@worker(queue="alpha")
 def seen(job: Job) -> Job:
     """Give the job as its worker sees it."""
     return job
