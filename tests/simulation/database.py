@@ -296,6 +296,13 @@ class Server:
         if not made.over and made.heard <= since:
             self.disconnect(made.session)
 
+    def doing(self, machine: Machine, kind: str) -> bool:
+        """Whether a transaction of a client's is under way that has done such a thing."""
+        return any(
+            made.session.machine is machine and any(note[0] == kind for note in made.notes)
+            for made in self._open
+        )
+
     # Waiting for locks
 
     def _try(self, waiting: _Waiting) -> bool:

@@ -126,7 +126,6 @@ STILL = Shape(kinds=(plan.freeze, plan.suspend), storm=0.3, episodes=6)
 ASLEEP = Shape(kinds=(plan.suspend,), storm=0.0, episodes=6)
 LOSSES = Shape(storm=1.0, episodes=1, trips={Fault.LOST_AFTER: 0.1, Fault.LOST_BEFORE: 0.05})
 OUTAGES = Shape(kinds=(plan.outage,), storm=0.0, episodes=3, seconds=40.0)
-SLOWLY = {Fault.SLOW: 0.6}
 DEATHS = Shape(seconds=45.0, kinds=(plan.freeze_long,), storm=0.0, episodes=4, lengths=(3.0, 8.0))
 APART = Shape(kinds=(plan.freeze, plan.suspend, plan.cut), episodes=6)
 MINUTES = Shape(seconds=35.0, jobs=4, storm=0.0, episodes=2)
@@ -165,7 +164,7 @@ MUTATIONS = (
         "a duty does not hold the lease",
         _from_sql("FOR KEY SHARE OF peers"),
         "acted as leader",
-        Shape(kinds=(plan.unlisten,), episodes=30, storm=1.0, trips=SLOWLY),
+        Shape(kinds=(plan.freeze_in_duty,), storm=0.0),
     ),
     Mutation(
         "a duty does not read the lease",
@@ -186,7 +185,7 @@ MUTATIONS = (
         "a rescue does not look at the beat again",
         lambda: [(ProducerStore, "hold_producer", _always(True))],
         "was rescued though",
-        replace(DEATHS, storm=1.0, trips=SLOWLY, lengths=(8.0,)),
+        replace(DEATHS, kinds=(plan.thaw_in_rescue,), episodes=2, lengths=(8.0,)),
     ),
     Mutation(
         "a node that can't beat lets its jobs run",

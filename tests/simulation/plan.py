@@ -247,6 +247,43 @@ def unlisten(story: Story, node: Node) -> None:
             server.disconnect(session)
 
 
+def freeze_in_duty(story: Story, node: Node) -> None:
+    """Stop the leader within a duty, its lock free for others."""
+    world, rng = story.world, story.world.hub.rng
+
+    def strike() -> bool:
+        leader = world.leader
+        if leader is None or not world.server.doing(leader.machine, "stage"):
+            return False
+        unlisten(story, leader)
+        world.stop(leader, rng.uniform(2.0, 4.5))
+        return True
+
+    _when(world, strike, world.hub.now + 3.0)
+
+
+def thaw_in_rescue(story: Story, node: Node) -> None:
+    """Stop a node, and let it go on right when it is rescued, by one that is stopped at that."""
+    world = story.world
+    world.stop(node, 3 * settings.WATCH)
+
+    def strike() -> bool:
+        for other in world.alive():
+            if other is not node and world.server.doing(other.machine, "orphans"):
+                world.stop(other, 1.0)
+                world.thaw(node)
+                return True
+        return False
+
+    soonest = settings.WATCH - 1.0
+    world.hub.after(soonest, _when, world, strike, world.hub.now + soonest + 10.0)
+
+
+def _when(world: World, strike: Callable[[], bool], until: float) -> None:
+    if not strike() and world.hub.now < until:
+        world.hub.after(0.0002, _when, world, strike, until)
+
+
 def skew(story: Story, node: Node) -> None:
     """Set its clock."""
     node.machine.skew += story.world.hub.rng.uniform(-30.0, 30.0)
@@ -276,4 +313,5 @@ EPISODES: tuple[Episode, ...] = (
     skew,
     deploy,
     wipe,
+    freeze_in_duty,
 )

@@ -197,6 +197,7 @@ def _beat(made: Transaction, beats: Sequence[ProducerBeat]) -> BeatReport:
 def _orphans(made: Transaction, given: _Given) -> list[int]:
     old = None if given.age is None else made.now() - timedelta(seconds=given.age)
     ids: list[int] = []
+    made.notes.append(("orphans", given.uuid))
     for row in _claimed(made, given.uuid, given.queue):
         young = old is not None and row["attempted_at"] >= old
         if young or row["id"] in given.aside or len(ids) >= given.limit:
