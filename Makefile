@@ -12,7 +12,7 @@ UV_COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.11
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format lock clean postgres
+.PHONY: help demo test simulate check bench format lock clean postgres
 
 help: ## Say what can be made.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: $(READY) ## Watch real jobs being staged on SQLite; ARGS=folder walks that
 
 test: $(READY) postgres ## Run the tests; ARGS="-k stager" passes arguments to pytest.
 	$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+
+simulate: $(READY) ## Play seeds of the simulation; ARGS="--seconds 600" says for how long.
+	$(PY) -m tests.simulation $(ARGS)
 
 check: $(READY) ## Check format, lint and types.
 	$(PY) -m ruff format --check $(SOURCES)

@@ -11,8 +11,8 @@ from tests.simulation.__main__ import main
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.runner import play, search
 
-SEEDS = 50
-BY_CHANCE = 5
+SEEDS = 25
+BY_CHANCE = 3
 
 
 def test_seeds_hold() -> None:
