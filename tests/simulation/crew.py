@@ -1,8 +1,8 @@
 """Who runs jobs here: a run is a beginning and an end, and what the job's args say between."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Protocol
 
 from oban_actors import worker
 from oban_actors.claim import Claim
@@ -128,8 +128,8 @@ class SimWorkforce(Workforce):
         self._observer = observer
 
     def _make(self, queue: str, options: QueueOptions) -> Post:
-        roster = Roster(self.config, queue, options.limit, paused=options.paused)
-        make: Callable[[], Any] = lambda: SimCrew(  # noqa: E731 (made twice)
-            self._machine, roster, self.performer, self._observer
-        )
-        return Post(roster, self.performer, make(), make())
+        post = super()._make(queue, options)
+        for crew in ("sync", "tasks"):
+            made = SimCrew(self._machine, post.roster, self.performer, self._observer)
+            setattr(post, crew, made)
+        return post
