@@ -31,6 +31,7 @@ from oban_actors.messages import (
     Switched,
 )
 from oban_actors.notifiers import Publisher, listen
+from oban_actors.queues.parts import LeftOver
 from oban_actors.queues.roster import Roster
 from oban_actors.repo import Repo
 
@@ -273,7 +274,9 @@ class Pulse(GenServer):
                 logger.warning("jobs were taken from this node and are told to end: %s", ids)
                 self.tell(("foreman", roster.queue), CancelClaims(lost, "cancelled"))
             held = {claim.id for claim in roster.held()}
-            if any(job_id not in held for job_id, _ in table):
+            if roster.left_over:
+                self.tell("queues", LeftOver(roster.queue))
+            elif any(job_id not in held for job_id, _ in table):
                 # The producer looks again, between two fetches, before it gives any back.
                 self.tell(("producer", roster.queue), Refresh())
             elif roster.queue in report.busy:

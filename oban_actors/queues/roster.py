@@ -184,6 +184,11 @@ class Roster:
             return len(self._done) + len(self._taken)
 
     @property
+    def left_over(self) -> bool:
+        """Whether its queue has ended without having written all that there is to write."""
+        return not self.active and (self.unsure or self.unwritten > 0)
+
+    @property
     def threads(self) -> int:
         """How many threads may run its jobs, the stuck ones included."""
         return self.limit + min(len(self._stuck), self.limit)

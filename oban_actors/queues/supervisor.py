@@ -13,7 +13,7 @@ from oban_actors.errors import ConfigError
 from oban_actors.messages import Notification, Reconnected, Shutdown, StartQueue, StopQueue
 from oban_actors.notifiers import listen
 from oban_actors.queues.foreman import Foreman
-from oban_actors.queues.parts import Drained, Parts
+from oban_actors.queues.parts import Drained, LeftOver, Parts
 from oban_actors.queues.producer import Producer
 from oban_actors.queues.watchman import CANCEL_TIME, SLACK, Watchman
 
@@ -49,6 +49,7 @@ class Queues(Supervisor):
         super().__init__(children, max_restarts=RESTARTS, max_seconds=SECONDS)
         self.parts = parts
         self._deadlines: dict[str, Timer] = {}
+        self._next: dict[str, QueueOptions] = {}
 
     # Callbacks
 
@@ -62,6 +63,9 @@ class Queues(Supervisor):
                 workforce.renew(queue, options)
                 self._children[queue].spec = queue_spec(self.parts, queue, options)
         super().init()
+        for queue, options in workforce.running().items():
+            if queue not in self._children:
+                self._add(queue_spec(self.parts, queue, options))
 
     def handle_call(self, message: Any, sender: Sender) -> Any:
         """Start or stop a queue; otherwise what a supervisor is asked."""
@@ -86,6 +90,8 @@ class Queues(Supervisor):
                 self._stop_queue(queue)
             case Drained(queue) | _Deadline(queue):
                 self._end_queue(queue)
+            case LeftOver(queue):
+                self._end_again(queue)
             case Reconnected() | Notification():
                 pass
             case _:
@@ -120,16 +126,30 @@ class Queues(Supervisor):
 
     def _start_queue(self, queue: str, options: QueueOptions) -> None:
         if queue in self._children:
+            if self.parts.workforce.is_ending(queue):
+                self._next[queue] = options
             return
         self.parts.workforce.renew(queue, options)
         self._add(queue_spec(self.parts, queue, options))
 
     def _stop_queue(self, queue: str) -> None:
+        self._next.pop(queue, None)
         if queue not in self._children or queue in self._deadlines:
             return
         self._begin_end(queue)
+        self._limit_end(queue)
+
+    def _limit_end(self, queue: str) -> None:
         grace = self.parts.config.shutdown_grace_period
         self._deadlines[queue] = self.send_after(_Deadline(queue), grace)
+
+    def _end_again(self, queue: str) -> None:
+        # A job that outlived its queue has ended, or its Producer could not write or crashed.
+        options = self.parts.workforce.left_over(queue)
+        if options is None or queue in self._children:
+            return
+        self._add(queue_spec(self.parts, queue, options))
+        self._limit_end(queue)
 
     def _begin_end(self, queue: str) -> None:
         # Noted first: a Producer that just crashed hears nothing, and its successor looks.
@@ -146,6 +166,8 @@ class Queues(Supervisor):
         self._end_child(child, SHUTDOWN)
         self._children.pop(queue, None)
         self.parts.workforce.dismiss(queue)
+        if (options := self._next.pop(queue, None)) is not None:
+            self._start_queue(queue, options)
 
 
 def queue_spec(parts: Parts, queue: str, options: QueueOptions) -> ChildSpec:

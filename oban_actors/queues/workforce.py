@@ -23,6 +23,7 @@ class Post:
     """One queue's roster, and the crews that run its jobs.
 
     Args:
+        options: how the queue is run.
         roster: its claims.
         performer: runs one claim.
         sync: those who run what blocks.
@@ -30,11 +31,25 @@ class Post:
 
     """
 
-    def __init__(self, roster: Roster, performer: Performer, sync: Crew, tasks: Crew) -> None:
+    def __init__(
+        self,
+        options: QueueOptions,
+        roster: Roster,
+        performer: Performer,
+        sync: Crew,
+        tasks: Crew,
+    ) -> None:
+        self.options = options
         self.roster = roster
         self.performer = performer
         self.sync = sync
         self.tasks = tasks
+        self._former: list[Crew] = []
+
+    def replace_sync(self, crew: Crew) -> None:
+        """Let others run what blocks from here on; what the ones before run goes on."""
+        self._former.append(self.sync)
+        self.sync = crew
 
     def add(self, claims: Iterable[Claim]) -> None:
         """Hand claims that the roster holds to those who run them."""
@@ -56,11 +71,12 @@ class Post:
 
     def interrupt(self, claim: Claim) -> None:
         """Interrupt a run whose flag is set, as far as its kind can be."""
-        (self.tasks if _is_async(claim) else self.sync).interrupt(claim)
+        for crew in self._crews(claim):
+            crew.interrupt(claim)
 
     def abort(self, claim: Claim) -> bool:
         """End a run by force; False where its kind can't be."""
-        return (self.tasks if _is_async(claim) else self.sync).abort(claim)
+        return any(crew.abort(claim) for crew in self._crews(claim))
 
     def wake(self) -> None:
         """See to it that all that waits will run."""
@@ -75,8 +91,12 @@ class Post:
 
     def close(self, seconds: float = CLOSE_TIME) -> None:
         """End those who run jobs, waiting so long for them; who is at it ends afterwards."""
-        self.sync.close(seconds)
-        self.tasks.close(seconds)
+        for crew in (*self._former, self.sync, self.tasks):
+            crew.close(seconds)
+
+    def _crews(self, claim: Claim) -> list[Crew]:
+        # Whose it is, of those who run what blocks, they know themselves.
+        return [self.tasks] if _is_async(claim) else [*self._former, self.sync]
 
 
 class Workforce:
@@ -110,6 +130,9 @@ class Workforce:
             if old is None or not (old.roster.held() or old.roster.unsure):
                 self._posts[queue] = self._make(queue, options)
                 return
+            if options.executor != old.options.executor:
+                old.replace_sync(self._sync(queue, options.executor, old.roster))
+            old.options = options
             old.roster.limit, old.roster.paused = options.limit, options.paused
             old.roster.shutdown_at = None
             old.roster.unsure = old.roster.hurried = False
@@ -118,8 +141,30 @@ class Workforce:
         """End the idle threads and processes of a queue that has ended, without waiting."""
         with self._lock:
             post = self._posts.get(queue)
-        if post is not None:
-            post.close(0.0)
+        if post is None:
+            return
+        if post.roster.active:
+            # Its Producer crashed at the very end, so nobody knows what it has left.
+            post.roster.active, post.roster.unsure = False, True
+        post.close(0.0)
+
+    def left_over(self, queue: str) -> QueueOptions | None:
+        """Give the options of a queue that has ended and left something to be written, or None."""
+        with self._lock:
+            post = self._posts.get(queue)
+        if post is None or post.roster.shutdown_at is None or not post.roster.left_over:
+            return None
+        return post.options
+
+    def running(self) -> dict[str, QueueOptions]:
+        """List the queues that run and were not told to end, with their options."""
+        with self._lock:
+            posts = dict(self._posts)
+        return {
+            queue: post.options
+            for queue, post in posts.items()
+            if post.roster.active and post.roster.shutdown_at is None
+        }
 
     def begin_end(self, queue: str) -> None:
         """Note that a queue shall end; unknown ones are ignored."""
@@ -142,10 +187,10 @@ class Workforce:
             return post is not None and post.roster.shutdown_at is not None
 
     def rosters(self) -> list[Roster]:
-        """List the rosters of all queues that run, and of stopped ones that still have jobs."""
+        """List the rosters of all queues that run, and of ended ones that have something left."""
         with self._lock:
             rosters = [post.roster for post in self._posts.values()]
-        return [roster for roster in rosters if roster.active or roster.held()]
+        return [each for each in rosters if each.active or each.held() or each.unsure]
 
     def close(self) -> None:
         """End all threads, processes and the event loop that run no job."""
@@ -159,7 +204,7 @@ class Workforce:
         roster = Roster(self.config, queue, options.limit, paused=options.paused)
         tasks = AsyncCrew(self._loop, self.performer.aperform, roster.finish)
         sync = self._sync(queue, options.executor, roster)
-        return Post(roster, self.performer, sync, tasks)
+        return Post(options, roster, self.performer, sync, tasks)
 
     def _sync(self, queue: str, executor: Any, roster: Roster) -> Crew:
         most = lambda: roster.threads  # noqa: E731 (read anew each time)
