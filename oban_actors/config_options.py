@@ -300,9 +300,7 @@ def _port(path: str, given: object) -> int:
 def _hosts(path: str, given: object) -> tuple[str, ...]:
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise OPTIONS.refusal(path, "a list of names of hosts", given)
-    named = (
-        OPTIONS.text(f"{path}[{at}]", each, high=_MAX_LABEL) for at, each in enumerate(given)
-    )
+    named = (OPTIONS.text(f"{path}[{at}]", each, high=_MAX_LABEL) for at, each in enumerate(given))
     return tuple(each.lower() for each in named)
 
 
