@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from oban_actors import instance
 from oban_actors.actors import Exit, Reason, Runtime, StartFailed, send
+from oban_actors.announcing import Announcer
 from oban_actors.claim import Claim
 from oban_actors.config import Config
 from oban_actors.inserting import Inserter
@@ -146,7 +147,8 @@ class Node:
         performer = Performer(config, watch=self._watch)
         workforce = SimWorkforce(config, performer, self.machine, self.observer)
         self.workforce = workforce
-        parts = Parts(config, repo, engine, workforce, _incomplete)
+        announcer = Announcer(config, publisher)
+        parts = Parts(config, repo, engine, workforce, _incomplete, announcer)
         instance.Instance.start(
             cast("Any", instance.children(parts, publisher, self.inserter)),
             config,
