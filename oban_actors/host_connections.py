@@ -12,6 +12,7 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from oban_actors.errors import ConfigError, UnfitTransaction
 from oban_actors.repo.times import Dialect
@@ -47,13 +48,24 @@ class HostConnection:
     def execute(
         self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
     ) -> sa.Result[Any]:
-        """Execute a statement; values are given as the driver has them."""
-        compiled = cast("sa.ClauseElement", statement).compile(
-            dialect=self.dialect, compile_kwargs={"render_postcompile": True}
-        )
-        values = compiled.construct_params(dict(parameters or {}))
-        names, rows = self._execute(str(compiled), dict(values or {}))
+        """Execute a statement; values are given to the driver as their types write them."""
+        element = cast("sa.ClauseElement", statement)
+        compiled = cast("SQLCompiler", element.compile(dialect=self.dialect))
+        expanded = compiled.construct_expanded_state(dict(parameters or {}))
+        writers = {**self._writers(compiled), **expanded.processors}
+        values = {
+            name: writers[name](value) if name in writers else value
+            for name, value in dict(expanded.parameters or {}).items()
+        }
+        names, rows = self._execute(expanded.statement, values)
         return IteratorResult(SimpleResultMetaData(names), iter(rows))
+
+    def _writers(self, compiled: SQLCompiler) -> dict[str, Callable[[Any], Any]]:
+        kinds = {
+            name: bind.type.dialect_impl(self.dialect) for name, bind in compiled.binds.items()
+        }
+        writers = {name: kind.bind_processor(self.dialect) for name, kind in kinds.items()}
+        return {name: write for name, write in writers.items() if callable(write)}
 
     def get_transaction(self) -> "HostConnection":
         """Give what stands for the transaction that it is in."""

@@ -1,6 +1,10 @@
 """Control in the host's own transaction, whatever it holds it with."""
 
 import asyncio
+import contextlib
+import sqlite3
+from datetime import timedelta, timezone
+from typing import Any
 
 import psycopg
 import pytest
@@ -34,6 +38,44 @@ def test_a_psycopg_connection(pg: Database, job: Job) -> None:
         assert oban.get_job(second.id or 0).state == "available"
     finally:
         oban.repo.close()
+
+
+def test_conditions_on_a_drivers_own_connection(database: Database, job: Job) -> None:
+    """Moments of any zone, lists of them, and JSON are written as the columns have them."""
+    oban = Oban(database.url, prefix=database.prefix)
+    oban.migrate()
+    inserted = oban.insert(job)
+    at = (oban.get_job(inserted.id or 0) or inserted).inserted_at
+    assert at is not None
+    # So far east that its own date and hour say another time of day.
+    east = at.astimezone(timezone(timedelta(hours=14)))
+    columns = oban.jobs.c
+    with contextlib.closing(connect(database)) as connection:
+
+        def found(condition: sa.ColumnElement[bool]) -> int:
+            return len(oban.all_jobs(condition, connection=connection))
+
+        assert found(columns.inserted_at == east) == 1
+        assert found(columns.inserted_at > east) == 0
+        assert found(columns.inserted_at.in_([east, east + timedelta(days=1)])) == 1
+        assert found(columns.inserted_at.in_([east + timedelta(seconds=1)])) == 0
+        if database.kind == "postgresql":
+            assert found((columns.args == {"a": 1}) & (columns.state == "available")) == 1
+            assert found(columns.args == {"a": 2}) == 0
+        assert oban.cancel_all_jobs(columns.inserted_at < east, connection=connection) == 0
+        assert oban.cancel_all_jobs(columns.inserted_at <= east, connection=connection) == 1
+    oban.repo.close()
+
+
+def connect(database: Database) -> Any:
+    """Connect as a host without SQLAlchemy does."""
+    url = sa.make_url(database.url)
+    if database.kind == "sqlite":
+        connection = sqlite3.connect(url.database or "")
+        connection.execute("BEGIN")
+        return connection
+    plain = url.set(drivername="postgresql")
+    return psycopg.connect(plain.render_as_string(hide_password=False))
 
 
 def test_an_async_session(database: Database, job: Job) -> None:
