@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.simulation import node as settings
 from tests.simulation.faults import Fault, Rates
@@ -13,7 +14,7 @@ RECOVERY = 12.0
 """Seconds until all is as if nothing had been: the longest delays between two tries are over."""
 
 CALM = 60.0
-"""Seconds, at most, in which all is settled once nothing strikes any more."""
+"""Seconds, at most, in which all is settled once nothing strikes, beside what the jobs take."""
 
 EACH_TRIP = {
     Fault.LOST_BEFORE: 0.012,
@@ -106,7 +107,7 @@ class Story:
     def settle(self) -> None:
         """Wait until all jobs are over, as they must be in time."""
         world = self.world
-        until = world.hub.now + CALM
+        until = world.hub.now + CALM + sum(map(_longest, world.checks.unfinished()))
         while world.hub.now < until:
             world.hub.run(world.hub.now + 1.0)
             if world.leader is not None and not self._open():
@@ -190,6 +191,13 @@ class Story:
         leader = world.leader
         node = leader if leader is not None and rng.random() < 0.6 else rng.choice(nodes)
         rng.choice(self.shape.kinds or EPISODES)(self, node)
+
+
+def _longest(row: Mapping[str, Any]) -> float:
+    """Say how long a job may keep a queue that runs one at a time."""
+    args = row["args"]
+    runs = 1 + args.get("fails", 0) + args.get("snoozes", 0)
+    return float(runs * args.get("seconds", 0.0))
 
 
 Episode = Callable[[Story, Node], None]
