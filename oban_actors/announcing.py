@@ -5,12 +5,15 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
+from oban_actors.claim import Ack
 from oban_actors.config import Config
 from oban_actors.job import Job, JobState
 from oban_actors.notifiers import Publisher
 
 DUE_SOON = 1.0
 """Seconds ahead for which the leader is told of a job, where there is no stager here."""
+
+_PUT_OFF = frozenset({JobState.SCHEDULED, JobState.RETRYABLE})
 
 
 class Announcer:
@@ -54,10 +57,24 @@ class Announcer:
             now: the database's time.
 
         """
-        if job.state not in {JobState.SCHEDULED, JobState.RETRYABLE}:
+        if job.state not in _PUT_OFF:
             return None
         if job.scheduled_at is None or now is None:
             return None
-        horizon = self.config.stager.interval if self.config.stager else DUE_SOON
-        soon = (job.scheduled_at - now).total_seconds() <= horizon
+        soon = (job.scheduled_at - now).total_seconds() <= self._horizon
         return job.scheduled_at if soon else None
+
+    def delay_ahead(self, acks: Iterable[Ack]) -> float | None:
+        """Give seconds until the first of some put off jobs is due, if the leader has to be told.
+
+        Args:
+            acks: what was written; a snoozed or failed job is put off.
+
+        """
+        delays = (max(0.0, ack.delay) for ack in acks if ack.state in _PUT_OFF)
+        soonest = min(delays, default=None)
+        return None if soonest is None or soonest > self._horizon else soonest
+
+    @property
+    def _horizon(self) -> float:
+        return self.config.stager.interval if self.config.stager else DUE_SOON

@@ -27,6 +27,7 @@ from oban_actors.actors.lifecycle import spawn
 from oban_actors.actors.messages import Sentinel
 from oban_actors.actors.process import process_of
 from oban_actors.actors.tree import look
+from oban_actors.announcing import Announcer
 from oban_actors.calls.async_jobs import AsyncJobCalls
 from oban_actors.calls.draining import DrainCalls
 from oban_actors.calls.inserts import InsertCalls
@@ -380,7 +381,10 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
         completion = Completion(self.config, self.repo, self._engine)
         performer = Performer(self.config, watch=self._watch)
         workforce = Workforce(self.config, performer)
-        return Parts(self.config, self.repo, self._engine, workforce, completion.complete)
+        announcer = Announcer(self.config, self._publisher)
+        return Parts(
+            self.config, self.repo, self._engine, workforce, completion.complete, announcer
+        )
 
     def _watch(self, claim: Claim) -> None:
         self.tell(("foreman", claim.job.queue), Watch(claim))

@@ -206,12 +206,14 @@ class Stager(GenServer):
         except ValueError:
             logger.warning("dropped a notification with an unreadable due time: %r", due)
             return
+        # Told of many, or of one that is put off by no time again and again, it keeps its pace.
+        now = self.runtime.clock.monotonic()
+        soonest = self._pace.soonest(now)
         if self._database_time is None:
-            self._arm_sooner(0.0)
+            self._arm_sooner(soonest)
             return
         then, at = self._database_time
-        elapsed = self.runtime.clock.monotonic() - at
-        self._arm_sooner(max(0.0, (moment - then).total_seconds() - elapsed))
+        self._arm_sooner(max(soonest, (moment - then).total_seconds() - (now - at)))
 
     # A pass
 

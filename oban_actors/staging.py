@@ -84,6 +84,7 @@ class Pace:
 
         """
         self._fill(now)
+        self._tokens = max(0.0, self._tokens - 1)
         self._failed = min(self._failed + 1, 16) if outcome.failed else 0
         if outcome.failed:
             most = min(FAILED_MOST, max(self.interval, FAILED_DELAY))
@@ -104,12 +105,21 @@ class Pace:
         self._locked = 0
         return min(max(due + SLACK, self._earliest()), self.interval)
 
+    def soonest(self, now: float) -> float:
+        """Give seconds until a pass may come for a job that somebody tells of.
+
+        Args:
+            now: monotonic seconds.
+
+        """
+        self._fill(now)
+        return self._earliest()
+
     def _fill(self, now: float) -> None:
         if self._filled_at is not None:
             gained = max(0.0, now - self._filled_at) * RATE
             self._tokens = min(BURST, self._tokens + gained)
         self._filled_at = now
-        self._tokens = max(0.0, self._tokens - 1)
 
     def _earliest(self) -> float:
         return 0.0 if self._tokens >= 1 else (1 - self._tokens) / RATE

@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from oban_actors import engines, telemetry
 from oban_actors.actors import ActorError, Continue, GenServer, Reason, Sender, Timer, send
 from oban_actors.actors.clock import real_monotonic
-from oban_actors.claim import Claim
+from oban_actors.claim import Ack, Claim
 from oban_actors.config_options import positive
 from oban_actors.errors import ConfigError, DatabaseError
 from oban_actors.job import Job
@@ -233,9 +234,11 @@ class Producer(GenServer):
                 self._released(
                     engine.release_jobs(connection, roster.claimant, self.queue, held, now)
                 )
-            return engine.take_turn(
+            turn = engine.take_turn(
                 connection, roster.claimant, self.queue, acks, limit, now, careful=tries > 1
             )
+            self._tell_put_off(connection, [a for a in acks if a.job_id in turn.settled])
+            return turn
 
         with telemetry.span("oban.producer", {"conf": self.config, "queue": self.queue}) as event:
             turn = repo.transaction(
@@ -244,6 +247,13 @@ class Producer(GenServer):
             event.set(dispatched_count=len(turn.jobs), settled_count=len(turn.settled))
         self._unsure = False
         return turn
+
+    def _tell_put_off(self, connection: sa.Connection, settled: list[Ack]) -> None:
+        parts = self.parts
+        delay = parts.announcer.delay_ahead(settled)
+        if delay is not None:
+            now = parts.engine.database_now(connection, parts.repo.now())
+            parts.announcer.tell_due(connection, now + timedelta(seconds=delay))
 
     def _settle(self, turn: engines.Turn) -> None:
         over = self.roster.settle(turn.blocked)

@@ -98,6 +98,23 @@ def test_ten_due_times_a_second_are_each_met() -> None:
         now += delay
 
 
+def test_who_is_told_of_due_jobs_keeps_the_pace() -> None:
+    """A burst may come at once; then each pass waits for its turn, and a pause lets it burst."""
+    pace = Pace(60.0)
+    now = 0.0
+    waits = []
+    for _ in range(BURST + 40):
+        wait = pace.soonest(now)
+        assert pace.soonest(now) == wait
+        waits.append(wait)
+        now += wait
+        pace.next_delay(Outcome(led=True), now)
+
+    assert waits[:BURST] == [0.0] * BURST
+    assert sum(waits) == pytest.approx(40 / RATE)
+    assert pace.soonest(now + 1) == 0.0
+
+
 @given(
     interval=st.floats(0.001, 3600),
     steps=st.lists(
