@@ -168,6 +168,21 @@ def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return _canonical(one) == _canonical(other)
 
 
+def holds(found: object, wanted: object) -> bool:
+    """Tell whether a JSON value holds another, by the rules of PostgreSQL's `@>`."""
+    if isinstance(wanted, Mapping):
+        return isinstance(found, Mapping) and all(
+            key in found and holds(found[key], value) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return isinstance(found, list) and all(
+            any(holds(each, value) for each in found) for value in wanted
+        )
+    if isinstance(wanted, bool) or isinstance(found, bool):
+        return wanted is found
+    return found == wanted
+
+
 def has_arrays(value: object) -> bool:
     """Tell whether a JSON value holds an array that is not empty."""
     if isinstance(value, Mapping):
@@ -186,9 +201,30 @@ def _normal(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _normal(item) for key, item in value.items()}
     if isinstance(value, list):
-        return sorted({_canonical(item) for item in value})
+        return sorted(_largest({_canonical(item): item for item in value}))
     # jsonb knows one kind of numbers.
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _largest(items: dict[str, Any]) -> Iterable[str]:
+    # An element that another one holds adds nothing: with and without it, arrays hold each other.
+    nested = {text: item for text, item in items.items() if isinstance(item, Mapping | list)}
+    sizes = {_flat_size(item) for item in nested.values()}
+    if not nested or (len(sizes) == 1 and None not in sizes):
+        return items
+    return [
+        text
+        for text, item in items.items()
+        if text not in nested
+        or not any(holds(other, item) for name, other in nested.items() if name != text)
+    ]
+
+
+def _flat_size(item: object) -> int | None:
+    """Count the keys of an object of plain values, which holds no other of as many; or None."""
+    if isinstance(item, Mapping) and not any(isinstance(v, Mapping | list) for v in item.values()):
+        return len(item)
+    return None
 
 
 def _period(path: str, value: object) -> float | None:

@@ -4,10 +4,20 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from oban_actors.errors import InvalidJob
 from oban_actors.job import Job
-from oban_actors.unique import ALL, INCOMPLETE, REPLACEABLE, SUCCESSFUL, Unique
+from oban_actors.unique import (
+    ALL,
+    INCOMPLETE,
+    REPLACEABLE,
+    SUCCESSFUL,
+    Unique,
+    alike,
+    holds,
+)
 
 
 def unique_of(value: Any) -> Unique | None:
@@ -122,3 +132,29 @@ def test_made_by_hand() -> None:
     job.unique = {"period": 3}  # type: ignore[assignment]  # as a careless host would
     job.validate()
     assert job.unique == Unique(period=3.0)
+
+
+SCALARS = st.none() | st.booleans() | st.integers(0, 2) | st.sampled_from([1.0, 0.5, "a", "1"])
+DOCUMENTS = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(DOCUMENTS, DOCUMENTS)
+@settings(max_examples=500, deadline=None)
+def test_alike_is_to_hold_each_other(one: Any, other: Any) -> None:
+    """What a look finds equal takes the same lock, whatever arrays hold twice or in part."""
+    mutual = holds(one, other) and holds(other, one)
+    assert alike({"v": one}, {"v": other}) is mutual
+
+
+def test_parts_of_elements_do_not_count() -> None:
+    """An element that another one holds adds nothing to an array."""
+    whole = {"v": [{"a": 1, "b": [1, 2]}, 3]}
+    assert alike(whole, {"v": [3, {"a": 1}, {"b": [2]}, {"b": [2, 1, 1], "a": 1.0}]})
+    assert not alike(whole, {"v": [3, {"a": 1}, {"b": [1, 2]}]})
+    assert not alike({"v": [1]}, {"v": [True]})

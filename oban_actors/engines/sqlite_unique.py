@@ -14,7 +14,7 @@ from oban_actors.errors import TransientError
 from oban_actors.job import Job
 from oban_actors.repo.sqlstates import translate
 from oban_actors.repo.times import NOW, parameter, to_moment, to_text
-from oban_actors.unique import alike
+from oban_actors.unique import alike, holds
 
 _CLOCK = text(f"SELECT {NOW['sqlite']}")
 
@@ -190,20 +190,5 @@ def _fits(match: Match, written: str, wanted: dict[str, Any]) -> bool:
     except (TypeError, ValueError):
         return False
     if match == "part":
-        return _holds(found, wanted)
+        return holds(found, wanted)
     return isinstance(found, dict) and alike(found, wanted)
-
-
-def _holds(found: object, wanted: object) -> bool:
-    """Tell whether a JSON value holds another, by the rules of PostgreSQL's `@>`."""
-    if isinstance(wanted, Mapping):
-        return isinstance(found, Mapping) and all(
-            key in found and _holds(found[key], value) for key, value in wanted.items()
-        )
-    if isinstance(wanted, list):
-        return isinstance(found, list) and all(
-            any(_holds(each, value) for each in found) for value in wanted
-        )
-    if isinstance(wanted, bool) or isinstance(found, bool):
-        return wanted is found
-    return found == wanted

@@ -1,7 +1,7 @@
 """Many inserters at once leave one row."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from oban_actors import Job, Oban
 from tests.inserting.hosts import engine_of
+from tests.support.databases import Database
 from tests.support.instances import Starter
 
 INSERTERS = 32
@@ -45,6 +46,14 @@ def check_one(start: Starter, jobs: list[Job]) -> None:
 def oban(start_oban: Starter) -> Oban:
     """An instance with a connection for each inserter."""
     return start_oban.make(pool_size=INSERTERS, lock_timeout=60, statement_timeout=120)
+
+
+@pytest.fixture
+def start_pg(pg: Database) -> Iterator[Starter]:
+    """Instances on PostgreSQL."""
+    starter = Starter(pg)
+    yield starter
+    starter.close()
 
 
 def test_own_transactions(oban: Oban, start_oban: Starter) -> None:
@@ -96,3 +105,47 @@ def test_batches_beside_single_ones(oban: Oban, start_oban: Starter) -> None:
 
     rows = start_oban.tables.execute("SELECT count(*) FROM {jobs}")
     assert rows == [(count,)]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"args": {"n": 1}},
+        {"args": {"n": [1, 2]}},
+        {"args": {"n": 1, "m": 2}, "unique": {"keys": ["n"]}},
+        {"meta": {"n": 1}, "unique": {"fields": ["worker", "meta"]}},
+    ],
+    ids=["equal", "arrays", "keys", "meta"],
+)
+def test_without_indexes_of_our_own(start_pg: Starter, values: dict[str, Any]) -> None:
+    """Tables that lack them are looked through all the same: one row, and conflicts beside it."""
+    oban = start_pg.make(pool_size=INSERTERS, lock_timeout=60, statement_timeout=120)
+    schema = start_pg.tables.schema
+    for index in ("unfinished", "finished"):
+        start_pg.tables.execute(f'DROP INDEX "{schema}".oban_actors_{index}_index')
+
+    def insert(number: int) -> Job:
+        unique = {"period": None, **values.get("unique", {})}
+        given = {**values, "unique": unique, "tags": [str(number)]}
+        return oban.insert(Job.new(worker="tests.Worker", **given))
+
+    for state in ("available", "executing", "completed"):
+        jobs = race(insert)
+        assert sum(not each.conflict for each in jobs) == 1
+        start_pg.tables.execute(f"UPDATE {{jobs}} SET state = '{state}'")
+        assert insert(0).conflict
+        check_one(start_pg, jobs)
+
+
+def test_arrays_that_hold_each_other(oban: Oban, start_oban: Starter) -> None:
+    """However an array is written that a look takes for the same, there is one row."""
+    whole = {"a": 1, "b": 2}
+    ways: list[Any] = [[whole], [{"a": 1}, whole], [whole, {"b": 2.0}, whole], [{}, whole]]
+
+    def insert(number: int) -> Job:
+        args = {"list": ways[number % len(ways)]}
+        unique = {"period": None, "keys": ["list"] if number % 8 < 4 else []}
+        return oban.insert(Job.new(args, worker="tests.Worker", unique=unique))
+
+    for _ in range(ROUNDS):
+        check_one(start_oban, race(insert))

@@ -71,6 +71,7 @@ def test_different(oban: Oban, other: dict[str, Any]) -> None:
         ({"a": {"x": {"y": None}}, "b": True}, {"b": True, "a": {"x": {"y": None}}}),
         ({}, {}),
         ({"a": []}, {"a": []}),
+        ({"a": [{"x": 1}, {"x": 1, "y": [2]}]}, {"a": [{"y": [2, 2], "x": 1.0}]}),
     ],
 )
 def test_the_same(oban: Oban, one: Any, same: Any) -> None:
