@@ -1,11 +1,14 @@
 """The event loop of an instance, and the crew that runs async jobs on it."""
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 
 from oban_actors.claim import Claim
+
+logger = logging.getLogger("oban_actors")
 
 END_TIME = 2.0
 """Seconds that cancelled tasks have to end in before the loop is left to itself."""
@@ -66,8 +69,13 @@ def _run(loop: asyncio.AbstractEventLoop, at_end: list[Callable[[], object]]) ->
         for task in left:
             task.cancel()
         if left:
-            loop.run_until_complete(asyncio.wait(left, timeout=END_TIME))
+            _, left = loop.run_until_complete(asyncio.wait(left, timeout=END_TIME))
         loop.run_until_complete(loop.shutdown_asyncgens())
+        if left:
+            logger.warning("tasks go no further, as they did not end when cancelled: %d", len(left))
+        for task in left:
+            # Said once and here, and not by asyncio whenever one of them is collected.
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 (there is no public word for it)
     finally:
         asyncio.set_event_loop(None)
         loop.close()

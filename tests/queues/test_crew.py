@@ -1,7 +1,10 @@
 """Threads that run claims: as many as there is work for, and none for longer than needed."""
 
 import asyncio
+import contextlib
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -252,3 +255,32 @@ def test_closing_the_loop_ends_what_runs() -> None:
 
     wait_until(lambda: len(finished) == 1)
     assert [t for t in threading.enumerate() if t.name == "oban-test-loop"] == []
+
+
+def test_tasks_that_do_not_end_are_let_go(caplog: pytest.LogCaptureFixture) -> None:
+    """They are logged once, their claims come back, and nothing of them is kept."""
+    loop, finished = EventLoop("test"), list[Claim]()
+    begun = threading.Event()
+    tasks: list[weakref.ref[asyncio.Task[Any]]] = []
+
+    async def perform(_: Claim) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(weakref.ref(task))
+        del task
+        begun.set()
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+    crew = AsyncCrew(loop, perform, finished.append)
+    crew.add([claim()])
+    assert begun.wait(30)
+
+    with caplog.at_level("WARNING"):
+        loop.close()
+        wait_until(lambda: len(finished) == 1)
+        wait_until(lambda: (gc.collect(), tasks[0]() is None)[1])
+
+    told = [(record.name, record.getMessage()) for record in caplog.records]
+    assert told == [("oban_actors", "tasks go no further, as they did not end when cancelled: 1")]
