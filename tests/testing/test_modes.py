@@ -87,6 +87,15 @@ def test_inline_jobs_run_at_once(start_oban: Starter) -> None:
     assert len(events.all()) == 3
 
 
+def test_inline_jobs_are_not_unique(start_oban: Starter) -> None:
+    """Nothing is remembered by which another job could be the same: each one runs, as in Oban."""
+    oban = start_oban.make(testing="inline")
+    jobs = [oban.insert(work.note.new({"n": 1}, unique=True)) for _ in range(2)]
+
+    assert work.RAN == [1, 1]
+    assert [job.conflict for job in jobs] == [False, False]
+
+
 def test_inline_needs_no_database() -> None:
     """Without a server and tables inline jobs run all the same."""
     oban = Oban("postgresql+psycopg://nobody@localhost:1/nothing", testing="inline")
