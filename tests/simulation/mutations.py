@@ -123,6 +123,7 @@ def _piling() -> Patches:
 
 
 STILL = Shape(kinds=(plan.freeze, plan.suspend), storm=0.3, episodes=6)
+SEIZED = Shape(kinds=(plan.freeze_unlocked, plan.wipe), storm=0.0, episodes=12)
 ASLEEP = Shape(kinds=(plan.suspend,), storm=0.0, episodes=6)
 LOSSES = Shape(storm=1.0, episodes=1, trips={Fault.LOST_AFTER: 0.1, Fault.LOST_BEFORE: 0.05})
 OUTAGES = Shape(kinds=(plan.outage,), storm=0.0, episodes=3, seconds=40.0)
@@ -158,7 +159,7 @@ MUTATIONS = (
             "AND expires_at > clock.now "
         ),
         "lead",
-        STILL,
+        SEIZED,
     ),
     Mutation(
         "a duty does not hold the lease",
@@ -170,7 +171,7 @@ MUTATIONS = (
         "a duty does not read the lease",
         lambda: [(stager, "holds_lease", _always(True))],
         "acted as leader",
-        Shape(kinds=(plan.wipe,), storm=0.0),
+        SEIZED,
     ),
     Mutation(
         "the watch does not begin anew",

@@ -270,6 +270,13 @@ def freeze_in_duty(story: Story, node: Node) -> None:
     _when(world, strike, world.hub.now + 3.0)
 
 
+def freeze_unlocked(story: Story, node: Node) -> None:
+    """Stop the leader for less than its lease lasts, its lock free for others."""
+    leader = story.world.leader or node
+    unlisten(story, leader)
+    story.world.stop(leader, story.world.hub.rng.uniform(2.5, 4.5))
+
+
 def thaw_in_rescue(story: Story, node: Node) -> None:
     """Stop a node, and let it go on right when it is rescued, by one that is stopped at that."""
     world = story.world
@@ -322,4 +329,5 @@ EPISODES: tuple[Episode, ...] = (
     deploy,
     wipe,
     freeze_in_duty,
+    freeze_unlocked,
 )

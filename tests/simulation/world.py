@@ -192,6 +192,8 @@ class World:
         if node.machine.still and not node.machine.dead:
             self.say(node.machine.name, "goes on")
             node.machine.thaw()
+            # What it believes before anything runs on it.
+            self.checks.look()
 
     def heal(self, node: Node) -> None:
         """Connect a node again that is cut off."""
