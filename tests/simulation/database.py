@@ -293,8 +293,14 @@ class Server:
             self.hub.after(0.0, self._go_on)
 
     def _idle(self, made: Transaction, since: float) -> None:
-        if not made.over and made.heard <= since:
+        if made.over:
+            return
+        if made.heard <= since:
             self.disconnect(made.session)
+        elif made.session.machine.still or made.session.machine.cut:
+            # What was under way when it fell silent was answered since.
+            left = made.heard + made.idle_timeout - self.hub.now
+            self.hub.after(max(left, 0.0), self._idle, made, made.heard)
 
     def doing(self, machine: Machine, kind: str) -> bool:
         """Whether a transaction of a client's is under way that has done such a thing."""
