@@ -43,6 +43,7 @@ class Process:
         envelope: the message in hand; `deferred`: those to be answered later.
         stopping: it ended itself, and `farewell` is the answer to the message in hand.
         children: gives a supervisor's children, to any thread.
+        note: likewise, what an actor has to say of itself in the tree.
 
     """
 
@@ -75,6 +76,7 @@ class Process:
         self.watchers: list[Callable[[Reason], None]] = []
         self.children: Callable[[], tuple[ChildView, ...]] | None = None
         self.recent_restarts: Callable[[], int] | None = None
+        self.note: Callable[[], str] | None = None
         _LIVE.add(self)
 
     def __str__(self) -> str:

@@ -34,6 +34,7 @@ class Node:
         recent_restarts: a supervisor's restarts within its window.
         last_crash: the error it ended with last.
         children: a supervisor's children, in start order.
+        note: what it says of itself: a queue's Producer, how many jobs run and how many are stuck.
 
     """
 
@@ -48,6 +49,7 @@ class Node:
     recent_restarts: int | None = None
     last_crash: str | None = None
     children: tuple["Node", ...] = field(default=())
+    note: str | None = None
 
     def walk(self) -> Iterator["Node"]:
         """Give this node and all below it, in start order."""
@@ -72,6 +74,7 @@ class Node:
             "restarts": self.restarts,
             "recent_restarts": self.recent_restarts,
             "last_crash": self.last_crash,
+            "note": self.note,
             "children": [child.to_dict() for child in self.children],
         }
 
@@ -92,6 +95,8 @@ class Node:
             parts.append(f"{self.handling} for {self.busy_for:.3f} s")
         if self.inbox:
             parts.append(f"inbox {self.inbox}, oldest {self.oldest or 0.0:.3f} s")
+        if self.note:
+            parts.append(self.note)
         if self.restarts:
             parts.append(f"restarted {self.restarts}x")
         if self.last_crash:
@@ -120,4 +125,5 @@ def look(process: Process | None, view: ChildView | None = None) -> Node:
         recent_restarts=process.recent_restarts() if process.recent_restarts else None,
         last_crash=crash,
         children=tuple(look(one.process, one) for one in children),
+        note=process.note() if process.note else None,
     )

@@ -93,6 +93,8 @@ def _line(node: Mapping[str, Any]) -> Text:
         line.append_text(
             cell(f"  inbox {node['inbox']}, oldest {duration(node.get('oldest') or 0.0)}")
         )
+    if node.get("note"):
+        line.append_text(cell(f"  {node['note']}"))
     if node.get("restarts"):
         line.append_text(cell(f"  restarted {node['restarts']}x", "magenta"))
     if node.get("last_crash"):

@@ -107,6 +107,7 @@ class Producer(GenServer):
     def init(self) -> Continue:
         """Take up what the one before left; the database comes later."""
         self._thread = threading.get_ident()
+        self._process.note = self.roster.summary
         self.roster.restore()
         self.post.forget_unhanded()
         self.roster.ended = lambda: send(self.actor_ref, _Ended())

@@ -208,6 +208,12 @@ class Roster:
         with self._lock:
             return list(self._stuck)
 
+    def summary(self) -> str:
+        """Say how many run and are stuck, for the tree."""
+        with self._lock:
+            running, stuck = self._running, len(self._stuck)
+        return f"{running} running" + (f", {stuck} stuck" if stuck else "")
+
     def find(self, job_id: int) -> list[Claim]:
         """Find the claims of a job whose run is not over; two, where it was taken and came back."""
         return [claim for claim in self.running() if claim.id == job_id]

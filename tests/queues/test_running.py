@@ -218,6 +218,9 @@ def test_a_run_that_ignores_its_time_is_stuck(
     one = oban.insert(OBEY[kind].new({"do": what, "timeout": 0.05}))
     wait_until(lambda: view(oban).stuck == (one.id,))
 
+    producer = next(node for node in oban.tree().walk() if node.actor == "producer alpha")
+    assert producer.note == "1 running, 1 stuck"
+    assert "1 running, 1 stuck" in str(oban.tree())
     during = read(oban, one)
     assert during.state == "executing"
     (error,) = during.errors
