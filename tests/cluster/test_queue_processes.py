@@ -77,6 +77,33 @@ def test_a_node_is_killed_under_load(start_oban: Starter) -> None:
         assert set(ran(nodes).values()) == {1}
 
 
+@pytest.mark.parametrize("step", ["claiming", "claimed", "ended", "writing", "written"])
+def test_a_node_is_killed_at_a_step(start_oban: Starter, step: str) -> None:
+    """`kill -9` at each step: nothing is lost or ends twice, and only what had begun runs again."""
+    tables = start_oban.tables
+    ids = insert(start_oban.make(), 60)
+    with cluster(start_oban.database, 1, die=step, **OPTIONS) as (node,):
+        assert node.process.wait(60) == -signal.SIGKILL
+    before = ran([node])
+    wait_until(lambda: tables.count("available") + tables.count("executing") >= 60 - BATCH)
+    states = tables.states()
+    left = {job_id for job_id, state in states.items() if state == "executing"}
+    done = {job_id for job_id, state in states.items() if state == "completed"}
+
+    assert set(before.values()) <= {1}
+    assert done <= set(before) <= done | left
+    assert len(left) <= LIMIT
+    # A transaction that was not committed leaves what it found.
+    assert bool(left) is (step != "claiming")
+    assert bool(done) is (step == "written")
+    # As a Lifeline does, when no beat has come for long.
+    tables.execute("UPDATE {jobs} SET state = 'available' WHERE state = 'executing'")
+    with cluster(start_oban.database, 1, **OPTIONS) as nodes:
+        wait_until(lambda: tables.count("completed") == 60, timeout=60)
+        wait_until(lambda: sum(ran(nodes).values()) >= 60 - len(done))
+        assert ran(nodes) == Counter(set(ids) - done)
+
+
 @pytest.mark.db
 def test_the_server_restarts_while_jobs_run(
     own_server: PostgresServer, own_database: Database
