@@ -133,6 +133,12 @@ def timed(job: Job) -> Any:
     return act(job)
 
 
+@worker(timeout=5)
+def brief(job: Job) -> Any:
+    """A sync function that has little time."""
+    return act(job)
+
+
 @worker
 class Plain:
     """A class with a sync perform."""
