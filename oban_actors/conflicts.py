@@ -100,14 +100,16 @@ def _read_rows(
 
 def _find_twins(batch: _Batch) -> None:
     """Find jobs of the batch that are the same as one before them."""
-    specs = {_spec(job.unique): job.unique for job in batch.jobs if job.unique is not None}
+    uniques = [job.unique and job.unique.narrowed(job) for job in batch.jobs]
+    specs = {_spec(unique): unique for unique in uniques if unique is not None}
     seen: dict[tuple[Spec, str], list[int]] = {}
     for place, job in enumerate(batch.jobs):
         if place in batch.rows:
             continue
-        if job.unique is not None:
-            earlier = seen.get((_spec(job.unique), job.unique.wish(job)), ())
-            twin = next((e for e in earlier if batch.jobs[e].state in job.unique.states), None)
+        asked = uniques[place]
+        if asked is not None:
+            earlier = seen.get((_spec(asked), asked.wish(job)), ())
+            twin = next((e for e in earlier if batch.jobs[e].state in asked.states), None)
             if twin is not None:
                 batch.twins[place] = twin
                 continue

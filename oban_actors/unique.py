@@ -3,7 +3,7 @@
 import json
 import warnings
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from oban_actors.validation import FIELDS
@@ -84,6 +84,12 @@ class Unique:
         """Give what another job's args or meta must hold to be the same; empty: nothing at all."""
         value: dict[str, Any] = getattr(job, field)
         return {key: value[key] for key in self.keys if key in value} if self.keys else value
+
+    def narrowed(self, job: Compared) -> "Unique":
+        """Give it with no other keys than the job has: those it asks of others."""
+        held = {key for name in self._documents() for key in getattr(job, name)}
+        asked = tuple(key for key in self.keys if key in held)
+        return replace(self, keys=asked) if asked and asked != self.keys else self
 
     def wish(self, job: Compared) -> str:
         """Write what a job has to be unique by; equal to `trait` of the jobs that are the same."""

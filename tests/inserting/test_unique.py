@@ -186,6 +186,26 @@ def test_within_a_batch(oban: Oban) -> None:
     assert [job.args["n"] for job in jobs] == [0, 1, 2, 1, 2, 2]
 
 
+def test_keys_within_a_batch(oban: Oban) -> None:
+    """One that asks for fewer keys is the same as one before it that has more, as in the table."""
+    unique = {"keys": ["url", "site"], "period": None}
+    documents: list[dict[str, Any]] = [
+        {"url": "/a", "site": 1},
+        {"site": 1, "n": 1},
+        {"url": "/b", "site": 1},
+        {"url": "/b"},
+        {"n": 2},
+        {"n": 2},
+        {},
+        {"n": 3},
+    ]
+    jobs = oban.insert_all([new(each, unique=unique) for each in documents])
+
+    there = [False, True, False, True, False, False, False, True]
+    assert [job.conflict for job in jobs] == there
+    assert (jobs[1].id, jobs[3].id, jobs[7].id) == (jobs[0].id, jobs[2].id, jobs[6].id)
+
+
 def test_more_than_single_locks(oban: Oban) -> None:
     """A batch with more keys than the server has room for locks is unique as well."""
     first = oban.insert_all([new({"n": n % 10_000}) for n in range(20_000)])
