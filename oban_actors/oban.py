@@ -161,7 +161,8 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
                 if isinstance(cause, StartFailed) and isinstance(cause.reason, ConfigError):
                     cause = cause.reason
                 if isinstance(cause, Exception) and not isinstance(cause, StartFailed):
-                    raise cause from error
+                    # It stands among the causes of `error`, which so can't be its own.
+                    raise cause from cause.__cause__
                 raise
             self._root = Root(ref, self._runtime, on_exit, owns_runtime=False)
         return self

@@ -147,7 +147,10 @@ def _attempt(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
                 if engine.pool is not pool:
                     connection.invalidate()
     except _ERRORS as error:
-        raise _explained(error, call) from error
+        explained = _explained(error, call)
+        if explained is error:
+            raise
+        raise explained from error
     finally:
         call.release()
 

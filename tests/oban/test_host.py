@@ -146,8 +146,14 @@ def test_without_tables_it_does_not_start(database: Database) -> None:
     """The error says which call to make."""
     oban = Oban(database.url, prefix=database.prefix)
 
-    with pytest.raises(SchemaMissing, match="migrate"):
+    with pytest.raises(SchemaMissing, match="migrate") as caught:
         oban.start()
+    causes: list[BaseException] = []
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert error not in causes, "whoever follows the causes would never end"
+        causes.append(error)
+        error = error.__cause__
     with pytest.raises(StartFailed):
         Supervisor.start([oban.child_spec()])
     assert not oban.alive
