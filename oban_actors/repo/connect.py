@@ -41,7 +41,8 @@ def make_engine(source: Source, config: Config) -> Engine:
     whatever its `creator`, `connect_args` and events say. Of any other its address is taken.
 
     Raises:
-        ConfigError: the database is of a kind that we can't use, or the address can't be read.
+        ConfigError: the database is of a kind that we can't use, or its address or the notifier's
+            `listen_url` can't be read.
 
     """
     engine = cast("str | URL | Engine", getattr(source, "sync_engine", source))
@@ -49,6 +50,8 @@ def make_engine(source: Source, config: Config) -> Engine:
     dialect, drivername = _driver(url, config)
     if dialect == "sqlite":
         _refuse_memory(url)
+    elif config.notifier.listen_url is not None:
+        _parse(config.notifier.listen_url, "notifier.listen_url")
     own = url.set(drivername=drivername)
     options: dict[str, Any]
     if isinstance(engine, Engine) and _borrowable(engine):
@@ -85,7 +88,7 @@ def lone_connection(
         made: called with the connection once there is one, before the server is asked anything.
 
     Raises:
-        ConfigError: the engine is not PostgreSQL's, or `listen_url` can't be read.
+        ConfigError: the engine is not PostgreSQL's.
         psycopg.Error: nobody answered.
 
     """
@@ -108,13 +111,20 @@ def _parse(url: str | URL, option: str = "database") -> URL:
     if isinstance(url, URL):
         return url
     try:
-        return make_url(url)
+        made = make_url(url)
     except (ArgumentError, ValueError):
         # What it can't read may hold a password, so neither the value nor its error is shown.
         raise ConfigError(
             f"invalid value for '{option}': expected an address that SQLAlchemy can read, "
             "like 'postgresql+psycopg://user@host/name' or 'sqlite:///jobs.db'"
         ) from None
+    if "@" in (made.host or ""):
+        # Else the rest of the password is taken for the host, which errors and logs do name.
+        raise ConfigError(
+            f"invalid value for '{option}': expected one '@', before the host; in a password "
+            "write it as %40"
+        )
+    return made
 
 
 def _driver(url: URL, config: Config) -> tuple[Dialect, str]:

@@ -161,7 +161,7 @@ class Repo:
 
         Raises:
             DatabaseUnavailable: nobody answered.
-            ConfigError: the database is not PostgreSQL, or `listen_url` can't be read.
+            ConfigError: the database is not PostgreSQL.
             ForkedError: this process is a fork of the one that made this.
 
         """

@@ -3,6 +3,8 @@
 import logging
 import socket
 import threading
+from pathlib import Path
+from traceback import format_exception
 from typing import Any
 
 import psycopg
@@ -11,12 +13,13 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool, Pool, QueuePool
 
-from oban_actors.errors import ConfigError, DatabaseUnavailable
+from oban_actors import Oban
+from oban_actors.errors import ConfigError, DatabaseError, DatabaseUnavailable
 from oban_actors.repo import Repo
 from tests.repo.opening import opened, opened_on
 from tests.support.databases import Database
 from tests.support.ports import free_port
-from tests.support.postgres import Server
+from tests.support.postgres import PostgresServer, Server
 from tests.support.waiting import wait_until
 
 SECRET = "s3cret"
@@ -196,12 +199,49 @@ def test_no_password_anywhere(url: str, caplog: pytest.LogCaptureFixture) -> Non
     assert SECRET not in "".join([*said, caplog.text])
 
 
-def test_no_password_of_an_unreadable_address() -> None:
-    """An address that can't be read is not shown, since it may hold one."""
-    with pytest.raises(ConfigError) as caught:
-        opened(f"postgresql:/user:{SECRET}@host").__enter__()
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql:/user:{0}@host",
+        "postgresql://user:{0}@[::1/name",
+        "postgresql://user:{0}@host:{0}/name",
+        "postgresql://user:p@{0}@host/name",
+    ],
+)
+@pytest.mark.parametrize("option", ["database", "notifier.listen_url"])
+def test_no_password_of_an_unreadable_address(url: str, option: str) -> None:
+    """An address that can't be read is refused at once, unseen, since it may hold one."""
+    bad = url.format(SECRET)
+    if option == "database":
+        with pytest.raises(ConfigError, match=option) as caught:
+            Oban(bad)
+    else:
+        with pytest.raises(ConfigError, match=option) as caught:
+            Oban("postgresql://host/name", notifier={"listen_url": bad})
 
     assert SECRET not in _traced(caught.value)
+
+
+def test_a_refused_password(caplog: pytest.LogCaptureFixture) -> None:
+    """What a server that refuses it says, and what comes of that, does not show it."""
+    caplog.set_level(logging.DEBUG)
+    with PostgresServer() as server:
+        with psycopg.connect(server.conninfo(), autocommit=True) as admin:
+            admin.execute("CREATE ROLE someone LOGIN PASSWORD 'another'")
+            found = admin.execute("SHOW hba_file").fetchone()
+            assert found is not None
+            Path(found[0]).write_text("host all all all scram-sha-256\n", "utf-8")
+            admin.execute("SELECT pg_reload_conf()")
+        url = f"postgresql+psycopg://someone:{SECRET}@127.0.0.1:{server.port}/postgres"
+        oban = Oban(url, notifier={"listen_url": url.replace("+psycopg", "")})
+        said = [repr(oban), repr(oban.config), repr(oban.repo)]
+        for call in (oban.migrate, oban.start, oban.repo.raw_connection):
+            with pytest.raises(DatabaseError, match="password authentication failed") as caught:
+                call()
+            said += [_traced(caught.value), "".join(format_exception(caught.value))]
+        oban.stop()
+
+    assert SECRET not in "".join([*said, caplog.text])
 
 
 def _conninfo(database: Database) -> str:
