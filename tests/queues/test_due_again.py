@@ -7,8 +7,7 @@ import pytest
 
 from oban_actors import Job, Snooze, worker
 from tests.queues.work import read, wait_state
-from tests.stager.passes import SLOW, of_stager
-from tests.support.events import Recorder
+from tests.stager.passes import SLOW
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
 
@@ -30,12 +29,6 @@ def twice(job: Job) -> object:
 def for_long(job: Job) -> object:
     """Be put off beyond the interval."""
     return Snooze(60)
-
-
-@worker(name="tests.for_no_time", queue="alpha")
-def for_no_time(job: Job) -> object:
-    """Be put off by no time, until it was a hundred times."""
-    return Snooze(0) if job.meta.get("snoozed", 0) < 100 else None
 
 
 @pytest.mark.parametrize("how", ["snooze", "fail"])
@@ -72,17 +65,3 @@ def test_only_what_is_due_within_the_interval(start_oban: Starter) -> None:
     assert due is not None
     (moment,) = map(datetime.fromisoformat, told)
     assert abs((moment - due).total_seconds()) < SOON
-
-
-def test_put_off_by_no_time_keeps_the_pace(start_oban: Starter, events: Recorder) -> None:
-    """What is due again at once, again and again, is staged at a bounded rate."""
-    oban = start_oban.leading(stager=SLOW, **ALPHA)
-    events.clear()
-    one = oban.insert(for_no_time.new({}))
-
-    after = wait_state(oban, one, "completed")
-
-    assert after.meta["snoozed"] == 100
-    passes = events.all("oban.plugin.start", of_stager)
-    times = [each.measurements["system_time"] for each in passes]
-    assert times[99] - times[0] >= 1.5e9

@@ -5,7 +5,8 @@ import pytest
 from oban_actors import Stage
 from oban_actors.actors import VirtualClock
 from oban_actors.messages import Notification, Reconnected, Switched
-from tests.stager.passes import SLOW, stage
+from oban_actors.staging import BURST
+from tests.stager.passes import SLOW, of_stager, stage
 from tests.support.events import Recorder
 from tests.support.instances import (
     Heard,
@@ -121,3 +122,18 @@ def test_a_reconnected_notifier_makes_it_look_at_once(start_oban: Starter) -> No
     oban.tell("stager", Reconnected())
 
     wait_until(lambda: start_oban.tables.count("available") == 1)
+
+
+def test_told_of_many_due_jobs_it_keeps_its_pace(start_oban: Starter, events: Recorder) -> None:
+    """A burst of passes comes at once; then each one waits for its turn, however many tell it."""
+    clock = VirtualClock()
+    oban = start_oban.make(clock=clock, peer="isolated", notifier="isolated", stager=SLOW)
+    oban.start()
+    due = Notification("actors", {"name": "Oban", "due": clock.now().isoformat()})
+
+    for _ in range(3 * BURST):
+        oban.tell("stager", due)
+        wait_until(lambda: not (node := oban.tree().find("stager")).inbox and node.state == "idle")
+        clock.advance(0)
+
+    assert 1 < len(events.all("oban.plugin.start", of_stager)) <= BURST
