@@ -44,6 +44,9 @@ Staging = Callable[[sa.Connection, datetime | None, list[int]], StagedPass]
 SUCCESSOR_DELAY = 1.0
 """Seconds, at most, until the first pass of a Stager that follows one that crashed."""
 
+MOMENT = 1e-6
+"""Seconds until a job that has become due since it was looked at."""
+
 MOST_FAILING_ROWS = 20
 """Rows found unfit in one pass at most; the next pass goes on."""
 
@@ -160,8 +163,9 @@ class Stager(GenServer):
         if not isinstance(message, Stage):
             return super().handle_call(message, sender)
         result = self._pass()
-        if result.next_due_in is not None and result.next_due_in > 0:
-            self._arm_sooner(result.next_due_in)
+        due = self._due_in(result)
+        if due is not None and due > 0:
+            self._arm_sooner(due)
         return result
 
     def terminate(self, reason: Reason) -> None:
@@ -183,9 +187,17 @@ class Stager(GenServer):
             led=result.leader,
             full=result.staged_count >= self.options.limit,
             failed=result.error is not None,
-            next_due_in=result.next_due_in,
+            next_due_in=self._due_in(result),
         )
         self._arm(self._pace.next_delay(outcome, self.runtime.clock.monotonic()))
+
+    def _due_in(self, result: StageResult) -> float | None:
+        # Counted from when it was read: the pass went on for as long as a job may be late.
+        due = result.next_due_in
+        if due is None or due <= 0 or self._database_time is None:
+            return due
+        _, read_at = self._database_time
+        return max(due - (self.runtime.clock.monotonic() - read_at), MOMENT)
 
     def _arm(self, seconds: float) -> None:
         if self._timer is not None:
@@ -280,9 +292,9 @@ class Stager(GenServer):
             if not holds_lease(connection, self.config, at):
                 return StageResult(leader=False)
             done = stage(connection, at, unfit)
+            self._database_time = (done.now, self.runtime.clock.monotonic())
             queues = tuple(self.engine.check_available(connection))
             self._publish(connection, queues, beat=beat)
-            self._database_time = (done.now, self.runtime.clock.monotonic())
             return StageResult(True, tuple(done.jobs), queues, done.next_due_in, tuple(unfit))
 
         # What a crash of the server undoes is due all the same, and whoever claims a job waits for
