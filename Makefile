@@ -21,7 +21,7 @@ demo: $(READY) ## Watch real jobs being staged on SQLite; ARGS=folder walks that
 	$(PY) -m examples.demo $(ARGS)
 
 test: $(READY) postgres ## Run the tests; ARGS="-k stager" passes arguments to pytest.
-	$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
+	$(PY) -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 simulate: $(READY) ## Play seeds of the simulation; ARGS="--seconds 600" says for how long.
 	$(PY) -m tests.simulation $(ARGS)

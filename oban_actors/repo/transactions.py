@@ -138,7 +138,7 @@ def _attempt(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
             try:
                 return _in_transaction(connection, call, terms, work)
             except BaseException as error:
-                if _spoiled(error, call):
+                if _spoiled(error, call) or _left_open(connection):
                     connection.invalidate()
                 raise
             finally:
@@ -188,6 +188,16 @@ def _spoiled(error: BaseException, call: Call) -> bool:
     # A late cancel must not meet the next user, what was cut is of no use to one, and a server
     # that has become a standby stays one.
     return call.cancelled or call.expired or sqlstate(error) == READ_ONLY
+
+
+def _left_open(connection: Connection) -> bool:
+    # A host's listener to SQLAlchemy's events raised, after which nothing is rolled back.
+    if connection.closed or connection.invalidated:
+        return False
+    driver = connection.connection.driver_connection
+    if isinstance(driver, psycopg.Connection):
+        return driver.info.transaction_status != TransactionStatus.IDLE
+    return bool(getattr(driver, "in_transaction", False))
 
 
 def _explained(error: Exception, call: Call) -> DatabaseError:

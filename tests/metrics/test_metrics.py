@@ -114,7 +114,7 @@ def test_a_stager_that_the_database_fails(start_oban: Starter, scraped: Scraped)
 def test_actors(start_oban: Starter, scraped: Scraped) -> None:
     """Their inboxes, and how often they were restarted."""
     oban = start_oban(queues={"alpha": 1})
-    assert scraped.value("oban_actor_inbox", actor="stager") == 0
+    wait_until(lambda: scraped.value("oban_actor_inbox", actor="stager") == 0)
     assert scraped.value("oban_actor_restarts_total", actor="producer alpha") == 0
     with pytest.raises(ServerCrashed):
         oban.ask("stager", object())

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError
 
 from oban_actors.errors import (
@@ -135,6 +135,24 @@ def test_settings_are_local(pg_repo: Repo) -> None:
     assert inside == ("7500ms", "2s", "7500ms", "7500", "read committed", "UTC")
     assert impatient[:4] == ("7500ms", "5s", "1500ms", "1500")
     assert after[:4] == ("0", "0", "0", "0")
+
+
+def test_a_listener_of_the_hosts_that_raises(repo: Repo) -> None:
+    """Over a commit: nothing is written, and no transaction is left open for the next one."""
+    notes = Notes(repo)
+
+    def listener(_: Connection) -> None:
+        raise RuntimeError("the host's")
+
+    event.listen(repo.engine, "commit", listener)
+    try:
+        with pytest.raises(RuntimeError, match="the host's"):
+            repo.transaction(lambda connection: notes.add(connection, 1))
+    finally:
+        event.remove(repo.engine, "commit", listener)
+    repo.transaction(lambda connection: notes.add(connection, 2))
+
+    assert notes.all() == [2]
 
 
 def test_durable(repo: Repo) -> None:
