@@ -1,6 +1,7 @@
 """Is a node alive, is it ready: decided from what was looked at before, asking nobody."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +12,10 @@ from oban_actors.messages import Status
 Phase = Literal["starting", "running", "stopping"]
 
 SLOW = "plugins"
-"""Id of the supervisor whose children's runs take as long as they need."""
+"""Id of the supervisor whose children's runs may take long."""
+
+LONGEST_RUN = 3_600.0
+"""Seconds after which a plugin's run is taken for one that hangs."""
 
 STALE_AFTER = 30.0
 """Seconds, beyond the interval, after which what was seen no longer counts."""
@@ -73,11 +77,10 @@ def alive(root: Node, patience: float) -> Report:
 
     Args:
         root: the tree.
-        patience: seconds that a message may take, or wait.
+        patience: seconds that a message may take, or wait; for plugins at least `LONGEST_RUN`.
 
     """
-    judged = list(_judged(root))
-    late = [node for node in judged if _late(node, patience)]
+    late = [node for node, seconds in _judged(root, patience) if _late(node, seconds)]
     body = {
         "status": "failing" if late else "ok",
         "phase": phase(root),
@@ -151,11 +154,11 @@ def crash_kind(crash: str) -> str:
 # Helpers
 
 
-def _judged(node: Node) -> Any:
-    yield node
-    if node.id != SLOW:
-        for child in node.children:
-            yield from _judged(child)
+def _judged(node: Node, patience: float) -> Iterator[tuple[Node, float]]:
+    yield node, patience
+    below = max(patience, LONGEST_RUN) if node.id == SLOW else patience
+    for child in node.children:
+        yield from _judged(child, below)
 
 
 def _late(node: Node, patience: float) -> bool:

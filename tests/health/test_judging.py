@@ -50,8 +50,9 @@ SEEN = Vitals(100.0, WELL, WELL, WELL, WELL)
         (busy("oban", 999.0, node("queues"), handling="terminate"), []),
         (node("oban", busy("queues", 999.0, node("mailers"), state="waiting")), []),
         (node("oban", busy("watchman", 999.0, handling="terminate")), []),
-        # A run of a plugin takes as long as it takes; its supervisor does not.
+        # A run of a plugin may take an hour; its supervisor may not.
         (node("oban", node("plugins", busy("pruner", 999.0, inbox=1, oldest=999.0))), []),
+        (node("oban", node("plugins", busy("pruner", 3_601.0))), ["pruner"]),
         (node("oban", busy("plugins", 999.0, node("pruner"))), ["plugins"]),
     ],
 )
