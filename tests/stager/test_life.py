@@ -3,7 +3,7 @@
 import pytest
 
 from oban_actors import Stage
-from oban_actors.actors import VirtualClock
+from oban_actors.actors import RestartChild, TerminateChild, VirtualClock
 from oban_actors.messages import Notification, Reconnected, Switched
 from oban_actors.staging import BURST
 from tests.stager.passes import SLOW, of_stager, stage
@@ -24,13 +24,15 @@ def test_no_peer_no_staging(start_oban: Starter) -> None:
     oban = start_oban.leading(stager=SLOW, insert_notify=False)
     job = oban.insert(scheduled(-5))
     stager = oban.whereis("stager")
-    oban.whereis("peer").stop()
+    oban.ask("oban", TerminateChild("peer"), timeout=30)
 
     first = stage(oban)
-    wait_until_leader(oban)
 
-    assert first.staged_count <= 1
-    wait_until(lambda: {stage(oban).leader} and start_oban.tables.count("available") == 1)
+    assert (first.leader, first.staged_count, first.error) == (False, 0, None)
+    assert start_oban.tables.states()[job.id or 0] == "scheduled"
+    oban.ask("oban", RestartChild("peer"), timeout=30)
+    wait_until_leader(oban)
+    wait_until(lambda: stage(oban).leader)
     assert start_oban.tables.states()[job.id or 0] == "available"
     assert oban.whereis("stager") is stager
 
