@@ -198,6 +198,7 @@ class SimConnection:
         self.info: dict[str, Any] = {}
         self.connection = self
         self.driver_connection = None
+        self.closed = False
         self.made: Transaction | None = None
         self.statement_timeout = 0.0
 
@@ -241,6 +242,11 @@ class SimConnection:
     def run(self, statement: Statement) -> Any:
         """Have the server do a statement."""
         return self._trip(statement, commit=False)
+
+    @property
+    def invalidated(self) -> bool:
+        """Whether the session was given up."""
+        return not self.valid
 
     def invalidate(self) -> None:
         """Give the session up."""

@@ -21,7 +21,9 @@ LATE: list[float] = []
 
 def say(**facts: Any) -> None:
     """Write a line."""
-    print(json.dumps(facts), flush=True)
+    # At once: jobs in several threads say something, and `print` writes the line's end apart.
+    sys.stdout.write(json.dumps(facts) + "\n")
+    sys.stdout.flush()
 
 
 def _note(job: Job) -> None:
