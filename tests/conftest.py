@@ -1,6 +1,7 @@
 """Fixtures: databases of both kinds, telemetry, and the check for leaks around every test."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Let `tmp_path` be where it is removed even if this run is killed."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell leaves it for what runs in the background; programs of tests would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.basetemp is None:
         scratch = config.stash[SCRATCH] = Scratch()
         config.option.basetemp = scratch.path / "tests"
