@@ -12,7 +12,7 @@ UV_COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.11
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate check bench format lock clean postgres
+.PHONY: help demo test simulate chaos check bench format lock clean postgres
 
 help: ## Say what can be made.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: $(READY) postgres ## Run the tests; ARGS="-k stager" passes arguments to p
 
 simulate: $(READY) ## Play seeds of the simulation; ARGS="--seconds 600" says for how long.
 	$(PY) -m tests.simulation $(ARGS)
+
+chaos: $(READY) postgres ## Play real faults under load; ARGS="--long --only kill" how and which.
+	$(PY) -m tests.chaos $(ARGS)
 
 check: $(READY) ## Check format, lint and types.
 	$(PY) -m ruff format --check $(SOURCES)

@@ -1,0 +1,1 @@
+"""Real faults: nodes that are processes, under load, on a server of their own (`make chaos`)."""

@@ -1,0 +1,101 @@
+"""That a case sees what it is to see: jobs lost, run twice, and words not said."""
+
+from pathlib import Path
+
+import pytest
+
+from oban_actors import Job
+from tests.chaos import table
+from tests.chaos.cases import Case, Row, play
+from tests.chaos.scene import Scene
+from tests.support.databases import Database
+
+pytestmark = pytest.mark.slow
+
+
+def _played(tmp_path: Path, sqlite: Database, case: Case) -> Row:
+    return play(case, Scene(sqlite, tmp_path))
+
+
+def test_a_calm_case_has_nothing_to_say(tmp_path: Path, sqlite: Database) -> None:
+    """Without a fault all jobs run once, and nothing is logged that complains."""
+
+    def calm(scene: Scene) -> None:
+        with scene.strike():
+            pass
+
+    row = _played(tmp_path, sqlite, Case("calm", "sqlite", "none", calm, nodes=1, few=0))
+
+    assert row.failures == ()
+    assert row.again == 0
+    assert row.jobs > 10
+
+
+def test_what_is_wrong_is_seen(tmp_path: Path, sqlite: Database) -> None:
+    """A job that was deleted, one that ran again, one that never ran, a node that crashed."""
+
+    def vandal(scene: Scene) -> None:
+        scene.wait_for_runs(5)
+        scene.load.stop()
+        waiting = scene.tables.execute(
+            "SELECT id FROM {jobs} WHERE state IN ('available', 'scheduled') ORDER BY id LIMIT 2"
+        )
+        (gone,), (never,) = waiting
+        scene.tables.execute("DELETE FROM {jobs} WHERE id = :id", id=gone)
+        scene.tables.execute("UPDATE {jobs} SET state = 'completed' WHERE id = :id", id=never)
+        done = scene.tables.execute("SELECT id FROM {jobs} WHERE attempt = 1 LIMIT 1")[0][0]
+        scene.oban.insert(Job.new({}, worker="chaos.nobody", queue="alpha", max_attempts=1))
+        before = scene.begun[done]
+        scene.tables.execute(
+            "UPDATE {jobs} SET state = 'available', completed_at = NULL "
+            "WHERE id = :id AND state = 'completed'",
+            id=done,
+        )
+        scene.nodes[0].stderr.write_text("Traceback")
+        assert before == 1
+
+    row = _played(tmp_path, sqlite, Case("vandal", "sqlite", "all", vandal, nodes=1, few=0))
+
+    words = " ".join(row.failures)
+    assert "jobs were lost" in words
+    assert "1 jobs ended that never ran" in words
+    assert "1 runs again, at most 0 are promised" in words
+    assert "crashed: ['Traceback']" in words
+
+
+def test_what_is_not_said_fails(
+    tmp_path: Path, sqlite: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A case waits for the words, and not for ever."""
+    told = Scene.told
+    monkeypatch.setattr(Scene, "told", lambda self, words: told(self, words, timeout=0.1))
+
+    def mute(_: Scene) -> None:
+        pass
+
+    with pytest.raises(AssertionError, match="a node says 'something'"):
+        _played(
+            tmp_path, sqlite, Case("mute", "sqlite", "none", mute, told=("something",), nodes=0)
+        )
+
+
+def test_the_table_has_its_place(tmp_path: Path) -> None:
+    """It replaces the one before, and nothing else."""
+    page = tmp_path / "page.md"
+    page.write_text(f"above\n{table.BEGIN}\n| old |\n{table.END}\nbelow\n")
+    case = Case("kill", "sqlite", "kill -9", lambda _: None)
+    row = Row(case, ("it is gone",), 700, 3, 210, 0.25, 200.0, 199.0, ())
+
+    table.write([row], page)
+    table.write([row], page)
+
+    text = page.read_text()
+    assert text.startswith("above\n")
+    assert text.endswith("below\n")
+    assert (
+        text.count(
+            "| SQLite: kill -9 | `it is gone` | 700 | 3 of at most 210 | 0.2 s | 200, then 199 |"
+        )
+        == 1
+    )
+    assert "old" not in text
