@@ -1,12 +1,18 @@
 """Where the bench keeps jobs, and how many are left."""
 
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 from sqlalchemy import make_url
+
+from oban_actors import Oban
+from tests.support.databases import new_database
+from tests.support.postgres import Server
 
 LEFT = "SELECT 1 FROM oban_jobs WHERE queue = 'bench' AND state IN ('available', 'executing')"
 
@@ -28,6 +34,32 @@ class Store:
     def path(self) -> str:
         """SQLite's file."""
         return make_url(self.url).database or ""
+
+
+def migrated(store: Store) -> Oban:
+    """Make the tables, and give the instance that did, which is not started."""
+    oban = Oban(store.url)
+    oban.migrate()
+    return oban
+
+
+@contextmanager
+def new_store(server: Server) -> Iterator[Store]:
+    """Give a new database with our tables, and nobody connected to it."""
+    with new_database(server) as name:
+        store = Store(server.url(name), server.conninfo(name))
+        # A connection of its pool would be counted among those that do something.
+        migrated(store).repo.close()
+        yield store
+
+
+@contextmanager
+def new_file() -> Iterator[Store]:
+    """Give an SQLite file with our tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(f"sqlite:///{Path(folder) / 'jobs.db'}")
+        migrated(store).repo.close()
+        yield store
 
 
 def fill(store: Store, count: int, worker: str, queue: str = "bench") -> None:

@@ -7,8 +7,8 @@ from statistics import median
 import psycopg
 
 from oban_actors import Job
-from tests.bench.backlog import Store
-from tests.bench.bench_queues import drain, migrated
+from tests.bench.backlog import Store, migrated
+from tests.bench.bench_queues import drain
 from tests.bench.peer_environments import LIBRARIES, Library, environment
 from tests.bench.program import Program, run_to_end
 from tests.bench.report import Report

@@ -2,13 +2,11 @@
 
 import random
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -16,10 +14,9 @@ import psycopg
 
 from oban_actors import Job, Oban
 from tests.bench import bare
-from tests.bench.backlog import Store, fill, unfinished
+from tests.bench.backlog import Store, fill, new_file, new_store, unfinished
 from tests.bench.program import Program
 from tests.bench.report import Report
-from tests.support.databases import new_database
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import wait_until
 
@@ -79,13 +76,6 @@ def drain(store: Store, count: int, limit: int, kind: str) -> dict[str, Any]:
         return node.end() | {"seconds": seconds, "rate": count / seconds}
 
 
-def migrated(store: Store) -> Oban:
-    """Make the tables, and give the instance that did, which is not started."""
-    oban = Oban(store.url)
-    oban.migrate()
-    return oban
-
-
 # Drains
 
 
@@ -104,11 +94,11 @@ def _drains(report: Report, size: Size, server: PostgresServer) -> None:
         costs: list[tuple[float, float]] = []
         # In turns, so that whatever else the machine does meets all of them.
         for _ in range(size.rounds):
-            with _store(server) as store:
+            with new_store(server) as store:
                 fill(store, count, "bench.bare")
                 rates["bare"].append(count / bare.drain(store.conninfo, limit))
             for kind in KINDS:
-                with _store(server) as store, _costs(store, count, costs):
+                with new_store(server) as store, _costs(store, count, costs):
                     rates[kind].append(drain(store, count, limit, kind)["rate"])
         _report_drains(report, limit, rates, costs)
 
@@ -170,27 +160,16 @@ def _alone(connection: psycopg.Connection) -> bool:
 
 
 def _drain_sqlite(size: Size, limit: int, kind: str) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(f"sqlite:///{Path(folder) / 'jobs.db'}")
-        migrated(store).repo.close()
+    with new_file() as store:
         rate: float = drain(store, _count(size, limit), limit, kind)["rate"]
         return rate
-
-
-@contextmanager
-def _store(server: PostgresServer) -> Iterator[Store]:
-    with new_database(server) as name:
-        store = Store(server.url(name), server.conninfo(name))
-        # A connection of its pool would be counted among those that drain.
-        migrated(store).repo.close()
-        yield store
 
 
 # From insert to start
 
 
 def _latency(report: Report, size: Size, server: PostgresServer) -> None:
-    with _store(server) as store:
+    with new_store(server) as store:
         plain: list[float] = []
         with (
             bare.listener(store.conninfo, plain),
@@ -198,7 +177,7 @@ def _latency(report: Report, size: Size, server: PostgresServer) -> None:
         ):
             _every_now_and_then(size, lambda: bare.insert(connection))
             wait_until(lambda: len(plain) == size.inserts)
-    with _store(server) as store, Program(sys.executable, "ours", store.url, 10, 0) as node:
+    with new_store(server) as store, Program(sys.executable, "ours", store.url, 10, 0) as node:
         node.wait_for("started")
         oban = Oban(store.url)
         _every_now_and_then(size, lambda: oban.insert(_job("bench.threads", {"at": time.time()})))
@@ -228,7 +207,7 @@ def _job(worker: str, args: dict[str, Any]) -> Job:
 def _memory(report: Report, size: Size, server: PostgresServer) -> None:
     figures = []
     for count in size.backlogs:
-        with _store(server) as store:
+        with new_store(server) as store:
             fill(store, count, "bench.threads")
             with Program(sys.executable, "ours", store.url, 200, 0) as node:
                 node.wait_for("first")

@@ -2,28 +2,27 @@
 
 It says `started`, for a drain `first` and `ran` (when the first and when the last job began), and
 at the end, when its input is closed, what it took: `late` (ms), `rss` and `peak` (MB), `cpu` (s).
+With `acks` as the last word it also says, as `acked`, how long after their end jobs were finished
+in the table (ms).
 """
 
 import itertools
-import json
 import resource
 import sys
 import time
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from oban_actors import Job, Oban, worker
+from oban_actors import Job, Oban, telemetry, worker
+from tests.bench.programs.cost import memory
+from tests.bench.programs.saying import say
 
 BEGUN = itertools.count()
 COUNT = int(sys.argv[3])
+ACKS = sys.argv[4:] == ["acks"]
 LATE: list[float] = []
-
-
-def say(**facts: Any) -> None:
-    """Write a line."""
-    # At once: jobs in several threads say something, and `print` writes the line's end apart.
-    sys.stdout.write(json.dumps(facts) + "\n")
-    sys.stdout.flush()
+ENDED: dict[int, float] = {}
+ACKED: list[float] = []
 
 
 def _note(job: Job) -> None:
@@ -35,6 +34,12 @@ def _note(job: Job) -> None:
         LATE.append((time.time() - job.args["at"]) * 1e3)
     if before + 1 == COUNT:
         say(ran=time.time())
+    if ACKS:
+        ENDED[job.id or 0] = time.perf_counter()
+
+
+def _on_stop(_: str, __: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    ACKED.append((time.perf_counter() - ENDED.pop(metadata["id"])) * 1e3)
 
 
 @worker(name="bench.threads", queue="bench")
@@ -49,23 +54,16 @@ async def in_loop(job: Job) -> None:
     _note(job)
 
 
-def _memory() -> dict[str, float]:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    facts = dict(line.split(":", 1) for line in lines)
-    return {
-        name: int(facts[key].split()[0]) / 1024
-        for name, key in (("rss", "VmRSS"), ("peak", "VmHWM"))
-    }
-
-
 def main(url: str, limit: int) -> None:
     """Run until the input is closed."""
+    if ACKS:
+        telemetry.attach("acks", "oban.job.stop", _on_stop)
     with Oban(url, queues={"bench": limit}):
         say(started=time.time())
         sys.stdin.read()
-        facts = _memory()
+        facts = memory()
     used = resource.getrusage(resource.RUSAGE_SELF)
-    say(late=LATE, jobs=next(BEGUN), cpu=used.ru_utime + used.ru_stime, **facts)
+    say(late=LATE, acked=ACKED, jobs=next(BEGUN), cpu=used.ru_utime + used.ru_stime, **facts)
 
 
 if __name__ == "__main__":
