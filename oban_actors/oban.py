@@ -48,6 +48,7 @@ from oban_actors.repo import Repo
 from oban_actors.repo.connect import Source
 from oban_actors.repo.migrator import migrate, rollback
 from oban_actors.settings import load
+from oban_actors.signals import hurries, stop_signals
 
 logger = logging.getLogger("oban_actors")
 
@@ -208,10 +209,11 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
         return self._root.wait(timeout)
 
     def run(self) -> Reason:
-        """Start the tree, and stop it in order when SIGTERM or SIGINT comes.
+        """Start the tree, and stop it in order when SIGTERM, SIGINT or SIGHUP comes.
 
         The only call that installs signal handlers; the host's are back when it returns. A second
-        signal hurries: running jobs are told to end now, not after `shutdown_grace_period`.
+        signal, but for SIGHUP, hurries: running jobs are told to end now, not after
+        `shutdown_grace_period`. A SIGHUP that is ignored, as under `nohup`, stays so.
 
         Returns:
             why the tree ended.
@@ -227,12 +229,12 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
             if not over.is_set():
                 logger.info("%s stops on %s", self.config.name, name)
                 over.set()
-                return
-            logger.info("%s hurries on %s", self.config.name, name)
-            # In a thread: this one may have been interrupted with a lock in its hands.
-            threading.Thread(target=self.hurry, daemon=True).start()
+            elif hurries(signum):
+                logger.info("%s hurries on %s", self.config.name, name)
+                # In a thread: this one may have been interrupted with a lock in its hands.
+                threading.Thread(target=self.hurry, daemon=True).start()
 
-        before = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
+        before = {signum: signal.signal(signum, stop) for signum in stop_signals()}
         try:
             self.start(on_exit=lambda _: over.set())
             # Another thread may get the signal, as it does right after SIGCONT; its handler runs

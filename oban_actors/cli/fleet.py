@@ -27,7 +27,7 @@ FIRST_DELAY = 1.0
 MOST_DELAY = 30.0
 """Seconds until a process that did not reach the database is started again, and at most."""
 
-_UNHEARD = (-signal.SIGTERM, -signal.SIGINT)
+_UNHEARD = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 """How a process ends that a service manager told to before it could hear."""
 
 Word = Literal["drain", "stop", "hurry"]
@@ -144,8 +144,16 @@ class Fleet:
             )
         return [self._start(index)]
 
-    def signal(self, now: float) -> list[Action]:
-        """The parent was told to stop; again: to hurry; once more: at once."""
+    def signal(self, now: float, *, hurry: bool = True) -> list[Action]:
+        """The parent was told to stop; again: to hurry; once more: at once.
+
+        Args:
+            now: the time.
+            hurry: whether the signal counts if they stop already.
+
+        """
+        if self._stopping and not hurry:
+            return []
         self._signals += 1
         if self._signals == 1 and not self._stopping:
             return self._stop_all(now)

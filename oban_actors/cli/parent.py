@@ -15,10 +15,9 @@ from types import FrameType
 from oban_actors.actors.clock import real_monotonic
 from oban_actors.cli.exits import FAILED
 from oban_actors.cli.fleet import Action, Fleet, Kill, Start, Tell
+from oban_actors.signals import hurries, stop_signals
 
 logger = logging.getLogger("oban_actors")
-
-_STOP = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(slots=True)
@@ -81,9 +80,9 @@ class Parent:
 
     def _on_signals(self, numbers: bytes) -> None:
         for number in numbers:
-            if number in _STOP:
+            if number != signal.SIGCHLD:
                 logger.info("%s: workers stop", signal.Signals(number).name)
-                self._do(self._fleet.signal(real_monotonic()))
+                self._do(self._fleet.signal(real_monotonic(), hurry=hurries(number)))
 
     def _on_link(self, index: int) -> None:
         worker = self._workers.get(index)
@@ -175,7 +174,8 @@ def _signals() -> Iterator[socket.socket]:
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
-    before = {number: signal.signal(number, noted) for number in (*_STOP, signal.SIGCHLD)}
+    numbers = (*stop_signals(), signal.SIGCHLD)
+    before = {number: signal.signal(number, noted) for number in numbers}
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
         yield reader

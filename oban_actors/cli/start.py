@@ -20,6 +20,7 @@ from oban_actors.logger import attach_default_logger
 from oban_actors.messages import StopQueue
 from oban_actors.oban import WAKE_UP, Oban
 from oban_actors.settings import environment
+from oban_actors.signals import stop_signals
 
 logger = logging.getLogger("oban_actors")
 
@@ -57,7 +58,7 @@ def start(
     worker_link: int | None,
     worker_index: int | None,
 ) -> int:
-    """Run a node until SIGTERM or Ctrl-C: its queues, staging, leadership, plugins.
+    """Run a node until SIGTERM, SIGHUP or Ctrl-C: its queues, staging, leadership, plugins.
 
     Jobs that run have the grace period to end in (shutdown_grace_period, 15 s); a second signal
     tells them to end at once. With --processes, N workers run under a parent, which starts those
@@ -121,7 +122,7 @@ def _ended(reason: Reason) -> int:
 def _work(oban: Oban, descriptor: int) -> Reason:
     over, up = threading.Event(), threading.Event()
     # A service manager may signal the workers besides their parent: that is no reason to hurry.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stop_signals():
         signal.signal(number, lambda *_: over.set())
 
     def heard(word: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from oban_actors.queues.remote import perform_here
 from oban_actors.running import Running
+from oban_actors.signals import stop_signals
 
 ORPHANED = 3
 """Exit code of a process whose parent is gone."""
@@ -29,7 +30,7 @@ def child_main(connection: "Connection[Any, Any]") -> None:
     """
     # A signal to all processes of a terminal or service is the parent's affair. A handler, not
     # SIG_IGN, which programs started by a worker would inherit.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         signal.signal(number, lambda *_: None)
     runs: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(connection, runs), name="oban-reader", daemon=True).start()

@@ -153,6 +153,16 @@ def test_a_second_signal_hurries_and_a_third_kills() -> None:
     assert fleet.signal(2.0) == [Kill(1), Kill(0)]
 
 
+def test_what_does_not_hurry_stops_only_once() -> None:
+    """A terminal that closes may say so several times; only impatience counts as a second one."""
+    fleet = running(2)
+
+    assert fleet.signal(0.0, hurry=False)[-1] == Tell(1, "stop")
+    assert fleet.signal(1.0, hurry=False) == []
+    assert fleet.wake_at == GRACE + STOP_TIME
+    assert fleet.signal(2.0)[0] == Tell(1, "hurry")
+
+
 def test_a_worker_that_was_told_before_it_could_hear() -> None:
     """A service manager signals it besides its parent: that is an end in order."""
     fleet = running(2)

@@ -165,6 +165,56 @@ def is_ending(start: Starter, pid: int) -> bool:
     return alive(pid) and not start.tables.execute("SELECT node FROM {peers}")
 
 
+@pytest.mark.parametrize("words", [(), ("--processes", "1")])
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_terminal_that_closes_stops_and_never_hurries(
+    start_oban: Starter, oban: Oban, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Its SIGHUPs, however many, are a stop in order: what runs has its time to end."""
+    gate = tmp_path / "gate"
+    with started(start_oban.database, "--queues", "alpha=1", *words, more=LONG) as node:
+        (job_id,) = insert(oban, 1, gate=str(gate))
+        wait_ran(node, [job_id])
+        node.process.send_signal(signal.SIGHUP)
+        node.wait_for("SIGHUP: workers stop" if words else "stops on SIGHUP")
+        node.process.send_signal(signal.SIGHUP)
+        for worker in node.workers().values():
+            kill(worker, signal.SIGHUP)
+        wait_until(lambda: is_draining(start_oban), timeout=60)
+        assert start_oban.tables.states() == {job_id: "executing"}
+        gate.touch()
+
+        assert node.end() == 0
+        assert not [line for line in node.err if "hurries" in line]
+    assert start_oban.tables.states() == {job_id: "completed"}
+
+
+def is_draining(start: Starter) -> bool:
+    """Whether the only node's tree ends: its leadership is given back before its queues end."""
+    return not start.tables.execute("SELECT node FROM {peers}")
+
+
+@pytest.mark.parametrize("words", [(), ("--processes", "1")])
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_under_nohup_a_terminal_may_close(
+    start_oban: Starter, oban: Oban, words: tuple[str, ...]
+) -> None:
+    """SIGHUP is ignored and stays so; SIGTERM stops it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with started(start_oban.database, "--queues", "alpha=1", *words) as node:
+            signal.signal(signal.SIGHUP, before)
+            wait_ran(node, insert(oban, 1))
+            node.process.send_signal(signal.SIGHUP)
+            wait_ran(node, insert(oban, 1))
+            node.process.send_signal(signal.SIGTERM)
+
+            assert node.end(60) == 0
+            assert not [line for line in node.err if "SIGHUP" in line]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_second_signal_hurries_the_workers(
     start_oban: Starter, oban: Oban, tmp_path: Path
 ) -> None:

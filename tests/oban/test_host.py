@@ -248,7 +248,7 @@ def test_a_host_that_never_stops_it_still_exits(sqlite: Database) -> None:
     assert Tables(sqlite).execute("SELECT * FROM {peers}") == []
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_run_stops_on_a_signal(sqlite: Database, signum: signal.Signals) -> None:
     """`run` returns after an orderly stop, and the host's handlers are back."""
     program = PROLOGUE + textwrap.dedent("""

@@ -233,6 +233,7 @@ def test_signals_to_all_leave_it_to_the_parent(slot: ProcessSlot, tmp_path: Path
     with _running_in(slot, claim, tmp_path / "pid"):
         os.kill(slot.pid or 0, signal.SIGINT)
         os.kill(slot.pid or 0, signal.SIGTERM)
+        os.kill(slot.pid or 0, signal.SIGHUP)
         claim.running.cancel("shutdown")
 
     assert (claim.verdict, claim.result) == ("success", "told")
