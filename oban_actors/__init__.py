@@ -55,9 +55,9 @@ from oban_actors.messages import (
     Unlisten,
 )
 from oban_actors.oban import Oban
+from oban_actors.passes import StageResult
 from oban_actors.plugins import Plugin, PluginResult, PluginRun
 from oban_actors.results import Cancel, Snooze
-from oban_actors.stager import StageResult
 from oban_actors.worker import Worker, worker
 
 __version__ = "0.1.0"

@@ -3,17 +3,14 @@
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
-
-import sqlalchemy as sa
 
 from oban_actors import telemetry
 from oban_actors.actors import ActorError, Continue, GenServer, Reason, Sender, Timer
 from oban_actors.config import Config, StagerOptions
-from oban_actors.engines import JobEngine, StagedJob, StagedPass
+from oban_actors.engines import JobEngine
 from oban_actors.errors import DatabaseError
 from oban_actors.messages import (
     GetStatus,
@@ -26,56 +23,18 @@ from oban_actors.messages import (
     Switched,
 )
 from oban_actors.notifiers import Publisher, listen
-from oban_actors.peers import (
-    Trouble,
-    duty_idle,
-    holds_lease,
-    is_own,
-    let_another_lead,
-    row_identity,
-)
+from oban_actors.passes import Passes, StageResult
+from oban_actors.peers import Trouble, is_own, let_another_lead, row_identity
 from oban_actors.repo import Repo
-from oban_actors.staging import Outcome, Pace, SetAside, is_of_a_row, staging_mode
+from oban_actors.staging import Outcome, Pace, staging_mode
 
 logger = logging.getLogger("oban_actors")
-
-Staging = Callable[[sa.Connection, datetime | None, list[int]], StagedPass]
 
 SUCCESSOR_DELAY = 1.0
 """Seconds, at most, until the first pass of a Stager that follows one that crashed."""
 
 MOMENT = 1e-6
 """Seconds until a job that has become due since it was looked at."""
-
-MOST_FAILING_ROWS = 20
-"""Rows found unfit in one pass at most; the next pass goes on."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageResult:
-    """What one pass came to.
-
-    Attributes:
-        leader: whether this instance led, and so staged.
-        staged: the jobs made available, with their queues and former states.
-        queues: the queues told that they have available jobs.
-        next_due_in: seconds until the next job is due, None when there is none.
-        set_aside: ids of jobs that could not be staged.
-        error: why the pass failed, None when it did not.
-
-    """
-
-    leader: bool
-    staged: tuple[StagedJob, ...] = ()
-    queues: tuple[str, ...] = ()
-    next_due_in: float | None = None
-    set_aside: tuple[int, ...] = ()
-    error: DatabaseError | None = field(default=None, compare=False)
-
-    @property
-    def staged_count(self) -> int:
-        """How many jobs were made available."""
-        return len(self.staged)
 
 
 class Stager(GenServer):
@@ -111,13 +70,10 @@ class Stager(GenServer):
         self.publisher = publisher
         self.options = options
         self._began = began
-        self._idle = duty_idle(config)
         self.mode = "global"
         self._pace = Pace(options.interval)
-        self._aside = SetAside()
         self._timer: Timer | None = None
         self._beat_at: float | None = None
-        self._database_time: tuple[datetime, float] | None = None
         self._failing = False
         self._trouble = Trouble()
         self._status: Status = "unknown"
@@ -128,6 +84,14 @@ class Stager(GenServer):
     def init(self) -> Continue:
         """Arm the timer: the first pass comes after one interval, a successor's soon."""
         self._thread = threading.get_ident()
+        self._passes = Passes(
+            self.config,
+            self.repo,
+            self.engine,
+            self.publisher,
+            self.options.limit,
+            self.runtime.clock,
+        )
         # What the one before knew of due times went with it. Not at once: a pass that crashes
         # each time should not end the tree before anybody has read the log.
         successor = self._began.is_set()
@@ -194,9 +158,9 @@ class Stager(GenServer):
     def _due_in(self, result: StageResult) -> float | None:
         # Counted from when it was read: the pass went on for as long as a job may be late.
         due = result.next_due_in
-        if due is None or due <= 0 or self._database_time is None:
+        if due is None or due <= 0 or self._passes.database_time is None:
             return due
-        _, read_at = self._database_time
+        _, read_at = self._passes.database_time
         return max(due - (self.runtime.clock.monotonic() - read_at), MOMENT)
 
     def _arm(self, seconds: float) -> None:
@@ -221,10 +185,10 @@ class Stager(GenServer):
         # Told of many, or of one that is put off by no time again and again, it keeps its pace.
         now = self.runtime.clock.monotonic()
         soonest = self._pace.soonest(now)
-        if self._database_time is None:
+        if self._passes.database_time is None:
             self._arm_sooner(soonest)
             return
-        then, at = self._database_time
+        then, at = self._passes.database_time
         self._arm_sooner(max(soonest, (moment - then).total_seconds() - (now - at)))
 
     # A pass
@@ -274,91 +238,21 @@ class Stager(GenServer):
         return StageResult(leader=False, queues=queues)
 
     def _stage(self) -> StageResult:
-        try:
-            return self._stage_with(self._stage_at_once)
-        except DatabaseError as error:
-            if not is_of_a_row(error.__cause__):
-                raise
-        return self._stage_with(self._stage_around)
-
-    def _stage_with(self, stage: Staging) -> StageResult:
         now = self.runtime.clock.monotonic()
-        beat = self._beat_due(now)
-        unfit: list[int] = []
-
-        def work(connection: sa.Connection) -> StageResult:
-            unfit.clear()
-            at = self.repo.now()
-            if not holds_lease(connection, self.config, at):
-                return StageResult(leader=False)
-            done = stage(connection, at, unfit)
-            self._database_time = (done.now, self.runtime.clock.monotonic())
-            queues = tuple(self.engine.check_available(connection))
-            self._publish(connection, queues, beat=beat)
-            return StageResult(True, tuple(done.jobs), queues, done.next_due_in, tuple(unfit))
-
-        # What a crash of the server undoes is due all the same, and whoever claims a job waits for
-        # the disk, so also for what came before.
-        result = self.repo.transaction(work, attempts=2, idle_timeout=self._idle, durable=False)
-        if beat and result.leader:
+        beat = self._beat() if self._beat_due(now) else None
+        result = self._passes.stage(beat)
+        if beat is not None and result.leader:
             self._beat_at = now
         return result
 
-    def _stage_at_once(
-        self,
-        connection: sa.Connection,
-        at: datetime | None,
-        unfit: list[int],
-    ) -> StagedPass:
-        aside = self._aside.ids(self.runtime.clock.monotonic())
-        return self.engine.stage_jobs(connection, self.options.limit, at, aside)
-
-    def _stage_around(
-        self, connection: sa.Connection, at: datetime | None, unfit: list[int]
-    ) -> StagedPass:
-        # Smaller and smaller batches, until the row that makes them fail stands alone and is
-        # left out; then larger ones again.
-        staged: list[StagedJob] = []
-        size = self.options.limit
-        aside = self._aside.ids(self.runtime.clock.monotonic())
-        while True:
-            try:
-                with connection.begin_nested():
-                    done = self.engine.stage_jobs(connection, size, at, aside)
-            except sa.exc.DBAPIError as error:
-                if not is_of_a_row(error) or len(unfit) >= MOST_FAILING_ROWS:
-                    raise
-                if size > 1:
-                    size //= 2
-                elif (job_id := self.engine.first_due(connection, at, aside)) is not None:
-                    self._set_aside(job_id, error)
-                    unfit.append(job_id)
-                    aside.append(job_id)
-                continue
-            staged += done.jobs
-            room = self.options.limit - len(staged)
-            if len(done.jobs) < size or room <= 0:
-                return replace(done, jobs=staged)
-            size = min(size * 2, room)
-
-    def _set_aside(self, job_id: int, error: Exception) -> None:
-        self._aside.add(job_id, self.runtime.clock.monotonic())
-        logger.error("job %d can't be staged and is left out for a while: %s", job_id, error)
-
     # Telling
 
-    def _publish(
-        self, connection: sa.Connection, queues: Sequence[str], *, beat: bool = False
-    ) -> None:
-        if queues:
-            self.publisher.publish(connection, "insert", [{"queue": queue} for queue in queues])
-        if beat:
-            payload = {
-                "name": self.config.name,
-                "beat": row_identity(self.config),
-                "next": self.options.interval,
-            }
-            self.publisher.publish(connection, "actors", [payload])
+    def _beat(self) -> dict[str, Any]:
+        return {
+            "name": self.config.name,
+            "beat": row_identity(self.config),
+            "next": self.options.interval,
+        }
 
     def _beat_due(self, now: float) -> bool:
         if self.config.peer is None or self.config.peer.kind != "database":
@@ -367,15 +261,8 @@ class Stager(GenServer):
 
     def _tell_anyway(self) -> tuple[str, ...]:
         # Staging failed, but there may be available jobs that somebody could run.
-        def work(connection: sa.Connection) -> tuple[str, ...]:
-            if not holds_lease(connection, self.config, self.repo.now()):
-                return ()
-            queues = tuple(self.engine.check_available(connection))
-            self._publish(connection, queues)
-            return queues
-
         try:
-            return self.repo.transaction(work, attempts=1, idle_timeout=self._idle)
+            return self._passes.tell()
         except DatabaseError as error:
             logger.debug("queues could not be told: %s", error)
             return ()

@@ -157,5 +157,5 @@ def is_of_a_row(error: BaseException | None) -> bool:
     """Whether the database refused a row, rather than being unable to work."""
     if isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):
         return True
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    state = getattr(getattr(error, "orig", error), "sqlstate", None)
     return isinstance(state, str) and state[:2] in ROW_ERRORS

@@ -6,14 +6,13 @@ from oban_actors.engines.engine import (
     ChangedJob,
     JobEngine,
     ProducerBeat,
-    StagedJob,
-    StagedPass,
     TableClaim,
     Turn,
     Unreadable,
 )
 from oban_actors.engines.postgres import PostgresEngine
 from oban_actors.engines.sqlite import SqliteEngine
+from oban_actors.engines.staging import StagedJob, StagedPass
 from oban_actors.repo.times import Dialect
 
 __all__ = [

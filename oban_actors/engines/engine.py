@@ -11,44 +11,12 @@ from oban_actors.claim import Ack, Claimant
 from oban_actors.engines.cron import CronEngine
 from oban_actors.engines.prune import PruneEngine
 from oban_actors.engines.rescue import RescueEngine
+from oban_actors.engines.staging import StagingEngine
 from oban_actors.filters import Chosen
 from oban_actors.job import Job, JobState
 
 MOST_AT_ONCE = 20_000
 """Jobs in one INSERT; more are split, so that the statement stays far below PostgreSQL's limits."""
-
-
-@dataclass(frozen=True, slots=True)
-class StagedJob:
-    """A job that was made available.
-
-    Attributes:
-        id: the job's.
-        queue: where it will run.
-        state: the one it had before, `scheduled` or `retryable`.
-
-    """
-
-    id: int
-    queue: str
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class StagedPass:
-    """What one pass of staging did.
-
-    Attributes:
-        jobs: made available, the earliest due first.
-        next_due_in: seconds until the earliest job left is due, by the database's clock and
-            whether locked or not; zero or less if it is due already, None if there is none.
-        now: the database's time.
-
-    """
-
-    jobs: list[StagedJob]
-    next_due_in: float | None
-    now: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +130,7 @@ class ChangedJob:
     state: JobState
 
 
-class JobEngine(CronEngine, PruneEngine, RescueEngine, Protocol):
+class JobEngine(StagingEngine, CronEngine, PruneEngine, RescueEngine, Protocol):
     """A job store. Every method runs within the transaction of the connection it is given.
 
     `now` is a virtual clock's time; with None the database's clock decides.
@@ -319,33 +287,6 @@ class JobEngine(CronEngine, PruneEngine, RescueEngine, Protocol):
 
     def update_job(self, connection: Connection, job_id: int, values: dict[str, Any]) -> None:
         """Write these columns of a locked job. Mirrors `Oban.Engine.update_job/3`."""
-
-    def stage_jobs(
-        self, connection: Connection, limit: int, now: datetime | None, aside: Sequence[int]
-    ) -> StagedPass:
-        """Make due jobs available, the earliest first. Mirrors `Oban.Engine.stage_jobs/3`.
-
-        Rows that others have locked are passed over, and none is staged that a transaction
-        committed meanwhile has cancelled or put off.
-
-        Args:
-            connection: to run on.
-            limit: how many at most.
-            now: a virtual clock's time.
-            aside: ids of jobs to leave out, also of `next_due_in`.
-
-        """
-
-    def first_due(
-        self, connection: Connection, now: datetime | None, aside: Sequence[int]
-    ) -> int | None:
-        """Name the job that `stage_jobs` with a limit of 1 would take, None if none is due."""
-
-    def check_available(self, connection: Connection) -> list[str]:
-        """Name the queues that have available jobs, at a cost that only grows with their number.
-
-        Mirrors `Oban.Engine.check_available/1`.
-        """
 
     def take_turn(
         self,

@@ -6,7 +6,6 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from oban_actors.engines.engine import StagedJob, StagedPass
 from oban_actors.engines.sqlite_beats import SqliteBeats
 from oban_actors.engines.sqlite_control import SqliteControl
 from oban_actors.engines.sqlite_cron import SqliteCron
@@ -15,6 +14,7 @@ from oban_actors.engines.sqlite_prune import SqlitePrune
 from oban_actors.engines.sqlite_rescue import SqliteRescue
 from oban_actors.engines.sqlite_turns import SqliteTurns
 from oban_actors.engines.sqlite_unique import SqliteUniques
+from oban_actors.engines.staging import StagedJob, StagedPass
 from oban_actors.job import Job
 from oban_actors.repo.times import NOW, parameter, to_moment, to_text
 
@@ -76,6 +76,9 @@ class SqliteEngine(
     SqliteRescue,
 ):
     """Jobs in an SQLite file; those who write have a `BEGIN IMMEDIATE` behind them."""
+
+    # A statement is no round trip here.
+    pass_sql: tuple[str, ...] | None = None
 
     def get_job(self, connection: Connection, job_id: int) -> Job | None:
         """See `JobEngine`."""

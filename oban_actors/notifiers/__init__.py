@@ -7,7 +7,13 @@ from oban_actors.config import Config
 from oban_actors.messages import Listen
 from oban_actors.notifiers.isolated import IsolatedNotifier
 from oban_actors.notifiers.postgres import PostgresNotifier
-from oban_actors.notifiers.publisher import Publisher, make_publisher, notifier_kind
+from oban_actors.notifiers.publisher import (
+    Publisher,
+    make_publisher,
+    note_sent,
+    notifier_kind,
+    sends_by_statement,
+)
 from oban_actors.notifiers.sqlite import SqliteNotifier
 from oban_actors.notifiers.wire import WireError
 from oban_actors.repo import Repo
@@ -20,7 +26,9 @@ __all__ = [
     "WireError",
     "listen",
     "make_publisher",
+    "note_sent",
     "notifier_spec",
+    "sends_by_statement",
 ]
 
 

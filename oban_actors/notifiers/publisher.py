@@ -94,6 +94,17 @@ def make_publisher(config: Config, registry: Registry, dialect: Dialect) -> Publ
             return IsolatedPublisher(config, registry)
 
 
+def sends_by_statement(publisher: Publisher) -> bool:
+    """Whether what it publishes is what a statement with `pg_notify` would send."""
+    return isinstance(publisher, PostgresPublisher)
+
+
+def note_sent(config: Config, channel: str, payloads: Payloads) -> None:
+    """Emit the span of payloads that a statement has sent by itself; it has no length."""
+    with _notifying(config, channel, payloads):
+        pass
+
+
 class PostgresPublisher:
     """Sends with NOTIFY, all payloads in one statement. PostgreSQL sends equal ones once."""
 

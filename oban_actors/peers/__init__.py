@@ -4,7 +4,7 @@ from oban_actors.actors import ChildSpec
 from oban_actors.config import Config
 from oban_actors.notifiers import Publisher
 from oban_actors.peers.database import DatabasePeer
-from oban_actors.peers.fence import duty_idle, holds_lease
+from oban_actors.peers.fence import duty_idle, holds_lease, lease_gate
 from oban_actors.peers.identity import row_identity
 from oban_actors.peers.isolated import IsolatedPeer
 from oban_actors.peers.resigning import Trouble, is_own, let_another_lead
@@ -17,6 +17,7 @@ __all__ = [
     "duty_idle",
     "holds_lease",
     "is_own",
+    "lease_gate",
     "let_another_lead",
     "peer_spec",
     "row_identity",

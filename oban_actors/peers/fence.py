@@ -1,12 +1,13 @@
 """The fence: no act of a leader's without the lease."""
 
 from datetime import datetime
-from typing import cast
+from typing import Any, cast
 
 import sqlalchemy as sa
 
 from oban_actors.config import Config
 from oban_actors.peers.statements import LeaseTable
+from oban_actors.repo.message import pyformat
 from oban_actors.repo.times import Dialect
 
 IDLE_TIME = 5.0
@@ -35,6 +36,25 @@ def holds_lease(connection: sa.Connection, config: Config, now: datetime | None)
         return config.peer.leader
     dialect = cast("Dialect", connection.dialect.name)
     return LeaseTable(config, dialect).holds(connection, now)
+
+
+def lease_gate(config: Config) -> tuple[str, dict[str, Any]] | None:
+    """Give the statement of `holds_lease` for a duty that is one message to PostgreSQL.
+
+    It locks the row, and leaves `yes` or `no` as `current_setting('oban_actors.leads')`, which
+    each later statement of the message has to look at.
+
+    Args:
+        config: the instance's.
+
+    Returns:
+        the statement and its parameters but for `now`; None where no row says who leads.
+
+    """
+    if config.peer is None or config.peer.kind != "database":
+        return None
+    statement, parameters = LeaseTable(config, "postgresql").gate()
+    return pyformat(statement), parameters
 
 
 def duty_idle(config: Config) -> float:

@@ -133,13 +133,25 @@ class LeaseTable:
 
     def holds(self, connection: sa.Connection, now: datetime | None) -> bool:
         """Whether this process has the lease now; keeps it from being taken until the commit."""
+        return self._run(connection, self._reading("1"), now).first() is not None
+
+    def gate(self) -> tuple[str, dict[str, Any]]:
+        """Give a statement for PostgreSQL that does what `holds` does, and leaves its finding.
+
+        Later statements of the transaction find it as `current_setting('oban_actors.leads')`,
+        `yes` or `no`; the statement gives it too. Its parameters are given but for `now`.
+        """
+        reading = self._reading("'yes'")
+        found = f"coalesce(({reading}), 'no')"
+        return f"SELECT set_config('oban_actors.leads', {found}, true)", self._mine
+
+    def _reading(self, what: str) -> str:
         # KEY SHARE lets renewals pass, and holds off whoever wants to remove the row.
         lock = "FOR KEY SHARE OF peers" if self._dialect == "postgresql" else ""
-        sql = (
-            f"SELECT 1 FROM {self._table} AS peers, {self._clock} WHERE peers.name = :name "
+        return (
+            f"SELECT {what} FROM {self._table} AS peers, {self._clock} WHERE peers.name = :name "
             f"AND peers.node IN (:plain, :locked) AND peers.expires_at > clock.now {lock}"
         )
-        return self._run(connection, sql, now).first() is not None
 
     def _remove(self, connection: sa.Connection, row: Row) -> None:
         # Exactly what was read: a holder that renewed or lost its mark meanwhile keeps it.

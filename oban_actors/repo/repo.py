@@ -3,7 +3,7 @@
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
@@ -17,11 +17,12 @@ from oban_actors.config import Config
 from oban_actors.errors import DatabaseError, DatabaseUnavailable, ForkedError
 from oban_actors.repo import schema
 from oban_actors.repo.connect import Source, lone_connection, make_engine
+from oban_actors.repo.message import Rows, send
 from oban_actors.repo.slots import Lane, Slots
 from oban_actors.repo.sqlstates import translate
 from oban_actors.repo.times import NOW, Dialect, parameter
 from oban_actors.repo.transactions import Terms, check, run
-from oban_actors.repo.watchdog import Watchdog
+from oban_actors.repo.watchdog import Call, Watchdog
 
 T = TypeVar("T")
 
@@ -123,24 +124,60 @@ class Repo:
             ForkedError: this process is a fork of the one that made this.
 
         """
-        self._check_usable()
-        seconds = self.config.statement_timeout if statement_timeout is None else statement_timeout
-        locks = self.config.lock_timeout if lock_timeout is None else lock_timeout
-        idle = seconds if idle_timeout is None else idle_timeout
-        terms = Terms(
-            self._begin(seconds, locks, idle, read_only=read_only, durable=durable),
-            idempotent,
-            attempts,
-            patience=seconds or math.inf,
+        begin, allowance, patience = self._terms(
+            statement_timeout,
+            lock_timeout,
+            idle_timeout,
+            read_only=read_only,
+            durable=durable,
         )
-        # SQLite has no time-out of its own, so that ours takes its place.
-        allowance = (
-            seconds + (GRACE if self.dialect == "postgresql" else 0) if seconds else math.inf
-        )
-        lane = self._lane(election=election)
-        with self._watchdog.watching(allowance) as call, self._slots.taken(lane):
-            check(call)
+        terms = Terms(begin, idempotent, attempts, patience)
+        with self._watching(allowance, election=election) as call:
             return run(self.engine, call, terms, work)
+
+    def message(
+        self,
+        statements: Sequence[str],
+        parameters: Mapping[str, Any],
+        *,
+        attempts: int = 5,
+        statement_timeout: float | None = None,
+        lock_timeout: float | None = None,
+        durable: bool = True,
+    ) -> list[Rows]:
+        """Run statements in a transaction of their own that is one message to PostgreSQL.
+
+        Its beginning, its settings and its COMMIT go with it, so that it takes one round trip, and
+        never waits for this process while it holds locks. It is tried again as in `transaction`,
+        and doing it twice has to be the same as doing it once.
+
+        Args:
+            statements: in psycopg's style: `%(name)s`, and `%%` for a percent sign. Each sees
+                what those before it did.
+            parameters: their values, which psycopg writes into the text.
+            attempts: as in `transaction`, and so are the others.
+            statement_timeout: seconds, for each statement.
+            lock_timeout: seconds.
+            durable: whether the commit waits for the disk.
+
+        Returns:
+            the rows of each statement that gives any, in their order.
+
+        Raises:
+            DatabaseError: as in `transaction`.
+
+        """
+        begin, allowance, patience = self._terms(
+            statement_timeout, lock_timeout, None, read_only=False, durable=durable
+        )
+        text = "; ".join([*begin, *statements, "COMMIT"])
+
+        def work(connection: Connection) -> list[Rows]:
+            self._on_statement()
+            return send(connection, text, parameters)
+
+        with self._watching(allowance) as call:
+            return run(self.engine, call, Terms((), attempts=attempts, patience=patience), work)
 
     def cancel(self, thread_ident: int) -> bool:
         """End what a thread does here now, from another thread; its call raises.
@@ -241,6 +278,33 @@ class Repo:
         if os.getpid() == self._pid:
             self._watchdog.close()
             self.engine.dispose()
+
+    def _terms(
+        self,
+        statement_timeout: float | None,
+        lock_timeout: float | None,
+        idle_timeout: float | None,
+        *,
+        read_only: bool,
+        durable: bool,
+    ) -> tuple[tuple[str, ...], float, float]:
+        """Give what begins a transaction, how long the server may be silent, and the patience."""
+        seconds = self.config.statement_timeout if statement_timeout is None else statement_timeout
+        locks = self.config.lock_timeout if lock_timeout is None else lock_timeout
+        idle = seconds if idle_timeout is None else idle_timeout
+        begin = self._begin(seconds, locks, idle, read_only=read_only, durable=durable)
+        if not seconds:
+            return begin, math.inf, math.inf
+        # SQLite has no time-out of its own, so that ours takes its place.
+        return begin, seconds + (GRACE if self.dialect == "postgresql" else 0), seconds
+
+    @contextlib.contextmanager
+    def _watching(self, allowance: float, *, election: bool = False) -> Iterator[Call]:
+        self._check_usable()
+        lane = self._lane(election=election)
+        with self._watchdog.watching(allowance) as call, self._slots.taken(lane):
+            check(call)
+            yield call
 
     def _lane(self, *, election: bool) -> Lane:
         # Within another call of its thread, waiting for a slot could be waiting for itself.

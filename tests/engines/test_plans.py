@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
+from oban_actors.repo.message import send
 from tests.engines.conftest import Store
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -69,15 +70,42 @@ def available_plan(store: Store) -> str:
     return explained(store, store.engine.check_available, options=SHOWN)
 
 
+def message_plans(store: Store) -> list[str]:
+    """Tell how each statement of a pass in one message goes."""
+    values = {
+        "now": NOON.replace(tzinfo=None),
+        "limit": 5000,
+        "aside": [1, 2],
+        "insert_channel": "a",
+        "beat_channel": "b",
+        "beat": "{}",
+    }
+
+    def explain(connection: Connection) -> list[str]:
+        connection.exec_driver_sql("SELECT set_config('oban_actors.leads', 'yes', true)")
+        assert store.engine.pass_sql is not None
+        return [
+            "\n".join(map(str, send(connection, f"EXPLAIN {SHOWN} {statement}", values)[0]))
+            for statement in store.engine.pass_sql
+        ]
+
+    return store.repo.transaction(explain)
+
+
 def check_plans(store: Store) -> None:
     """Only the staging index, the primary key and one condition on the state are used."""
-    staging = stage_plan(store)
+    check_paths(stage_plan(store), available_plan(store))
+    stage, tell, _, next_due = message_plans(store)
+    check_paths(f"{stage}\n{next_due}", tell)
+
+
+def check_paths(staging: str, available: str) -> None:
+    """What is due is found by one index and written by another, and queues by a third."""
     assert staging.count(f"using {STAGING}") == 2, staging
     assert "oban_jobs_pkey" in staging, staging
     assert COMPOUND not in staging, staging
     for word in ("Seq Scan", "Sort", "Hash Join", "Merge Join"):
         assert word not in staging, staging
-    available = available_plan(store)
     assert available.count(f"using {COMPOUND}") == 2, available
     assert "Seq Scan" not in available, available
 

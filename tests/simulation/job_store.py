@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from oban_actors.claim import Ack, Claimant
-from oban_actors.engines.engine import StagedJob, StagedPass, Turn, inserted
+from oban_actors.engines import StagedJob, StagedPass, Turn
+from oban_actors.engines.engine import inserted
 from oban_actors.engines.turns import Shown, delay_of, error_json, judge, turn_of
 from oban_actors.job import Job
 from oban_actors.repo.transactions import TRANSACTION_ID
@@ -51,6 +52,9 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
 
 class JobStore:
     """Inserts, staging and turns."""
+
+    # What a message does at once goes step by step here, so that more can come in between.
+    pass_sql = None
 
     def insert_jobs(
         self, connection: SimConnection, jobs: Sequence[Job], now: datetime | None

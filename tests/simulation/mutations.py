@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest import mock
 
-from oban_actors import pulse, stager
+from oban_actors import passes, pulse, stager
 from oban_actors.messages import Stage
 from oban_actors.peers import database as peer
 from oban_actors.peers import lease, statements
@@ -169,7 +169,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a duty does not read the lease",
-        lambda: [(stager, "holds_lease", _always(True))],
+        lambda: [(passes, "holds_lease", _always(True))],
         "acted as leader",
         SEIZED,
     ),

@@ -1,0 +1,135 @@
+"""Making due jobs available on PostgreSQL."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from oban_actors.engines.staging import StagedJob, StagedPass
+from oban_actors.repo.message import pyformat
+from oban_actors.repo.times import NOW, parameter, to_moment
+
+_NOW = NOW["postgresql"]
+
+# `state IN (...)` as the partial index has it, so that the planner may use that one.
+_STAGEABLE = """
+state IN ('scheduled', 'retryable') AND queue IS NOT NULL
+  AND id <> ALL (cast(:aside AS bigint[]))
+"""
+
+# In the UPDATE no condition but the ids may look like one that an index could serve: with
+# `state = ...` or a join the planner scans all rows of a state, or the whole table.
+_STAGE = f"""
+WITH moment AS MATERIALIZED (
+  SELECT {_NOW} AS now
+),
+due AS MATERIALIZED (
+  SELECT id, queue, state FROM {{jobs}}
+  WHERE {{gate}} AND {_STAGEABLE} AND scheduled_at <= (SELECT now FROM moment)
+  ORDER BY scheduled_at, id
+  LIMIT :limit
+  FOR UPDATE SKIP LOCKED
+),
+staged AS (
+  UPDATE {{jobs}} SET state = 'available'
+  WHERE id = ANY (ARRAY(SELECT id FROM due))
+    AND cast(state AS text) IN ('scheduled', 'retryable')
+  RETURNING id
+)
+SELECT id, queue, cast(state AS text), id IN (SELECT id FROM staged) FROM due
+"""
+
+_NEXT_DUE = f"""
+SELECT moment.now, (
+  SELECT cast(extract(epoch FROM scheduled_at) AS double precision)
+    - cast(extract(epoch FROM moment.now) AS double precision)
+  FROM {{jobs}} WHERE {_STAGEABLE} ORDER BY scheduled_at, id LIMIT 1
+)
+FROM (SELECT {_NOW} AS now) AS moment
+"""
+
+_FIRST_DUE = f"""
+SELECT id FROM {{jobs}}
+WHERE {_STAGEABLE} AND scheduled_at <= (SELECT {_NOW})
+ORDER BY scheduled_at, id
+LIMIT 1
+FOR UPDATE SKIP LOCKED
+"""
+
+# From each queue to the next one, instead of through all available jobs.
+_QUEUES = """
+WITH RECURSIVE queues (queue) AS (
+  (SELECT queue FROM {jobs} WHERE state = 'available' ORDER BY queue LIMIT 1)
+  UNION ALL
+  SELECT (
+    SELECT queue FROM {jobs} WHERE state = 'available' AND queue > queues.queue
+    ORDER BY queue LIMIT 1
+  )
+  FROM queues WHERE queues.queue IS NOT NULL
+)
+"""
+
+_AVAILABLE = f"{_QUEUES} SELECT queue FROM queues WHERE queue IS NOT NULL"
+
+# A whole pass in one message: what the lease said before decides, and the lock on it holds.
+_LEADS = "current_setting('oban_actors.leads') = 'yes'"
+
+# As the publisher would write them.
+_TELL = f"""
+{_QUEUES}
+SELECT queue, pg_notify(cast(:insert_channel AS text), '{{{{"queue":' || to_json(queue) || '}}}}')
+FROM queues WHERE {{gate}} AND queue IS NOT NULL
+"""
+
+_BEAT = """
+SELECT pg_notify(cast(:beat_channel AS text), cast(:beat AS text))
+WHERE {gate} AND cast(:beat AS text) IS NOT NULL
+"""
+
+
+class PostgresStaging:
+    """Staging, for `PostgresEngine`."""
+
+    def prepare_staging(self, schema: str) -> None:
+        """Build the statements once.
+
+        Args:
+            schema: the quoted name of the tables' schema.
+
+        """
+        jobs = f"{schema}.oban_jobs"
+
+        def filled(statement: str, gate: str = "true") -> str:
+            return statement.format(jobs=jobs, gate=gate)
+
+        self._stage = text(filled(_STAGE))
+        self._next_due = text(filled(_NEXT_DUE))
+        self._first_due = text(filled(_FIRST_DUE))
+        self._available = text(filled(_AVAILABLE))
+        # The clock is read last, so that little time goes by until its reader has it.
+        parts = (_STAGE, _TELL, _BEAT, _NEXT_DUE)
+        self.pass_sql: tuple[str, ...] | None = tuple(
+            pyformat(filled(part, _LEADS)) for part in parts
+        )
+
+    def stage_jobs(
+        self, connection: Connection, limit: int, now: datetime | None, aside: Sequence[int]
+    ) -> StagedPass:
+        """See `JobEngine`."""
+        common = {"now": parameter("postgresql", now), "aside": list(aside)}
+        due = connection.execute(self._stage, {"limit": limit, **common}).all()
+        at, next_due_in = connection.execute(self._next_due, common).one()
+        jobs = [StagedJob(*row) for *row, staged in due if staged]
+        return StagedPass(jobs, next_due_in, to_moment(at))
+
+    def first_due(
+        self, connection: Connection, now: datetime | None, aside: Sequence[int]
+    ) -> int | None:
+        """See `JobEngine`."""
+        parameters = {"now": parameter("postgresql", now), "aside": list(aside)}
+        found: int | None = connection.execute(self._first_due, parameters).scalar()
+        return found
+
+    def check_available(self, connection: Connection) -> list[str]:
+        """See `JobEngine`."""
+        return list(connection.execute(self._available).scalars())
