@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
         report.group = name
         importlib.import_module(f"tests.bench.bench_{name}").run(report)
     print(report.table())
-    figures = {"python": platform.python_version(), "figures": report.plain()}
+    figures = {"python": platform.python_version(), **report.plain()}
     text = json.dumps(figures, indent=2)
     if options.json is None:
         print(text)
