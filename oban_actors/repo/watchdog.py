@@ -15,6 +15,9 @@ from oban_actors.actors.clock import SYSTEM_CLOCK
 
 CANCEL_TIMEOUT = 1.0
 
+CUT_AFTER = 0.5
+"""Seconds after which the connection of a call is cut that a cancel did not end."""
+
 LINGER = 5.0
 """Seconds after which the thread looks whether it is still needed, and ends if it isn't."""
 
@@ -64,9 +67,10 @@ class Call:
         self.hurry.set()
         with self._lock:
             if isinstance(self._connection, psycopg.Connection):
-                # Unreachable for a cancel too: the deadline ends it.
+                # Unreachable for a cancel too, or the server never heard of it: the deadline.
                 with contextlib.suppress(psycopg.Error):
                     self._connection.cancel_safe(timeout=CANCEL_TIMEOUT)
+                self.deadline = min(self.deadline, SYSTEM_CLOCK.monotonic() + CUT_AFTER)
             elif self._connection is not None:
                 _interrupt(self._connection)
 
@@ -128,6 +132,9 @@ class Watchdog:
         if call is None:
             return False
         call.cancel()
+        with self._changed:
+            # Its deadline comes sooner now.
+            self._changed.notify_all()
         return True
 
     def close(self) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, make_url, text
+from sqlalchemy import Connection, event, make_url, text
 
-from oban_actors.errors import CommitUnknown, DatabaseUnavailable
+from oban_actors.errors import CommitUnknown, DatabaseError, DatabaseUnavailable
 from oban_actors.repo import Repo, connect, transactions
 from oban_actors.repo import repo as repo_module
 from oban_actors.repo.transactions import TRANSACTION_ID
@@ -90,6 +90,28 @@ def test_silent_server(far: Repo, proxy: TcpProxy, monkeypatch: pytest.MonkeyPat
             running.result(15)
     proxy.drop()
     proxy.thaw()
+
+    assert far.transaction(one) == 1
+
+
+def test_cancel_of_a_silent_call(far: Repo, proxy: TcpProxy) -> None:
+    """A thread that no cancel in the server can free is free soon, whatever time it has."""
+    far.transaction(one)
+    idents: list[int] = []
+    sending = threading.Event()
+
+    def work(connection: Connection) -> object:
+        proxy.strand()
+        idents.append(threading.get_ident())
+        event.listen(far.engine, "before_cursor_execute", lambda *_: sending.set())
+        return one(connection)
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(far.transaction, work, statement_timeout=3600.0)
+        assert sending.wait(15)
+        assert far.cancel(idents[0])
+        with pytest.raises(DatabaseError, match="cancelled"):
+            running.result(15)
 
     assert far.transaction(one) == 1
 

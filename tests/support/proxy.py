@@ -1,4 +1,4 @@
-"""A TCP proxy that can go silent, as a network does, or cut its connections."""
+"""A TCP proxy that can go silent, delay and lose, as a network does, or cut its connections."""
 
 import contextlib
 import socket
@@ -10,6 +10,9 @@ from typing import Self
 from tests.support.ports import HOST, free_port
 
 CHUNK = 65_536
+
+Weather = Callable[[], float | None]
+"""Says of each chunk how many seconds it is delayed; None: it is lost, and its connection too."""
 
 
 class TcpProxy:
@@ -32,6 +35,9 @@ class TcpProxy:
         self._open.set()
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
+        self._gates: set[threading.Event] = set()
+        self._closed = threading.Event()
+        self._weather: Weather | None = None
         self._threads: list[threading.Thread] = []
         self._closing = False
         self.host = HOST
@@ -64,15 +70,28 @@ class TcpProxy:
         """Forward what was held back, and what comes."""
         self._open.set()
 
+    def strand(self) -> None:
+        """Let the connections that there are be silent for ever; new ones work."""
+        with self._lock:
+            for gate in self._gates:
+                gate.clear()
+
+    def worsen(self, weather: Weather | None) -> None:
+        """Let every chunk from now on be delayed or lost as this says; None: no longer."""
+        self._weather = weather
+
     def drop(self) -> None:
         """Cut all connections now; new ones are taken as before."""
         with self._lock:
+            for gate in self._gates:
+                gate.set()
             for end in self._sockets:
                 _shut(end)
 
     def close(self) -> None:
         """Cut all connections and end; may be called again."""
         self._closing = True
+        self._closed.set()
         _shut(self._listener)
         self.thaw()
         self.drop()
@@ -96,34 +115,49 @@ class TcpProxy:
             self._join(client, server)
 
     def _join(self, client: socket.socket, server: socket.socket) -> None:
-        ends = (client, server)
+        ends, gate = (client, server), threading.Event()
+        gate.set()
         for end in ends:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._lock:
             self._sockets.update(ends)
+            self._gates.add(gate)
             if self._closing:
                 for end in ends:
                     _shut(end)
-        forth = self._spawn(self._pump, client, server)
-        self._spawn(self._pump, server, client, forth)
+        forth = self._spawn(self._pump, client, server, gate)
+        self._spawn(self._pump, server, client, gate, forth)
 
     def _pump(
-        self, source: socket.socket, sink: socket.socket, other: threading.Thread | None = None
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        gate: threading.Event,
+        other: threading.Thread | None = None,
     ) -> None:
         # A reset connection ends a pump as an orderly end does.
         with contextlib.suppress(OSError):
-            while chunk := source.recv(CHUNK):
+            while (chunk := source.recv(CHUNK)) and self._gets_through():
                 self._open.wait()
+                gate.wait()
                 sink.sendall(chunk)
         self._open.wait()
+        gate.wait()
         _shut(sink)
         _shut(source)
         if other is not None:
             other.join()
             with self._lock:
                 self._sockets -= {source, sink}
+                self._gates.discard(gate)
             source.close()
             sink.close()
+
+    def _gets_through(self) -> bool:
+        delay = self._weather() if self._weather is not None else 0.0
+        if delay:
+            self._closed.wait(delay)
+        return delay is not None
 
     def _spawn(self, target: Callable[..., None], *arguments: object) -> threading.Thread:
         thread = threading.Thread(target=target, args=arguments, name="proxy", daemon=True)
