@@ -1,7 +1,7 @@
 """What a case is, how it is played, and what it came to."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,25 @@ from tests.support.databases import Database, Kind, new_database
 from tests.support.postgres import PostgresServer
 
 Strike = Callable[[Scene], None]
+Stage = Callable[[Scene], AbstractContextManager[None]]
 Bound = Callable[[Scene], int]
 
 FEW = 40
 """Warnings and errors, of all nodes, that one strike may cause."""
+
+
+@contextmanager
+def two_nodes(scene: Scene) -> Iterator[None]:
+    """Have two nodes."""
+    scene.start(2)
+    yield
+
+
+@contextmanager
+def no_node(_: Scene) -> Iterator[None]:
+    """Leave it to the strike to start nodes."""
+    yield
+
 
 CASES: "dict[str, Case]" = {}
 
@@ -30,7 +45,7 @@ class Case:
         told: patterns of what the nodes log, each of which has to come.
         again: how many runs beyond the first there may be; None: none.
         strike: what happens while the load is on. By its end the fault is over.
-        nodes: how many are started before; 0: the strike starts its own.
+        stage: what is there before: the nodes, and what they need.
         options: of all nodes.
         crashes: whether the fault is such that what is printed or crashes is no failure.
         few: complaints that one strike may cause.
@@ -43,7 +58,7 @@ class Case:
     strike: Strike
     told: tuple[str, ...] = ()
     again: Bound | None = None
-    nodes: int = 2
+    stage: Stage = two_nodes
     options: dict[str, Any] = field(default_factory=dict)
     crashes: bool = False
     few: int = FEW
@@ -117,17 +132,17 @@ def play(one: Case, scene: Scene) -> Row:
 
 def _play(one: Case, scene: Scene) -> Row:
     scene.load.start()
-    scene.start(one.nodes)
     before = after = None
-    if one.nodes:
-        scene.leader()
-        scene.wait_for_runs(1)
-        before = scene.rate() if scene.long else None
-    one.strike(scene)
-    told = tuple(scene.told(pattern) for pattern in one.told)
-    if before is not None:
-        after = scene.rate_again(before)
-    scene.settle()
+    with one.stage(scene):
+        if scene.nodes:
+            scene.leader()
+            scene.wait_for_runs(1)
+            before = scene.rate() if scene.long else None
+        one.strike(scene)
+        told = tuple(scene.told(pattern) for pattern in one.told)
+        if before is not None:
+            after = scene.rate_again(before)
+        scene.settle()
     bound = one.again(scene) if one.again else 0
     return Row(
         one,

@@ -19,6 +19,7 @@ from tests.chaos.nodes import Node, pass_time
 from tests.support.databases import Database
 from tests.support.instances import Tables
 from tests.support.postgres import PostgresServer
+from tests.support.proxy import TcpProxy
 from tests.support.waiting import wait_until
 
 LIMIT = 10
@@ -61,6 +62,7 @@ class Scene:
         options: of all nodes.
         random: decides when what is struck.
         nodes: all that were ever started.
+        proxy: the network that it has in between, if the fault is one of networks.
         standstill: the longest time after a fault until jobs ran again as before.
         strikes: how often it struck.
 
@@ -73,6 +75,7 @@ class Scene:
     options: dict[str, Any] = field(default_factory=dict)
     random: Random = field(default_factory=Random)
     nodes: list[Node] = field(default_factory=list)
+    proxy: TcpProxy | None = None
     standstill: float = 0.0
     strikes: int = 0
 
@@ -178,13 +181,14 @@ class Scene:
         flowing = self.wait_for_runs(LIMIT * max(1, len(self.living)), after=over)
         self.standstill = max(self.standstill, flowing - over)
 
-    def told(self, pattern: str, *, timeout: float = 60.0) -> str:
-        """Wait until a node has logged what matches, and give what did."""
+    def told(self, pattern: str, *, anew: bool = False, timeout: float = 60.0) -> str:
+        """Wait until a node has logged what matches, by default ever, and give what did."""
+        since = real_monotonic() if anew else 0.0
 
         def find() -> list[str]:
             self.hear()
-            found = (re.search(pattern, log.text) for node in self.nodes for log in list(node.logs))
-            return [match.group() for match in found if match]
+            logs = [log for node in self.nodes for log in list(node.logs) if log.at > since]
+            return [match.group() for log in logs if (match := re.search(pattern, log.text))]
 
         return wait_until(find, timeout, f"a node says {pattern!r}")[0]
 

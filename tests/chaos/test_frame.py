@@ -6,7 +6,7 @@ import pytest
 
 from oban_actors import Job
 from tests.chaos import table
-from tests.chaos.cases import Case, Row, play
+from tests.chaos.cases import Case, Row, no_node, play
 from tests.chaos.scene import Scene
 from tests.support.databases import Database
 
@@ -24,7 +24,7 @@ def test_a_calm_case_has_nothing_to_say(tmp_path: Path, sqlite: Database) -> Non
         with scene.strike():
             pass
 
-    row = _played(tmp_path, sqlite, Case("calm", "sqlite", "none", calm, nodes=1, few=0))
+    row = _played(tmp_path, sqlite, Case("calm", "sqlite", "none", calm, few=0))
 
     assert row.failures == ()
     assert row.again == 0
@@ -54,7 +54,7 @@ def test_what_is_wrong_is_seen(tmp_path: Path, sqlite: Database) -> None:
         scene.nodes[0].stderr.write_text("Traceback")
         assert before == 1
 
-    row = _played(tmp_path, sqlite, Case("vandal", "sqlite", "all", vandal, nodes=1, few=0))
+    row = _played(tmp_path, sqlite, Case("vandal", "sqlite", "all", vandal, few=0))
 
     words = " ".join(row.failures)
     assert "jobs were lost" in words
@@ -75,7 +75,9 @@ def test_what_is_not_said_fails(
 
     with pytest.raises(AssertionError, match="a node says 'something'"):
         _played(
-            tmp_path, sqlite, Case("mute", "sqlite", "none", mute, told=("something",), nodes=0)
+            tmp_path,
+            sqlite,
+            Case("mute", "sqlite", "none", mute, told=("something",), stage=no_node),
         )
 
 
