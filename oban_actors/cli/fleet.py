@@ -1,8 +1,9 @@
 """Fleet: which worker processes are started, stopped and killed, and when; nothing is done here.
 
 The rules are those of a `one_for_one` supervisor with permanent children: whatever dies is started
-again, until it was too often; then all are stopped, the last first. Unlike there, the first has to
-come up before the others are started, since what keeps it from it keeps them all.
+again, until it was too often; then all are stopped, the last first. Whatever hangs is made to die.
+Unlike there, the first has to come up before the others are started, since what keeps it from it
+keeps them all.
 """
 
 import signal
@@ -26,6 +27,15 @@ HURRY_TIME = 10.0
 FIRST_DELAY = 1.0
 MOST_DELAY = 30.0
 """Seconds until a process that did not reach the database is started again, and at most."""
+
+BEAT = 5.0
+"""Seconds between two signs of life of a process that is up."""
+
+SILENCE = 60.0
+"""Seconds without a sign of life after which a process that was up hangs."""
+
+START_TIME = 600.0
+"""Seconds after which a process hangs that has not come up; its tree has half of them to start."""
 
 _UNHEARD = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 """How a process ends that a service manager told to before it could hear."""
@@ -55,20 +65,30 @@ class Kill:
     index: int
 
 
-Action = Start | Tell | Kill
+@dataclass(frozen=True, slots=True)
+class Hangs:
+    """Say that a process has shown no sign of life for so many seconds; it is told to end."""
+
+    index: int
+    seconds: float
+
+
+Action = Start | Tell | Kill | Hangs
 
 
 @dataclass(slots=True)
 class _Slot:
     """One place for a process.
 
-    `due` is when it is started, `kill_at` when it is killed, each None for not yet.
+    `due` is when it is started, `kill_at` when it is killed, `heard` when it showed last that it
+    lives, each None for not yet.
     """
 
     running: bool = False
     ready: bool = False
     due: float | None = None
     kill_at: float | None = None
+    heard: float | None = None
     delay: float = FIRST_DELAY
 
 
@@ -96,6 +116,7 @@ class Fleet:
     _proven: bool = False
     _signals: int = 0
     _stopping: bool = False
+    _ticked: float | None = None
 
     def __post_init__(self) -> None:
         self._slots = [_Slot() for _ in range(self.count)]
@@ -109,11 +130,15 @@ class Fleet:
     def ready(self, index: int) -> list[Action]:
         """One has come up; the first lets the others follow."""
         slot = self._slots[index]
-        slot.ready, slot.delay = True, FIRST_DELAY
+        slot.ready, slot.delay, slot.heard = True, FIRST_DELAY, None
         if self._proven or self._stopping:
             return []
         self._proven = True
         return [self._start(i) for i, each in enumerate(self._slots) if not each.running]
+
+    def lives(self, index: int, now: float) -> None:
+        """One has shown that it lives."""
+        self._slots[index].heard = now
 
     def ended(self, index: int, code: int, how: str, now: float) -> list[Action]:
         """One has ended.
@@ -127,7 +152,7 @@ class Fleet:
         """
         slot = self._slots[index]
         killed = slot.kill_at is not None and now >= slot.kill_at
-        slot.running, slot.ready, slot.kill_at = False, False, None
+        slot.running, slot.ready, slot.kill_at, slot.heard = False, False, None, None
         if self._stopping:
             if killed or code not in (DONE, *_UNHEARD):
                 self.code = self.code or FAILED
@@ -176,7 +201,7 @@ class Fleet:
             for i, slot in enumerate(self._slots)
             if slot.due is not None and slot.due <= now
         ]
-        return [*kills, *starts]
+        return [*kills, *starts, *self._hanging(now)]
 
     # Facts
 
@@ -189,12 +214,30 @@ class Fleet:
     def wake_at(self) -> float | None:
         """When something is due next, None for never."""
         times = [slot.due for slot in self._slots] + [slot.kill_at for _, slot in self._running()]
+        if not self._stopping and self._ticked is not None and any(self._running()):
+            # However silent they are, so that it notices that it was the one to be stopped.
+            times.append(self._ticked + BEAT)
         return min((each for each in times if each is not None), default=None)
 
     # Helpers
 
     def _running(self) -> Iterator[tuple[int, _Slot]]:
         return ((i, s) for i, s in reversed(list(enumerate(self._slots))) if s.running)
+
+    def _hanging(self, now: float) -> Iterator[Action]:
+        awake = self._ticked is not None and now - self._ticked < SILENCE / 2
+        self._ticked = now
+        if self._stopping:
+            return
+        for i, slot in self._running():
+            if slot.heard is None or not awake:
+                # Who was stopped itself, perhaps with all of them, has heard nobody.
+                slot.heard = now
+            silent = now - slot.heard
+            if slot.kill_at is None and silent >= (SILENCE if slot.ready else START_TIME):
+                slot.kill_at = now + self.grace + STOP_TIME
+                yield Hangs(i, silent)
+                yield Tell(i, "stop")
 
     def _start(self, index: int) -> Start:
         slot = self._slots[index]

@@ -1,7 +1,8 @@
 """Link: what a parent and its worker process say to each other, a word a line.
 
-The worker says that it is up. The parent says when to fetch no more, to end, and to end at once;
-and its end is seen as the end of the connection, however it came.
+The worker says that it is up, and then again and again that it lives. The parent says when to fetch
+no more, to end, and to end at once; and its end is seen as the end of the connection, however it
+came.
 """
 
 import contextlib
@@ -34,6 +35,11 @@ class WorkerLink:
         """Say that the tree runs."""
         with contextlib.suppress(OSError):
             self._socket.sendall(b"ready\n")
+
+    def beat(self) -> None:
+        """Say that this process lives; what a stopped parent has no room for is not missed."""
+        with contextlib.suppress(OSError):
+            self._socket.send(b"alive\n", socket.MSG_DONTWAIT)
 
     def _listen(self) -> None:
         with (

@@ -14,7 +14,7 @@ from types import FrameType
 
 from oban_actors.actors.clock import real_monotonic
 from oban_actors.cli.exits import FAILED
-from oban_actors.cli.fleet import Action, Fleet, Kill, Start, Tell
+from oban_actors.cli.fleet import Action, Fleet, Hangs, Kill, Start, Tell
 from oban_actors.signals import hurries, stop_signals
 
 logger = logging.getLogger("oban_actors")
@@ -99,6 +99,8 @@ class Parent:
         elif b"ready" in said:
             logger.info("worker %d runs, process %d", index, worker.process.pid)
             self._do(self._fleet.ready(index))
+        else:
+            self._fleet.lives(index, real_monotonic())
 
     def _reap(self) -> None:
         for index, worker in list(self._workers.items()):
@@ -125,6 +127,8 @@ class Parent:
                         self._workers[index].link.sendall(f"{word}\n".encode())
                 case Kill(index):
                     self._workers[index].process.kill()
+                case Hangs(index, seconds):
+                    logger.error("worker %d shows no sign of life for %.0f s", index, seconds)
 
     def _try_start(self, index: int) -> None:
         try:

@@ -1,8 +1,6 @@
 """`start`: a node, or a parent with several."""
 
 import logging
-import signal
-import threading
 from typing import Any
 
 import click
@@ -10,17 +8,15 @@ import click
 from oban_actors.actors import Reason
 from oban_actors.cli.exits import DONE, FAILED
 from oban_actors.cli.fleet import Fleet
-from oban_actors.cli.link import WorkerLink
 from oban_actors.cli.output import fail, log_to_stderr
 from oban_actors.cli.parent import Parent
 from oban_actors.cli.session import Session, common, examples, import_workers, pass_session
+from oban_actors.cli.worker import work
 from oban_actors.config import Config
 from oban_actors.errors import ConfigError
 from oban_actors.logger import attach_default_logger
-from oban_actors.messages import StopQueue
-from oban_actors.oban import WAKE_UP, Oban
+from oban_actors.oban import Oban
 from oban_actors.settings import environment
-from oban_actors.signals import stop_signals
 
 logger = logging.getLogger("oban_actors")
 
@@ -84,7 +80,7 @@ def start(
     import_workers(settings.config.imports)
     _announce(oban.config, worker_index)
     attach_default_logger(name=oban.config.name)
-    return _ended(oban.run() if worker_link is None else _work(oban, worker_link))
+    return _ended(oban.run() if worker_link is None else work(oban, worker_link))
 
 
 def _options(imports: tuple[str, ...], queues: str | None, port: int | None) -> dict[str, Any]:
@@ -114,33 +110,3 @@ def _ended(reason: Reason) -> int:
         return DONE
     fail(f"the tree gave up: {reason}")
     return FAILED
-
-
-# A worker under a parent
-
-
-def _work(oban: Oban, descriptor: int) -> Reason:
-    over, up = threading.Event(), threading.Event()
-    # A service manager may signal the workers besides their parent: that is no reason to hurry.
-    for number in stop_signals():
-        signal.signal(number, lambda *_: over.set())
-
-    def heard(word: str) -> None:
-        match word:
-            case "drain" if up.is_set():
-                for queue in oban.config.queues:
-                    oban.tell("queues", StopQueue(queue))
-            case "hurry":
-                oban.hurry()
-            case _:
-                over.set()
-
-    link = WorkerLink(descriptor, heard)
-    if not over.is_set():
-        oban.start(on_exit=lambda _: over.set())
-        up.set()
-        link.ready()
-        # A signal that came while the process was stopped may wake another thread than this one.
-        while not over.wait(WAKE_UP):
-            pass
-    return oban.stop() or Reason("normal")
