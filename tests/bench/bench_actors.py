@@ -70,7 +70,7 @@ def run(report: Report) -> None:
         _restarts(report)
         _spread_timers(report)
         _timers_at_once(report)
-        with _busy_threads(2):
+        with busy_threads(2):
             _loaded(report)
     finally:
         logging.disable(logging.NOTSET)
@@ -107,7 +107,7 @@ def _measure(cls: Any) -> Iterator[tuple[str, float]]:
         ref.tell(number)
     ref.ask(0, timeout=60)
     yield "tell", TELLS / (time.perf_counter() - began)
-    ranked = sorted(_times(lambda: ref.ask(1), ASKS, 1e6))
+    ranked = sorted(times(lambda: ref.ask(1), ASKS, 1e6))
     yield "ask, p50", ranked[len(ranked) // 2]
     yield "ask, p99", ranked[len(ranked) * 99 // 100]
     ref.stop()
@@ -134,7 +134,8 @@ def _shutdown(cls: Any) -> float:
     return (time.perf_counter() - began) * 1e3
 
 
-def _times(do: Callable[[], object], count: int, scale: float) -> list[float]:
+def times(do: Callable[[], object], count: int, scale: float) -> list[float]:
+    """Do it so often, and give how long each time took, in seconds times `scale`."""
     samples = []
     for _ in range(count):
         began = time.perf_counter()
@@ -148,15 +149,20 @@ def _times(do: Callable[[], object], count: int, scale: float) -> list[float]:
 
 def _by_name(report: Report) -> None:
     with Supervisor.start([Echo.child_spec(name="echo")]) as root:
-        samples = _times(lambda: root.ask("echo", 1), ASKS, 1e6)
+        samples = times(lambda: root.ask("echo", 1), ASKS, 1e6)
     report.add_samples("ask by name", samples, "us", goal="< 571")
 
 
 def _restarts(report: Report) -> None:
+    report.add_samples("crash until the successor answers", restarts(RESTARTS), "ms", goal="< 15")
+
+
+def restarts(count: int) -> list[float]:
+    """Let an actor crash so often, and give the ms until its successor answers."""
     spec = Echo.child_spec(name="echo")
     samples = []
     with Supervisor.start([spec], max_restarts=10, max_seconds=1e-9) as root:
-        for _ in range(RESTARTS):
+        for _ in range(count):
             before = root.whereis("echo")
             began = time.perf_counter()
             try:
@@ -167,13 +173,13 @@ def _restarts(report: Report) -> None:
                     time.sleep(0)
             root.ask("echo", 1)
             samples.append((time.perf_counter() - began) * 1e3)
-    report.add_samples("crash until the successor answers", samples, "ms", goal="< 15")
+    return samples
 
 
 def _spread_timers(report: Report) -> None:
     delays = [SPREAD * number / TIMERS for number in range(TIMERS)]
     report.add_samples(
-        f"lateness of {TIMERS} timers over {SPREAD:g} s", _lateness(delays), "ms", goal="< 14.6"
+        f"lateness of {TIMERS} timers over {SPREAD:g} s", lateness(delays), "ms", goal="< 14.6"
     )
     late: list[float] = []
     threads = []
@@ -189,20 +195,21 @@ def _spread_timers(report: Report) -> None:
 
 def _timers_at_once(report: Report) -> None:
     report.add_samples(
-        f"lateness of {TIMERS} timers at one instant", _lateness([], at_once=True), "ms"
+        f"lateness of {TIMERS} timers at one instant", lateness([], at_once=True), "ms"
     )
 
 
-def _lateness(delays: list[float], *, at_once: bool = False) -> list[float]:
+def lateness(delays: list[float], *, at_once: bool = False) -> list[float]:
+    """Set timers, and give how many ms late each message came."""
     runtime = Runtime()
     ref = Clocked.start_link(runtime=runtime)
     actor: Any = ref.proxy()
     instant = time.monotonic() + 0.5
-    for number in range(TIMERS):
+    for number in range(TIMERS if at_once else len(delays)):
         now = time.monotonic()
         due = instant if at_once else now + delays[number]
         runtime.timers.send_after(ref, due, due - now)
-    wait_until(lambda: len(actor.late.get()) == TIMERS)
+    wait_until(lambda: len(actor.late.get()) == (TIMERS if at_once else len(delays)))
     late: list[float] = actor.late.get()
     ref.stop()
     runtime.close()
@@ -213,18 +220,20 @@ def _lateness(delays: list[float], *, at_once: bool = False) -> list[float]:
 
 
 @contextmanager
-def _busy_threads(count: int) -> Iterator[None]:
-    over = threading.Event()
+def busy_threads(count: int) -> Iterator[Callable[[], int]]:
+    """Let so many threads compute meanwhile, and give what tells how much they have."""
+    over, done = threading.Event(), [0] * count
 
-    def spin() -> None:
+    def spin(number: int) -> None:
         while not over.is_set():
             sum(range(1_000))
+            done[number] += 1
 
-    threads = [threading.Thread(target=spin) for _ in range(count)]
+    threads = [threading.Thread(target=spin, args=(each,)) for each in range(count)]
     for thread in threads:
         thread.start()
     try:
-        yield
+        yield lambda: sum(done)
     finally:
         over.set()
         for thread in threads:
@@ -233,11 +242,11 @@ def _busy_threads(count: int) -> Iterator[None]:
 
 def _loaded(report: Report) -> None:
     delays = [SPREAD * number / TIMERS for number in range(TIMERS)]
-    report.add_samples("lateness of timers beside 2 busy threads", _lateness(delays), "ms", "< 86")
+    report.add_samples("lateness of timers beside 2 busy threads", lateness(delays), "ms", "< 86")
     both = []
     for cls, name in ((Echo, "ask"), (Plain, "ask, plain pykka,")):
         ref: Any = cls.start()
-        samples = _times(lambda ref=ref: ref.ask(1), 200, 1e3)  # type: ignore[misc]  # as above
+        samples = times(lambda ref=ref: ref.ask(1), 200, 1e3)  # type: ignore[misc]  # as above
         ref.stop()
         report.add_samples(f"{name} beside 2 busy threads", samples, "ms")
         both.append(statistics.median(samples))
