@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self
 
 from oban_actors.job import Job, JobState
 from oban_actors.running import Running
@@ -50,14 +50,43 @@ class Ack:
     killed: bool = False
 
 
+class Source(Protocol):
+    """Where the jobs of claimed rows come from."""
+
+    def read(self, row: Any) -> Job:
+        """Make a job of a row.
+
+        Raises:
+            UnreadableRow: it holds what no job can hold.
+
+        """
+
+
+class _Read:
+    def read(self, row: Any) -> Job:
+        job: Job = row
+        return job
+
+
+_READ = _Read()
+
+
 class Claim:
     """One claimed job, and what became of it.
 
-    Attributes:
-        job: the job as it was fetched; its `running` is this run.
-        worker: what runs it; None where no worker of its name is registered.
+    A fetch brings rows, and each is read by whoever runs its job (`open`): so the next statement
+    does not wait for that, and what is in line weighs little.
+
+    Args:
+        job_id: the job's.
         attempted_at: the fence.
-        running: shared with the job.
+        worker: what runs it; None where no worker of its name is registered.
+        running: its run, shared with the job.
+        source: reads the row.
+        row: what was fetched.
+
+    Attributes:
+        id: the job's; `worker`, `attempted_at` and `running` as given.
         ack: what is to be written; None while it runs.
         verdict: how it ended; None while it runs.
         result: what the worker returned, or the cause given with a Cancel or Snooze.
@@ -72,12 +101,15 @@ class Claim:
     """
 
     __slots__ = (
+        "_job",
+        "_row",
+        "_source",
         "ack",
         "attempted_at",
         "duration_ns",
         "error",
         "handed",
-        "job",
+        "id",
         "recorded",
         "result",
         "running",
@@ -88,11 +120,22 @@ class Claim:
         "worker",
     )
 
-    def __init__(self, job: Job, worker: Any, running: Running) -> None:
-        self.job = job
+    def __init__(
+        self,
+        job_id: int,
+        attempted_at: datetime,
+        worker: Any,
+        running: Running,
+        source: Source,
+        row: Any,
+    ) -> None:
+        self.id = job_id
+        self.attempted_at = attempted_at
         self.worker = worker
         self.running = running
-        self.attempted_at: datetime = job.attempted_at  # type: ignore[assignment]  # claimed
+        self._job: Job | None = None
+        self._source: Source | None = source
+        self._row = row
         self.ack: Ack | None = None
         self.verdict: Verdict | None = None
         self.result: Any = None
@@ -104,10 +147,56 @@ class Claim:
         self.handed = False
         self.recorded = False
 
+    @classmethod
+    def of(cls, job: Job, worker: Any, running: Running) -> Self:
+        """Make one of a job that is there already.
+
+        Args:
+            job: claimed, with its id and `attempted_at`.
+            worker: what runs it, None for nobody.
+            running: its run.
+
+        """
+        claim = cls(job.id or 0, job.attempted_at, worker, running, _READ, job)  # type: ignore[arg-type]  # it is claimed
+        claim.open()
+        return claim
+
     @property
-    def id(self) -> int:
-        """The job's id."""
-        return self.job.id or 0
+    def job(self) -> Job:
+        """The job as it was fetched; its `running` is this run.
+
+        Raises:
+            LookupError: it is not there yet, or no longer.
+
+        """
+        if self._job is None:
+            raise LookupError(f"job {self.id} has not been read, or is not kept any more")
+        return self._job
+
+    def open(self) -> Job:
+        """Read the job for its run, if nobody has.
+
+        Raises:
+            UnreadableRow: it holds what no job can hold.
+
+        """
+        if self._job is None and self._source is not None:
+            self._job = self._source.read(self._row)
+            self._source = self._row = None
+        return self.job
+
+    def stand_in(self, job: Job) -> None:
+        """Take a job in place of the one that can't be read."""
+        self._job, self._source, self._row = job, None, None
+
+    def forget(self) -> None:
+        """Keep the job no longer: nobody wants to hear how it ended."""
+        self._job = None
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether its job is not kept any more."""
+        return self._job is None and self._source is None
 
     def __repr__(self) -> str:
-        return f"<Claim {self.job!r} {self.verdict or 'running'}>"
+        return f"<Claim {self._job or self.id} {self.verdict or 'running'}>"

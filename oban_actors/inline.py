@@ -59,7 +59,7 @@ def claimed(config: Config, job: Job) -> Job:
 def claim_of(job: Job) -> Claim:
     """Make a claim of a job that has no row; to complete it in a transaction does nothing."""
     running = job.running = Running(completer=_completed)
-    return Claim(job, find_worker(job.worker), running)
+    return Claim.of(job, find_worker(job.worker), running)
 
 
 def _completed(_job: Any, _host: Any) -> bool:

@@ -13,6 +13,11 @@ EXCEPTION = "oban.job.exception"
 STALE = "oban.job.stale"
 
 
+def heard() -> bool:
+    """Whether anyone listens to how runs end that succeed."""
+    return telemetry.attached(STOP) or telemetry.attached(STALE)
+
+
 def tell_start(config: Config, claim: Claim) -> None:
     """Tell that a run begins; costs nothing when nobody listens."""
     if telemetry.attached(START):
@@ -27,7 +32,8 @@ def tell_end(config: Config, claim: Claim, *, stale: bool = False) -> None:
     """Tell how a run ended; costs nothing when nobody listens.
 
     `stop` for what succeeded, was snoozed or cancelled, `exception` for what failed, `stale`
-    for what was no longer this node's. A run without a verdict tells nothing.
+    for what was no longer this node's. A run without a verdict tells nothing, nor does one whose
+    job was forgotten, as nobody listened when it ended.
 
     Args:
         config: the instance's options.
@@ -35,7 +41,7 @@ def tell_end(config: Config, claim: Claim, *, stale: bool = False) -> None:
         stale: whether its row was no longer its own, so that nothing was written.
 
     """
-    if claim.verdict is None:
+    if claim.verdict is None or claim.forgotten:
         return
     failed = claim.verdict in ("failure", "discard")
     event = STALE if stale else EXCEPTION if failed else STOP

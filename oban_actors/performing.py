@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import logging
 from collections.abc import Callable, Mapping
 from types import CoroutineType
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 from oban_actors import backoff, error_text, job_events, tracing, worker_definition
 from oban_actors.claim import Ack, Claim, Verdict
 from oban_actors.config import Config
-from oban_actors.engines.engine import Unreadable
+from oban_actors.engines import Unreadable, UnreadableRow
 from oban_actors.errors import PerformError, RemoteFailure
-from oban_actors.job import JobState
+from oban_actors.job import Job, JobState
 from oban_actors.results import Cancel, Snooze
 from oban_actors.worker_spec import WorkerSpec
 
 KILLED = "cancelled while it ran"
 """The reason kept with a job that somebody cancelled while it ran."""
+
+logger = logging.getLogger("oban_actors")
 
 _SPECIAL = (Cancel, Snooze, CoroutineType)
 _INTERRUPTED = (asyncio.CancelledError, concurrent.futures.CancelledError)
@@ -35,6 +38,7 @@ class Performer:
     - When the node stops, a job that ends by itself is acknowledged with what it returned or
       raised. An async one that is cancelled for it has no verdict and no acknowledgement: its
       row stays `executing`, to be rescued.
+    - A row that can't be read fails without a run.
 
     Args:
         config: the instance's options.
@@ -72,16 +76,21 @@ class Performer:
     # Steps of a run, for those that run it elsewhere
 
     def begin(self, claim: Claim) -> None:
-        """Note that it begins, and set its deadline."""
+        """Read its job, note that it begins, and set its deadline.
+
+        Raises:
+            UnreadableRow: what was fetched is no job; `raised` is to be told of it.
+
+        """
         claim.started_ns = self._now_ns()
-        job, running = claim.job, claim.running
+        job, running = claim.open(), claim.running
         job.running = running
         spec = claim.worker
         if spec is not None and spec.timeout is not None and running.deadline is None:
             seconds = spec.timeout_for(job)
             if seconds is not None:
                 running.clock = self.config.clock
-                running.deadline = running.clock.monotonic() + seconds
+                running.deadline = claim.started_ns / 1e9 + seconds
                 if self.watch is not None:
                     self.watch(claim)
         job_events.tell_start(self.config, claim)
@@ -99,7 +108,10 @@ class Performer:
         claim.ack = Ack(claim.id, claim.attempted_at, JobState.COMPLETED)
 
     def raised(self, claim: Claim, error: BaseException) -> None:
-        """Note what its worker raised."""
+        """Note what its worker raised, or `begin`."""
+        if isinstance(error, UnreadableRow):
+            self._refuse(claim, error.row)
+            return
         if error.__traceback__ is not None:
             # Our own frame would hold the claim that holds the error.
             error.__traceback__ = error.__traceback__.tb_next
@@ -135,23 +147,18 @@ class Performer:
         claim.running.cancel("timeout")
         return self._element(claim, error_text.describe(_timeout(claim)))
 
-    def unreadable(self, row: Unreadable) -> Ack:
-        """Acknowledge a row that can't be run, as a failure."""
-        text = error_text.storable(f"** (InvalidJob) {row.reason}")
-        element = self._error(row.attempt, text)
-        if row.attempt >= row.max_attempts:
-            return Ack(row.job_id, row.attempted_at, JobState.DISCARDED, element)
-        delay = backoff.retry_delay(row.attempt, row.max_attempts)
-        return Ack(row.job_id, row.attempted_at, JobState.RETRYABLE, element, delay)
-
-    def refuse(self, claim: Claim, row: Unreadable) -> None:
-        """End a claim that stands for a row that can't be run."""
-        claim.started_ns = claim.started_ns or self._now_ns()
-        claim.error = RuntimeError(row.reason)
-        claim.ack = self.unreadable(row)
-        claim.verdict = "discard" if claim.ack.state == JobState.DISCARDED else "failure"
-
     # Ends
+
+    def _refuse(self, claim: Claim, row: Unreadable) -> None:
+        """End a claim whose row can't be read."""
+        logger.error("job %d can't be read, so it can't run: %s", row.job_id, row.reason)
+        job = Job(worker=row.worker, queue=row.queue, id=row.job_id, attempt=row.attempt)
+        job.max_attempts, job.attempted_at = row.max_attempts, row.attempted_at
+        claim.stand_in(job)
+        # Nobody's back-off knows what to make of it.
+        claim.worker = None
+        error = RuntimeError(row.reason)
+        self._fail(claim, error, error_text.storable(f"** (InvalidJob) {row.reason}"))
 
     def _record(self, claim: Claim, outcome: Mapping[str, Any]) -> None:
         match outcome["kind"]:

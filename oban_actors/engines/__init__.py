@@ -7,17 +7,17 @@ from oban_actors.engines.engine import (
     JobEngine,
     ProducerBeat,
     TableClaim,
-    Turn,
-    Unreadable,
 )
 from oban_actors.engines.postgres import PostgresEngine
 from oban_actors.engines.sqlite import SqliteEngine
 from oban_actors.engines.staging import StagedJob, StagedPass
+from oban_actors.engines.turn import Fetched, Turn, Unreadable, UnreadableRow
 from oban_actors.repo.times import Dialect
 
 __all__ = [
     "BeatReport",
     "ChangedJob",
+    "Fetched",
     "JobEngine",
     "PostgresEngine",
     "ProducerBeat",
@@ -27,6 +27,7 @@ __all__ = [
     "TableClaim",
     "Turn",
     "Unreadable",
+    "UnreadableRow",
     "make_engine",
 ]
 

@@ -12,52 +12,12 @@ from oban_actors.engines.cron import CronEngine
 from oban_actors.engines.prune import PruneEngine
 from oban_actors.engines.rescue import RescueEngine
 from oban_actors.engines.staging import StagingEngine
+from oban_actors.engines.turn import Turn
 from oban_actors.filters import Chosen
 from oban_actors.job import Job, JobState
 
 MOST_AT_ONCE = 20_000
 """Jobs in one INSERT; more are split, so that the statement stays far below PostgreSQL's limits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A claimed row that holds what no job can hold.
-
-    Attributes:
-        job_id: the row's id.
-        attempted_at: the fence of its claim.
-        attempt: which attempt it is now, and `max_attempts` how many it may have.
-        worker: as far as it can be read.
-        reason: what is wrong with it.
-
-    """
-
-    job_id: int
-    attempted_at: datetime
-    attempt: int
-    max_attempts: int
-    worker: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """What one turn of a producer did: acknowledgements written, jobs claimed.
-
-    Attributes:
-        settled: ids whose row shows what was acknowledged, by this turn or one before.
-        stale: ids whose row was no longer this claim's, so that nothing was written.
-        blocked: ids whose row somebody has locked: to be tried again.
-        jobs: claimed, in the order in which they are to run.
-        unreadable: rows claimed that can't be run.
-
-    """
-
-    settled: frozenset[int]
-    stale: frozenset[int]
-    blocked: frozenset[int]
-    jobs: list[Job]
-    unreadable: list[Unreadable]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,15 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from oban_actors.claim import Ack, Claimant
-from oban_actors.engines.engine import Turn
+from oban_actors.engines.claimed_rows import CLAIMED, NOTHING, ClaimedRows
+from oban_actors.engines.turn import Turn
 from oban_actors.engines.turns import (
-    CLAIMED,
     Shown,
     delay_of,
     error_json,
     fence_text,
     judge,
     raw_rows,
-    read_claims,
     turn_of,
 )
 from oban_actors.job import JobState
@@ -184,7 +183,7 @@ class PostgresTurns:
         """See `JobEngine`."""
         kind, parameters = _ack_parameters(acks, careful=careful)
         if kind == "none" and limit <= 0:
-            return turn_of(acks, {}, ([], []))
+            return turn_of(acks, {}, NOTHING)
         parameters |= {
             "now": parameter("postgresql", now),
             "node": claimant.node,
@@ -193,14 +192,14 @@ class PostgresTurns:
             "limit": limit,
         }
         rows = raw_rows(connection, self._turns[kind, limit > 0], parameters)
-        at, written = rows[0][:2]
+        written, at = rows[0][-2:]
         verdicts = {}
         if written < len(acks):
             verdicts = judge(acks, self._look(connection, parameters["ids"]), claimant.uuid)
         # Without claims there is one row, of what was written only.
-        claimed = [row[2:] for row in rows if len(row) > 2 and row[4] is not None]  # noqa: PLR2004
-        claims = read_claims(claimed, claimant, queue, at.replace(tzinfo=UTC))
-        return turn_of(acks, verdicts, claims)
+        claimed = rows if rows[0][0] is not None and limit > 0 else []
+        fetched = ClaimedRows(claimed, claimant, queue, at.replace(tzinfo=UTC))
+        return turn_of(acks, verdicts, fetched)
 
     def complete_job(
         self,
@@ -238,8 +237,9 @@ def _statement(acks: list[str], claim: str | None) -> str:
     """Join the parts into one statement, short enough for the driver to keep it parsed."""
     parts = [_MOMENT, *acks, *([claim] if claim else [])]
     written = "(SELECT count(*) FROM acked)" if acks else "0"
-    done = f"SELECT now, {written} AS written FROM moment"
-    result = f"SELECT * FROM ({done}) AS done LEFT JOIN claimed ON true" if claim else done
+    done = f"SELECT {written} AS written, now FROM moment"
+    every = "SELECT claimed.*, written, now FROM"
+    result = f"{every} ({done}) AS done LEFT JOIN claimed ON true" if claim else done
     return " ".join(f"WITH {', '.join(parts)} {result}".split())
 
 

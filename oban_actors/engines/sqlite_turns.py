@@ -11,16 +11,14 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
 from oban_actors.claim import Ack, Claimant
-from oban_actors.engines.engine import Turn
+from oban_actors.engines.claimed_rows import CLAIMED, ClaimedRows, Row
+from oban_actors.engines.turn import Turn
 from oban_actors.engines.turns import (
-    CLAIMED,
-    Row,
     Shown,
     delay_of,
     error_json,
     judge,
     raw_rows,
-    read_claims,
     turn_of,
 )
 from oban_actors.job import JobState
@@ -111,7 +109,8 @@ class SqliteTurns:
         verdicts = self._write(connection, claimant, acks, at) if acks else {}
         fence = at if now is not None else _distinct(at)
         rows = _claim_rows(connection, claimant, queue, limit, fence) if limit > 0 else []
-        return turn_of(acks, verdicts, read_claims(rows, claimant, queue, to_moment(fence)))
+        fetched = ClaimedRows(rows, claimant, queue, to_moment(fence))
+        return turn_of(acks, verdicts, fetched)
 
     def complete_job(
         self,

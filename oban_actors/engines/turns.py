@@ -1,37 +1,21 @@
-"""What the turns of both databases share: claimed rows as jobs, and what became of an ack."""
+"""What the turns of both databases share: what became of an acknowledgement."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection
 
-from oban_actors.claim import Ack, Claimant
-from oban_actors.engines.engine import Turn, Unreadable
-from oban_actors.job import MAX_AHEAD, Job, JobState
-from oban_actors.job_row import error_element
+from oban_actors.claim import Ack
+from oban_actors.engines.claimed_rows import Row
+from oban_actors.engines.turn import Fetched, Turn
+from oban_actors.job import MAX_AHEAD, JobState
 from oban_actors.repo.times import to_naive
 
-CLAIMED = (
-    "priority, {scheduled_at}, id, {inserted_at}, worker, attempt, max_attempts, "
-    "{args}, {meta}, {tags}, {errors}"
-)
-"""Columns of a claimed row that differ from row to row; the others are known.
-
-They begin with what jobs are ordered by, so that rows sort as they are.
-"""
-
-_DUE_AT, _ID, _WORKER, _ATTEMPT, _MAX_ATTEMPTS = 1, 2, 4, 5, 6
 _LATER = (JobState.RETRYABLE, JobState.SCHEDULED)
-
-# As text, and as others may leave them.
-_NO_META = (None, "{}", "null")
-_NO_LIST = (None, "[]", "null")
-
-Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +39,23 @@ class Shown:
 def turn_of(
     acks: Sequence[Ack],
     verdicts: Mapping[int, str],
-    claims: tuple[list[Job], list[Unreadable]],
+    fetched: Fetched,
 ) -> Turn:
     """Put together what a turn did.
 
     Args:
         acks: what was acknowledged.
         verdicts: what became of each by its job's id; those not named are settled.
-        claims: jobs and rows that can't be run.
+        fetched: the rows that it claimed.
 
     """
     if not verdicts:
-        return Turn(frozenset([a.job_id for a in acks]), _NONE, _NONE, *claims)
+        return Turn(frozenset([a.job_id for a in acks]), _NONE, _NONE, fetched)
     sorts: dict[str, set[int]] = {"settled": set(), "stale": set(), "blocked": set()}
     for ack in acks:
         sorts[verdicts.get(ack.job_id, "settled")].add(ack.job_id)
     settled, stale, blocked = map(frozenset, sorts.values())
-    return Turn(settled, stale, blocked, *claims)
+    return Turn(settled, stale, blocked, fetched)
 
 
 _NONE: frozenset[int] = frozenset()
@@ -157,131 +141,6 @@ def raw_rows(connection: Connection, statement: str, parameters: Mapping[str, An
     rows = list(result.cursor.fetchall())
     result.close()
     return rows
-
-
-# Claims
-
-
-def read_claims(
-    rows: list[Row], claimant: Claimant, queue: str, at: datetime
-) -> tuple[list[Job], list[Unreadable]]:
-    """Make jobs of rows that were just claimed, in the order in which they are to run.
-
-    Args:
-        rows: with the columns of `CLAIMED`, JSON as text.
-        claimant: who claimed them.
-        queue: their queue.
-        at: when, aware and in UTC.
-
-    Returns:
-        the jobs, and what is no job.
-
-    """
-    try:
-        rows.sort()
-    except TypeError:
-        # One of them can't be read; the others keep their order.
-        rows.sort(key=lambda row: (_text(row[0]), _text(row[_DUE_AT]), row[_ID]))
-    jobs: list[Job] = []
-    unreadable: list[Unreadable] = []
-    for row in rows:
-        try:
-            jobs.append(_job(row, claimant, queue, at))
-        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-            unreadable.append(_unreadable(row, at, f"{type(error).__name__}: {error}"))
-    return jobs, unreadable
-
-
-def _job(row: Row, claimant: Claimant, queue: str, at: datetime) -> Job:
-    (
-        priority,
-        scheduled_at,
-        job_id,
-        inserted_at,
-        worker,
-        attempt,
-        max_attempts,
-        args,
-        meta,
-        tags,
-        errors,
-    ) = row
-    # SQLite's columns may hold any type.
-    if not (type(worker) is str and type(priority) is type(attempt) is type(max_attempts) is int):
-        raise TypeError("expected worker to be str, priority, attempt and max_attempts to be int")
-    return Job(
-        worker=worker,
-        args={} if args == "{}" else _read("args", args, dict),
-        queue=queue,
-        state=JobState.EXECUTING,
-        priority=priority,
-        max_attempts=max_attempts,
-        tags=[] if tags in _NO_LIST else _tags(tags),
-        meta={} if meta in _NO_META else _read("meta", meta, dict),
-        attempt=attempt,
-        attempted_by=[claimant.node, claimant.uuid],
-        errors=[] if errors in _NO_LIST else _errors(errors),
-        id=job_id,
-        inserted_at=_moment(inserted_at),
-        scheduled_at=_moment(scheduled_at),
-        attempted_at=at,
-    )
-
-
-def _moment(value: datetime | str) -> datetime:
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    if moment.tzinfo is UTC:
-        return moment
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _read(name: str, text: object, kind: type) -> Any:
-    # SQLite's columns for JSON make numbers of what looks like one.
-    value = _parsed(text) if isinstance(text, str) else text
-    if type(value) is kind:
-        return value
-    raise TypeError(f"expected {name} to be {kind.__name__}, got: {type(value).__name__}")
-
-
-_decoder = json.JSONDecoder()
-
-
-def _parsed(text: str) -> Any:
-    # For small documents what `loads` does besides is most of the time.
-    try:
-        value, end = _decoder.raw_decode(text)
-    except ValueError:
-        return json.loads(text)
-    return value if end == len(text) else json.loads(text)
-
-
-def _tags(text: str) -> list[str]:
-    return [str(each) for each in _read("tags", text, list) if each is not None]
-
-
-def _errors(text: str) -> list[dict[str, Any]]:
-    return [error_element(each) for each in _read("errors", text, list)]
-
-
-def _unreadable(row: Row, at: datetime, reason: str) -> Unreadable:
-    return Unreadable(
-        job_id=row[_ID],
-        attempted_at=at,
-        attempt=_integer(row[_ATTEMPT]),
-        max_attempts=_integer(row[_MAX_ATTEMPTS]),
-        worker=_text(row[_WORKER]),
-        reason=reason,
-    )
-
-
-def _integer(value: object) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return "" if value is None else str(value)
 
 
 @lru_cache(maxsize=64)

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -77,8 +76,6 @@ class ThreadCrew:
         """See `Crew`."""
         self._line.extend(claims)
         self.wake()
-        # Short jobs end meanwhile, so that the next turn writes them all, not every other one.
-        time.sleep(0)  # noqa: TID251 (it lets other threads run and waits for nothing)
 
     def interrupt(self, claim: Claim) -> None:
         """A thread can't be interrupted: its job has to look at its flag."""

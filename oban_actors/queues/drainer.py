@@ -11,13 +11,11 @@ from oban_actors import engines
 from oban_actors.caller_run import CallerRun
 from oban_actors.claim import Claim, Claimant
 from oban_actors.errors import DatabaseError
-from oban_actors.job import Job
+from oban_actors.queues.claims import claims_of
 from oban_actors.queues.heart import Heart
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.roster import producer_uuid
 from oban_actors.repo.times import parameter
-from oban_actors.running import Running
-from oban_actors.worker_registry import find_worker
 
 logger = logging.getLogger("oban_actors")
 
@@ -124,15 +122,12 @@ class Drainer:
         if self.terms.scheduled is not False:
             self._transaction(self._stage)
         turn = self._fetch()
-        for row in turn.unreadable:
-            self._refuse(row)
-        for job in turn.jobs:
-            self._run(job)
-        return bool(turn.jobs or turn.unreadable)
+        claims = claims_of(turn.fetched, self.parts.completer)
+        for claim in claims:
+            self._run(claim)
+        return bool(claims)
 
-    def _run(self, job: Job) -> None:
-        running = job.running = Running(completer=self.parts.completer)
-        claim = Claim(job, find_worker(job.worker), running)
+    def _run(self, claim: Claim) -> None:
         run = CallerRun(self.parts.config)
         self._claim = claim
         run.run(claim)
@@ -141,19 +136,10 @@ class Drainer:
         if isinstance(run.cause, KeyboardInterrupt):
             raise run.cause  # whoever drains wants to end
         if claim.error is not None and claim.verdict in ("failure", "discard"):
-            if not self.terms.safety:
+            if not self.terms.safety and not isinstance(run.cause, engines.UnreadableRow):
                 raise claim.error
             # What it holds of the run's frames is no longer needed.
             claim.error = None
-
-    def _refuse(self, row: engines.Unreadable) -> None:
-        logger.error("job %d can't be read, so it can't run: %s", row.job_id, row.reason)
-        job = Job(worker=row.worker, queue=self.terms.queue, id=row.job_id, attempt=row.attempt)
-        job.max_attempts, job.attempted_at = row.max_attempts, row.attempted_at
-        claim = Claim(job, None, Running())
-        run = CallerRun(self.parts.config)
-        run.refuse(claim, row)
-        self._acknowledge(claim, run)
 
     # Statements
 

@@ -11,6 +11,7 @@ from typing import Any
 from oban_actors import error_text, tracing, worker_definition
 from oban_actors.actors.clock import SYSTEM_CLOCK
 from oban_actors.claim import Claim
+from oban_actors.engines import UnreadableRow
 from oban_actors.errors import NotRunning
 from oban_actors.job import Job, JobState
 from oban_actors.performing import Performer
@@ -49,7 +50,12 @@ def submit(
         performer.perform(claim)
         over(claim)
         return None
-    span = tracing.performing(claim.job)
+    try:
+        span = tracing.performing(claim.open())
+    except UnreadableRow as error:
+        performer.raised(claim, error)
+        over(claim)
+        return None
     try:
         performer.begin(claim)
         span.begin()

@@ -15,7 +15,7 @@ def claim(job_id: int = 1, worker: Any = None) -> Claim:
     job = Job(worker="tests.Worker", queue="alpha", id=job_id, attempt=1, attempted_at=AT)
     job.state = JobState.EXECUTING
     job.running = Running()
-    return Claim(job, worker, job.running)
+    return Claim.of(job, worker, job.running)
 
 
 def ended(one: Claim, state: JobState = JobState.COMPLETED) -> Claim:

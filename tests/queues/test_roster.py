@@ -5,10 +5,12 @@ import uuid
 
 import pytest
 
+from oban_actors import job_events
 from oban_actors.claim import Claim
 from oban_actors.config import Config
 from oban_actors.queues.roster import LEAST_BACKLOG, MOST_ACKS, Roster, is_ours, producer_uuid
 from tests.queues.claims import claim, ended
+from tests.support.events import recording
 
 
 @pytest.fixture
@@ -156,6 +158,30 @@ def test_a_run_without_an_acknowledgement_is_let_go(roster: Roster) -> None:
 
     assert roster.held() == []
     assert roster.take() == []
+
+
+def test_a_job_is_kept_only_for_those_who_hear_of_its_end(roster: Roster) -> None:
+    """Nobody listens: it is let go of at once, unless it failed; somebody does: it is told."""
+    silent, failed, heard = (claim(n) for n in (1, 2, 3))
+    failed.error = RuntimeError("boom")
+    roster.hold([silent, failed, heard])
+
+    roster.finish(ended(silent))
+    ended(failed).verdict = "failure"
+    roster.finish(failed)
+    with recording("oban.job.stop", "oban.job.exception") as told:
+        roster.finish(ended(heard))
+        for each in (silent, failed, heard):
+            job_events.tell_end(roster.config, each)
+
+    assert silent.forgotten
+    assert (silent.id, repr(silent)) == (1, "<Claim 1 success>")
+    with pytest.raises(LookupError, match="job 1 has not been read, or is not kept any more"):
+        _ = silent.job
+    assert [(event.name, event.metadata["id"]) for event in told.all()] == [
+        ("oban.job.exception", 2),
+        ("oban.job.stop", 3),
+    ]
 
 
 def test_finding_gives_only_what_runs(roster: Roster) -> None:

@@ -6,6 +6,7 @@ and acknowledgements judged, by the package's own functions.
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from oban_actors.job import Job
 from oban_actors.repo.transactions import TRANSACTION_ID
 from tests.simulation.client import SimConnection
 from tests.simulation.database import Row, Transaction
+from tests.simulation.machine import EPOCH
 
 JOBS = "oban_jobs"
 STAGEABLE = ("scheduled", "retryable")
@@ -126,7 +128,7 @@ class JobStore:
     ) -> Turn:
         """See `JobEngine`."""
         if not acks and limit <= 0:
-            return turn_of(acks, {}, ([], []))
+            return turn_of(acks, {}, Fetch([], claimant, EPOCH))
 
         def turn(made: Transaction) -> tuple[datetime, int, list[Row]]:
             at = made.now()
@@ -138,7 +140,7 @@ class JobStore:
         if written < len(acks):
             shown = connection.run(lambda made: _shown(made, acks))
             verdicts = judge(acks, shown, claimant.uuid)
-        return turn_of(acks, verdicts, ([_job(row, claimant, aware(at)) for row in rows], []))
+        return turn_of(acks, verdicts, Fetch(rows, claimant, aware(at)))
 
     def record_error(
         self,
@@ -244,6 +246,29 @@ def _shown(made: Transaction, acks: Sequence[Ack]) -> dict[int, Shown]:
         for row in rows
         if row is not None
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """What a turn has claimed; see `Fetched`."""
+
+    rows: list[Row]
+    claimant: Claimant
+    at: datetime
+
+    def id_of(self, row: Row) -> int:
+        """See `Fetched`."""
+        job_id: int = row["id"]
+        return job_id
+
+    def worker_of(self, row: Row) -> str:
+        """See `Fetched`."""
+        worker: str = row["worker"]
+        return worker
+
+    def read(self, row: Row) -> Job:
+        """See `Source`."""
+        return _job(row, self.claimant, self.at)
 
 
 def _job(row: Row, claimant: Claimant, at: datetime) -> Job:

@@ -25,7 +25,7 @@ def claimed(job: Job, attempt: int = 1, running: Running | None = None) -> Claim
     job.id, job.attempt, job.state = 7, attempt, JobState.EXECUTING
     job.attempted_at, job.scheduled_at = now, now - timedelta(seconds=2)
     job.attempted_by = ["node", "uuid"]
-    return Claim(job, find_worker(job.worker), running or Running())
+    return Claim.of(job, find_worker(job.worker), running or Running())
 
 
 def run(claim: Claim, by: Performer | None = None) -> Claim:

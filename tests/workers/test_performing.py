@@ -10,8 +10,8 @@ import pytest
 from oban_actors import Job, JobState, VirtualClock
 from oban_actors.actors.clock import SYSTEM_CLOCK
 from oban_actors.backoff import retry_delay
-from oban_actors.claim import Claim
-from oban_actors.engines.engine import Unreadable
+from oban_actors.claim import Ack, Claim
+from oban_actors.engines import Unreadable, UnreadableRow
 from oban_actors.errors import ClaimLost, NotRunning
 from oban_actors.running import Running
 from tests.support.events import recording
@@ -274,13 +274,26 @@ def test_a_job_without_time_out_has_no_deadline() -> None:
     assert (Job.new(worker="x").time_left, Job.new(worker="x").cancelled) == (None, False)
 
 
+class _Spoiled:
+    """Rows that hold what no job can hold."""
+
+    def read(self, row: Unreadable) -> Job:
+        raise UnreadableRow(row)
+
+
+def _unreadable(*, attempt: int, reason: str) -> Ack:
+    row = Unreadable(7, SYSTEM_CLOCK.now(), attempt, 2, "w", "alpha", reason)
+    claim = run(Claim(7, row.attempted_at, None, Running(), _Spoiled(), row))
+    assert claim.verdict == ("discard" if attempt == 2 else "failure")
+    assert (claim.job.worker, claim.job.queue, claim.job.attempt) == ("w", "alpha", attempt)
+    assert claim.ack is not None
+    return claim.ack
+
+
 def test_rows_that_cannot_be_read_fail() -> None:
     """They are failures as any other, the last attempt discarded."""
-    now = SYSTEM_CLOCK.now()
-    by = performer()
-
-    first = by.unreadable(Unreadable(7, now, 1, 2, "w", "bad\0 args"))
-    last = by.unreadable(Unreadable(7, now, 2, 2, "w", "bad args"))
+    first = _unreadable(attempt=1, reason="bad\0 args")
+    last = _unreadable(attempt=2, reason="bad args")
 
     assert first.state == JobState.RETRYABLE
     assert first.error is not None
