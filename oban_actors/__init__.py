@@ -1,11 +1,13 @@
 """Durable background jobs on the database a program already has, run by supervised actors."""
 
 from oban_actors.actors import Node, Reason, SystemClock, VirtualClock
+from oban_actors.args_codec import ArgsCodec
 from oban_actors.config import Config
 from oban_actors.errors import (
     ActorError,
     CallTimeout,
     ClaimLost,
+    CodecError,
     CommitUnknown,
     ConfigError,
     DatabaseError,
@@ -20,6 +22,7 @@ from oban_actors.errors import (
     ObanError,
     PerformError,
     ProcessDied,
+    RedactedError,
     RemoteFailure,
     SchemaMissing,
     SchemaTooNew,
@@ -65,10 +68,12 @@ __version__ = "0.1.0"
 __all__ = [
     "ActorError",
     "Address",
+    "ArgsCodec",
     "Beat",
     "CallTimeout",
     "Cancel",
     "ClaimLost",
+    "CodecError",
     "CommitUnknown",
     "Config",
     "ConfigError",
@@ -107,6 +112,7 @@ __all__ = [
     "Reason",
     "Reconnect",
     "Reconnected",
+    "RedactedError",
     "Reindex",
     "RemoteFailure",
     "Rescue",

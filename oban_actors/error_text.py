@@ -6,9 +6,11 @@
 """
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from types import TracebackType
 from typing import Any
+
+Clean = Callable[[str], str]
 
 MOST = 64 * 1024
 """Bytes of one text; what is longer is cut."""
@@ -28,19 +30,19 @@ def storable(text: str, most: int = MOST) -> str:
     return data[: most - 20].decode(errors="ignore") + "... (cut)"
 
 
-def head(error: BaseException) -> str:
+def head(error: BaseException, clean: Clean = str) -> str:
     """Give the first line of an error's text, and further ones if its message has some."""
     kind = type(error)
     name = kind.__qualname__
     if kind.__module__ not in ("builtins", "oban_actors.errors"):
         name = f"{kind.__module__}.{name}"
-    return f"** ({name}) {message(error)}".rstrip()
+    return f"** ({name}) {message(error, clean)}".rstrip()
 
 
-def message(error: BaseException) -> str:
+def message(error: BaseException, clean: Clean = str) -> str:
     """Give an error's message, whatever its `__str__` does."""
     try:
-        return storable(str.__str__(str(error)), _MOST_MESSAGE)
+        return storable(clean(str.__str__(str(error))), _MOST_MESSAGE)
     except BaseException as broken:  # noqa: BLE001 (nothing in a worker's error may break us)
         return f"<no message: its __str__ raised {type(broken).__name__}>"
 
@@ -53,16 +55,19 @@ def shown(value: object) -> str:
         return f"<{type(value).__name__}: its __repr__ raised {type(broken).__name__}>"
 
 
-def describe(error: BaseException, skip: Container[str] = ()) -> str:
+def describe(error: BaseException, skip: Container[str] = (), clean: Clean = str) -> str:
     """Give an error's whole text: message, innermost frame first, causes.
 
     Args:
-        error: any.
+        error: any; one that has such a text, as its `described`, is told by that.
         skip: files whose frames are left out: ours.
+        clean: changes each message before anything is cut off, default: not at all.
 
     """
     try:
-        return storable("\n".join(_lines(error, skip)))
+        if isinstance(told := getattr(error, "described", None), str):
+            return storable(told)
+        return storable("\n".join(_lines(error, skip, clean)))
     except BaseException:  # noqa: BLE001 (as above)
         return "** (error that can't be described)"
 
@@ -77,7 +82,7 @@ def frames(error: BaseException, skip: Container[str] = ()) -> list[str]:
     return lines
 
 
-def _lines(error: BaseException, skip: Container[str]) -> Iterator[str]:
+def _lines(error: BaseException, skip: Container[str], clean: Clean) -> Iterator[str]:
     seen: set[int] = set()
     following: list[tuple[str, BaseException]] = [("", error)]
     while following and len(seen) < _MOST_ERRORS:
@@ -85,9 +90,9 @@ def _lines(error: BaseException, skip: Container[str]) -> Iterator[str]:
         if id(each) in seen:
             continue
         seen.add(id(each))
-        yield f"{word}{head(each)}"
+        yield f"{word}{head(each, clean)}"
         notes: Any = getattr(each, "__notes__", ())
-        yield from (f"    {note}" for note in notes if isinstance(note, str))
+        yield from (f"    {clean(note)}" for note in notes if isinstance(note, str))
         yield from frames(each, skip)
         if isinstance(each, BaseExceptionGroup):
             following += [("containing ", one) for one in each.exceptions]

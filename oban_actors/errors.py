@@ -1,5 +1,7 @@
 """Every error that a caller of this library may want to catch."""
 
+from collections.abc import Callable
+
 from oban_actors.actors.errors import (
     ActorError,
     AlreadyRegistered,
@@ -16,6 +18,7 @@ __all__ = [
     "AlreadyRegistered",
     "CallTimeout",
     "ClaimLost",
+    "CodecError",
     "CommitUnknown",
     "ConfigError",
     "DatabaseError",
@@ -31,6 +34,7 @@ __all__ = [
     "ObanError",
     "PerformError",
     "ProcessDied",
+    "RedactedError",
     "RemoteFailure",
     "SchemaMissing",
     "SchemaTooNew",
@@ -106,6 +110,30 @@ class PerformError(ObanError):
 
 class RemoteFailure(ObanError):
     """A worker failed in another process; the text is what it said there."""
+
+
+class RedactedError(RemoteFailure):
+    """A worker that declares `redact` failed; the text is its error's, without what is redacted.
+
+    Attributes:
+        kind: the name of the class of its error.
+        described: the whole text, as it stands in the row.
+        original: gives its error itself, which may hold and show all that is secret.
+
+    """
+
+    def __init__(self, described: str, *, kind: str, original: Callable[[], BaseException]) -> None:
+        self.kind = kind
+        self.described = described
+        self.original = original
+        super().__init__(described)
+
+
+class CodecError(ObanError):
+    """The codec of a worker could not encode or decode the args of a job.
+
+    The codec's own error is not shown, nor kept: it may hold them.
+    """
 
 
 class ProcessDied(ObanError):

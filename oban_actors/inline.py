@@ -11,6 +11,7 @@ from oban_actors.caller_run import CallerRun
 from oban_actors.claim import Ack, Claim
 from oban_actors.config import Config
 from oban_actors.job import Job, JobState
+from oban_actors.redacting import original
 from oban_actors.running import Running
 from oban_actors.worker_registry import find_worker
 
@@ -72,7 +73,7 @@ def _run(config: Config, job: Job) -> Job:
     run.run(claim)
     run.tell_end(claim)
     if claim.error is not None and claim.verdict in ("failure", "discard"):
-        raise claim.error
+        raise original(claim.error)
     if claim.ack is not None:
         _write(config, claim.job, claim.ack)
     return claim.job

@@ -17,6 +17,7 @@ from oban_actors.errors import ConfigError, InvalidJob
 from oban_actors.host_connections import adopt, run_on
 from oban_actors.inline import run_inline
 from oban_actors.job import Job, JobState
+from oban_actors.job_secrets import outgoing
 from oban_actors.notifiers import Publisher
 from oban_actors.repo import Repo
 from oban_actors.testing_mode import mode_of
@@ -160,7 +161,7 @@ def _checked(jobs: list[Job]) -> list[Job]:
         if not isinstance(job, Job):
             raise InvalidJob(f"expected a Job, got: {type(job).__qualname__}")
         job.validate()
-    return jobs
+    return outgoing(jobs)
 
 
 def _handle(session: Any, connection: Any) -> tuple[str, Any]:

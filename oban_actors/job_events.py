@@ -6,6 +6,7 @@ from oban_actors import error_text, telemetry
 from oban_actors.claim import Claim
 from oban_actors.config import Config
 from oban_actors.errors import RemoteFailure
+from oban_actors.job_secrets import shown_args
 
 START = "oban.job.start"
 STOP = "oban.job.stop"
@@ -69,7 +70,7 @@ def _metadata(config: Config, claim: Claim) -> dict[str, Any]:
     job = claim.job
     return {
         "id": job.id,
-        "args": job.args,
+        "args": shown_args(job),
         "queue": job.queue,
         "worker": job.worker,
         "attempt": job.attempt,

@@ -50,7 +50,8 @@ def attach_default_logger(
         encode: whether a record's message is one line of JSON (default) or a dict.
         events: `all` (default), or some of job, notifier, peer, plugin, queue and stager.
         name: of the only instance whose events are logged, default: all instances.
-        args: whether the arguments of jobs are logged, which may be secret; default False.
+        args: whether the arguments of jobs are logged, which may be secret, but for what their
+            workers redact; default False.
 
     Raises:
         ConfigError: an argument can't be used.
@@ -98,8 +99,8 @@ class _Output:
         if told is None:
             return
         fields = {"source": "oban", "event": name, **told}
-        if self.args and "job" in metadata:
-            fields["args"] = getattr(metadata["job"], "args", None)
+        if self.args and "args" in metadata:
+            fields["args"] = metadata["args"]
         _logger.log(self.level, json.dumps(fields, default=_plain) if self.encode else fields)
 
     def _concerns(self, metadata: Mapping[str, Any]) -> bool:

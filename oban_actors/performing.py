@@ -8,6 +8,7 @@ from types import CoroutineType
 from typing import Any
 
 from oban_actors import backoff, error_text, job_events, tracing, worker_definition
+from oban_actors.args_codec import MARK, refuse_encoded
 from oban_actors.claim import Ack, Claim, Verdict
 from oban_actors.config import Config
 from oban_actors.engines import Unreadable, UnreadableRow
@@ -252,6 +253,8 @@ def _worker(claim: Claim) -> WorkerSpec:
     spec: WorkerSpec | None = claim.worker
     if spec is None:
         raise RuntimeError(f"unknown worker: {claim.job.worker}")
+    if spec.codec is None and MARK in claim.job.args:
+        refuse_encoded(spec.name, claim.job.args)
     return spec
 
 

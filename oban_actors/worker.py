@@ -14,6 +14,7 @@ from typing import (
     overload,
 )
 
+from oban_actors.args_codec import ArgsCodec
 from oban_actors.errors import ConfigError
 from oban_actors.job import Job, JobState
 from oban_actors.validation import FIELDS, OPTIONS
@@ -49,6 +50,8 @@ class WorkerOptions(TypedDict, total=False):
     backoff: float | timedelta | BackoffFor | None
     name: str | None
     aliases: Iterable[str]
+    codec: ArgsCodec | None
+    redact: Iterable[str] | bool | None
 
 
 class JobOptions(TypedDict, total=False):
@@ -153,7 +156,10 @@ def worker(target: Any = None, /, **options: Any) -> Any:
             `timeout`: seconds that a run may take, or a function of the job, default None;
             `backoff`: seconds until the next try, or a function of the job, default Oban's;
             `name`: what its jobs call it, default its module and qualified name;
-            `aliases`: names that it had, for jobs that are still there.
+            `aliases`: names that it had, for jobs that are still there;
+            `codec`: an `ArgsCodec`, in whose form its jobs' args stand in the table, default None;
+            `redact`: keys of its jobs' args whose values are not shown, with dots between those
+            of nested objects, or True for all; default none, with a codec all.
 
     Raises:
         ConfigError: an option is unknown or can't be used, the target can't run jobs, or its

@@ -5,13 +5,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from oban_actors.args_codec import codec_option, unfit
 from oban_actors.errors import ConfigError, InvalidJob
+from oban_actors.guarded_call import guarded
 from oban_actors.job import MAX_AHEAD, Job
+from oban_actors.redacting import redact_option
 from oban_actors.validation import OPTIONS, shown
 from oban_actors.worker_spec import Kind, WorkerSpec
 
 _DEFAULTS = ("queue", "max_attempts", "priority", "tags", "meta", "unique", "replace")
-WORKER_OPTIONS = (*_DEFAULTS, "timeout", "backoff", "name", "aliases")
+WORKER_OPTIONS = (*_DEFAULTS, "timeout", "backoff", "name", "aliases", "codec", "redact")
 """What `worker` may be told."""
 
 _MAINS = ("__main__", "__mp_main__")
@@ -32,12 +35,21 @@ def define(target: Any, options: Mapping[str, Any]) -> WorkerSpec:
     if isinstance(defaults.get("tags"), Iterator):
         defaults["tags"] = tuple(defaults["tags"])
     probe = _probe(name, defaults)
+    kind, call = _kind(name, target), _call(target)
+    codec = codec_option("codec", options.get("codec"))
+    if codec is not None and (error := unfit(name, codec, probe.unique)):
+        raise error
+    # Who hides args in the table will not want to find them in the errors beside.
+    redaction = redact_option("redact", options.get("redact", codec is not None))
+    if codec is not None or redaction is not None:
+        terms: dict[str, Any] = {"codec": codec, "redaction": redaction}
+        call = guarded(call, is_async=kind == "async", ours=frozenset({__file__}), **terms)
     return WorkerSpec(
         name=probe.worker,
         aliases=_aliases(options.get("aliases", ())),
-        kind=_kind(name, target),
+        kind=kind,
         target=target,
-        call=_call(target),
+        call=call,
         module=module,
         qualname=qualname,
         queue=probe.queue,
@@ -45,6 +57,8 @@ def define(target: Any, options: Mapping[str, Any]) -> WorkerSpec:
         defaults=defaults,
         timeout=_hook(target, "timeout", options),
         backoff=_hook(target, "backoff", options),
+        codec=codec,
+        redaction=redaction,
     )
 
 

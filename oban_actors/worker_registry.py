@@ -7,6 +7,7 @@ from oban_actors.worker_spec import WorkerSpec
 
 # One for the program, as its modules are. Replaced whole, so that readers need no lock.
 _specs: dict[str, WorkerSpec] = {}
+_guarding: tuple[str, ...] = ()
 _lock = threading.RLock()
 
 
@@ -17,7 +18,6 @@ def register(spec: WorkerSpec) -> None:
         ConfigError: another worker has its name or one of its aliases.
 
     """
-    global _specs  # noqa: PLW0603 (replaced whole)
     with _lock:
         old = _specs.get(spec.name)
         for name in (spec.name, *spec.aliases):
@@ -28,7 +28,7 @@ def register(spec: WorkerSpec) -> None:
                     "give another by name="
                 )
         kept = {name: each for name, each in _specs.items() if each is not old}
-        _specs = kept | dict.fromkeys((spec.name, *spec.aliases), spec)
+        _replace(kept | dict.fromkeys((spec.name, *spec.aliases), spec))
 
 
 def find_worker(name: str) -> WorkerSpec | None:
@@ -41,9 +41,19 @@ def registered() -> dict[str, WorkerSpec]:
     return {name: spec for name, spec in _specs.items() if name == spec.name}
 
 
+def guards() -> bool:
+    """Whether any worker has a codec or values that are not shown."""
+    return bool(_guarding)
+
+
 def forget(name: str) -> None:
     """Remove a worker and its aliases, for tests; an unknown name is no error."""
-    global _specs  # noqa: PLW0603 (replaced whole)
     with _lock:
         old = _specs.get(name)
-        _specs = {name: each for name, each in _specs.items() if each is not old}
+        _replace({name: each for name, each in _specs.items() if each is not old})
+
+
+def _replace(specs: dict[str, WorkerSpec]) -> None:
+    global _specs, _guarding  # noqa: PLW0603 (replaced whole)
+    _specs = specs
+    _guarding = tuple(name for name, spec in specs.items() if spec.codec or spec.redaction)

@@ -9,7 +9,10 @@ from math import isfinite
 from typing import Any, Literal
 
 from oban_actors import backoff
+from oban_actors.args_codec import ArgsCodec
+from oban_actors.guarded_call import opened
 from oban_actors.job import MAX_AHEAD, Job
+from oban_actors.redacting import Redaction, redacted_error
 from oban_actors.validation import MAX_SECONDS, shown
 
 Kind = Literal["sync", "async"]
@@ -36,6 +39,8 @@ class WorkerSpec:
         defaults: what `new` gives to `Job.new` besides.
         timeout: seconds that a run may take, or a function of the job; None for no limit.
         backoff: seconds until the next try, or a function of the job; None for Oban's.
+        codec: changes its jobs' args on their way to the table and back; None for none.
+        redaction: which values of their args are not shown; None for nothing.
 
     """
 
@@ -51,6 +56,8 @@ class WorkerSpec:
     defaults: Mapping[str, Any]
     timeout: float | TimeoutFor | None = None
     backoff: float | BackoffFor | None = None
+    codec: ArgsCodec | None = None
+    redaction: Redaction | None = None
 
     @property
     def place(self) -> str:
@@ -64,7 +71,7 @@ class WorkerSpec:
         """
         if self.timeout is None or isinstance(self.timeout, int | float):
             return self.timeout
-        return _asked("timeout", self.timeout, job, _timeout)
+        return _asked("timeout", self, self.timeout, job, _timeout)
 
     def backoff_for(self, job: Job) -> float:
         """Tell how many seconds a failed job waits for its next try.
@@ -74,7 +81,7 @@ class WorkerSpec:
         if isinstance(self.backoff, int | float):
             return self.backoff
         if self.backoff is not None:
-            seconds = _asked("backoff", self.backoff, job, _backoff)
+            seconds = _asked("backoff", self, self.backoff, job, _backoff)
             if seconds is not None:
                 return seconds
         return backoff.retry_delay(job.attempt, job.max_attempts)
@@ -82,18 +89,26 @@ class WorkerSpec:
 
 def _asked(
     what: str,
+    spec: WorkerSpec,
     function: Callable[[Job], Any],
     job: Job,
     check: Callable[[object], float | None],
 ) -> float | None:
     """Ask a user's function, which must not break what asks it."""
+    own = job
     try:
-        value = function(job)
+        own = job if spec.codec is None else opened(job, spec.codec)
+        value = function(own)
         if inspect.iscoroutine(value):
             value.close()
         return check(value)
-    except BaseException:  # a worker's sys.exit() too is only its own failure
-        _logger.exception("%s of worker %s failed, so its default counts", what, job.worker)
+    except BaseException as error:  # a worker's sys.exit() too is only its own failure
+        if spec.redaction is None:
+            _logger.exception("%s of worker %s failed, so its default counts", what, job.worker)
+        else:
+            text = redacted_error(error, spec.redaction.cleaner(own.args), frozenset((__file__,)))
+            failed = "%s of worker %s failed, so its default counts: %s"
+            _logger.error(failed, what, job.worker, text)  # noqa: TRY400 (it shows what is redacted)
         return None
 
 

@@ -300,10 +300,10 @@ def test_args_are_logged_only_when_asked_for(caught: Caught) -> None:
     """Arguments may be secret, so that is the host's choice."""
     attach_default_logger(args=True)
 
-    send("oban.job.start", {"system_time": 1}, job=JOB)
+    send("oban.job.start", {"system_time": 1}, job=JOB, args={"secret": "[redacted]"})
     send("oban.stager.switch", {}, mode="global")
 
-    assert caught.lines[0]["args"] == {"secret": 1}
+    assert caught.lines[0]["args"] == {"secret": "[redacted]"}
     assert "args" not in caught.lines[1]
 
 

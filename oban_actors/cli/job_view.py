@@ -10,6 +10,7 @@ from rich.text import Text
 
 from oban_actors.cli.output import cell, moment, safe, table
 from oban_actors.job import Job
+from oban_actors.job_secrets import shown_args
 
 FIELDS = (
     "id",
@@ -48,7 +49,8 @@ _MOMENTS = tuple(name for name in FIELDS if name.endswith("_at"))
 
 def as_data(job: Job) -> dict[str, Any]:
     """Give a job as JSON has it."""
-    return {name: getattr(job, name) for name in FIELDS} | {"state": str(job.state)}
+    told = {"state": str(job.state), "args": shown_args(job)}
+    return {name: getattr(job, name) for name in FIELDS} | told
 
 
 def state_cell(state: str) -> Text:
@@ -86,7 +88,7 @@ def show_job(console: Console, job: Job) -> None:
 
 def _lines(job: Job) -> Iterator[tuple[object, object]]:
     for name in FIELDS:
-        value = getattr(job, name)
+        value: Any = shown_args(job) if name == "args" else getattr(job, name)
         if name == "errors" or value in (None, [], {}):
             continue
         if name in _MOMENTS:

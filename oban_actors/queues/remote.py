@@ -10,6 +10,7 @@ from typing import Any
 
 from oban_actors import error_text, tracing, worker_definition
 from oban_actors.actors.clock import SYSTEM_CLOCK
+from oban_actors.args_codec import refuse_encoded
 from oban_actors.claim import Claim
 from oban_actors.engines import UnreadableRow
 from oban_actors.errors import NotRunning
@@ -112,6 +113,8 @@ def perform_here(module: str, name: str, payload: dict[str, Any], running: Runni
         job = Job(**payload["job"] | {"state": JobState(payload["job"]["state"])})
         job.running = running
         spec = _find(module, name)
+        if spec.codec is None:
+            refuse_encoded(spec.name, job.args)
         with tracing.resumed(payload["trace"]):
             result = _run(spec, job, running) if spec.kind == "async" else spec.call(job)
         if asyncio.iscoroutine(result):

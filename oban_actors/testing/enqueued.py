@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from oban_actors.actors.clock import real_monotonic
 from oban_actors.job import Job
+from oban_actors.job_secrets import plain, shown_args
 from oban_actors.oban import Oban
 from oban_actors.testing.matching import Fields, Pattern
 from oban_actors.validation import OPTIONS
@@ -103,7 +104,7 @@ class _Search:
     def look(self) -> list[Job]:
         """Find those that are there."""
         now, self.waiting = self.oban.repo.transaction(self._read, read_only=True)
-        return [job for job in self.waiting if self.pattern.matches(job, now)]
+        return [job for job in self.waiting if self.pattern.matches(plain(job), now)]
 
     def wait(self, timeout: float | timedelta | None) -> list[Job]:
         """Look until there are some, or the time is over."""
@@ -138,7 +139,7 @@ class _Search:
 
 
 def _shown(job: Job) -> str:
-    parts = [f"worker={job.worker!r}", f"queue={job.queue!r}", f"args={job.args!r}"]
+    parts = [f"worker={job.worker!r}", f"queue={job.queue!r}", f"args={shown_args(job)!r}"]
     parts += [f"{name}={value!r}" for name in ("meta", "tags") if (value := getattr(job, name))]
     if job.priority:
         parts.append(f"priority={job.priority}")

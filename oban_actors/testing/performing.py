@@ -10,7 +10,9 @@ from oban_actors.config import Config
 from oban_actors.errors import ConfigError
 from oban_actors.inline import claim_of, claimed
 from oban_actors.job import Job
+from oban_actors.job_secrets import outgoing
 from oban_actors.oban import Oban
+from oban_actors.redacting import original
 from oban_actors.results import Cancel, Snooze
 from oban_actors.testing.naming import spec_of
 from oban_actors.validation import FIELDS
@@ -108,7 +110,7 @@ def _claim(
     options: Mapping[str, Any],
 ) -> Claim:
     if not isinstance(worker, Job):
-        return claim_of(build_job(worker, args, oban=oban, **options))
+        return claim_of(*outgoing([build_job(worker, args, oban=oban, **options)]))
     if args is not None or options:
         raise ConfigError("expected either a job, or a worker with args and options, got both")
     worker.validate()
@@ -118,7 +120,7 @@ def _claim(
 def _outcome(run: CallerRun, claim: Claim) -> Any:
     run.tell_end(claim)
     if claim.verdict in ("failure", "discard") and claim.error is not None:
-        raise claim.error
+        raise original(claim.error)
     if isinstance(run.cause, Cancel | Snooze):
         raise run.cause
     return run.value
