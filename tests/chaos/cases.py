@@ -139,7 +139,7 @@ def _play(one: Case, scene: Scene) -> Row:
             scene.wait_for_runs(1)
             before = scene.rate() if scene.long else None
         one.strike(scene)
-        told = tuple(scene.told(pattern) for pattern in one.told)
+        told = tuple(scene.told(pattern) for pattern in one.told) + tuple(scene.quotes)
         if before is not None:
             after = scene.rate_again(before)
         scene.settle()

@@ -54,6 +54,7 @@ class Node:
     ) -> None:
         given = dict(options)
         module = given.pop("module", "tests.chaos.node")
+        self.options = options
         self.told = directory / f"told.{number}"
         self.stderr = directory / f"stderr.{number}"
         self.told.touch()

@@ -39,8 +39,10 @@ OPTIONS: dict[str, Any] = {
     "lifeline": {"watch": 8.0, "interval": 1.0},
     "shutdown_grace_period": 5.0,
 }
-ENDED = ("completed", "discarded", "cancelled")
-UNENDED = "SELECT count(*) FROM {jobs} WHERE state NOT IN ('completed', 'discarded', 'cancelled')"
+UNENDED = """
+SELECT count(*) FROM {jobs} WHERE worker = 'chaos.work'
+AND state IN ('available', 'scheduled', 'executing', 'retryable')
+"""
 CRASHED = re.compile(r"crashed|child .* ended|gave up|abandoned")
 ENOUGH = 0.98
 WINDOWS = (5, 3.0)
@@ -65,6 +67,7 @@ class Scene:
         proxy: the network that it has in between, if the fault is one of networks.
         standstill: the longest time after a fault until jobs ran again as before.
         strikes: how often it struck.
+        quotes: what the user was told otherwise than by the nodes' logs.
 
     """
 
@@ -78,6 +81,7 @@ class Scene:
     proxy: TcpProxy | None = None
     standstill: float = 0.0
     strikes: int = 0
+    quotes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.tables = Tables(self.database)
@@ -191,6 +195,12 @@ class Scene:
             return [match.group() for log in logs if (match := re.search(pattern, log.text))]
 
         return wait_until(find, timeout, f"a node says {pattern!r}")[0]
+
+    def quote(self, pattern: str, text: str) -> None:
+        """Keep what the user was told, which has to match."""
+        found = re.search(pattern, text)
+        assert found, f"expected {pattern!r} in: {text}"
+        self.quotes.append(found.group())
 
     def rate(self) -> float:
         """Measure how many jobs begin in a second."""
