@@ -193,7 +193,7 @@ def fit(path: str, given: Sequence[Any], config: Any) -> None:
     for index, each in enumerate(given):
         validate = getattr(each, "validate_in", None)
         if not isinstance(each, type) and callable(validate):
-            _checked_by(f"{path}[{index}]", validate, config)
+            _checked_by(f"{path}[{index}]", each, validate, config)
 
 
 def engine(path: str, given: object) -> EngineKind:
@@ -321,13 +321,14 @@ def _check_plugin(path: str, plugin: object) -> None:
     validate = getattr(plugin, "validate", None)
     # A class has its instances' methods, but no options to check.
     if not isinstance(plugin, type) and callable(validate):
-        _checked_by(path, validate)
+        _checked_by(path, plugin, validate)
 
 
-def _checked_by(path: str, validate: Callable[..., object], *given: object) -> None:
+def _checked_by(path: str, plugin: object, validate: Callable[..., object], *given: object) -> None:
     try:
         validate(*given)
-    except ConfigError:
-        raise
     except ValueError as error:
-        raise ConfigError(f"invalid value for '{path}': {shown(str(error))}") from error
+        # Of a table of plugins only the name tells which one it is.
+        where = f"'{path}' ({type(plugin).__name__})"
+        why = str(error) if isinstance(error, ConfigError) else shown(str(error))
+        raise ConfigError(f"invalid value for {where}: {why}") from error

@@ -286,14 +286,14 @@ def test_every_prefix_leaves_room_for_channels() -> None:
 
 
 def test_plugins_check_themselves() -> None:
-    """A plugin's own check is called once; its ConfigError is passed on as it is."""
+    """A plugin's own check is called once; its error is told with its place and class."""
     plugin = CheckedPlugin()
     assert Config.build(plugins=[plugin]).plugins == (plugin,)
     assert plugin.checked == 1
 
-    with refused("interval is wrong"):
+    with refused("invalid value for 'plugins[0]' (CheckedPlugin): interval is wrong"):
         Config.build(plugins=[CheckedPlugin(ConfigError("interval is wrong"))])
-    with refused("invalid value for 'plugins[1]': 'bad'"):
+    with refused("invalid value for 'plugins[1]' (CheckedPlugin): 'bad'"):
         Config.build(plugins=[Plugin(), CheckedPlugin(ValueError("bad"))])
 
 

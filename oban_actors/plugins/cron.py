@@ -69,9 +69,10 @@ class Cron(Plugin):
         keys = [entry.key for entry in entries]
         OPTIONS.unique("cron.crontab", keys, "entries, of which all but one need a name")
         self.keep(entries=entries, evaluator=Evaluator(entries, Boot()))
+        self._warn()
 
-    def validate(self) -> None:
-        """Warn of what means something else in Oban's crontab."""
+    def _warn(self) -> None:
+        # Once, here: an instance may be made of a plugin several times.
         for entry in self.entries:
             if entry.schedule.either:
                 logger.warning(

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from oban_actors.error_text import head
 from oban_actors.errors import ConfigError
 from oban_actors.validation import OPTIONS, shown
 
@@ -62,8 +63,9 @@ def _class(name: str) -> Any:
     module, _, attribute = place.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        why = shown(str(error))
+    except Exception as error:
+        # Whatever a module of the host's raises.
+        why = shown(head(error).removeprefix("** "))
         raise ConfigError(
             f"invalid value for 'plugins': {place!r} can't be imported: {why}"
         ) from error

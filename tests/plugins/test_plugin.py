@@ -126,7 +126,9 @@ def test_options_are_checked_before_anything_starts() -> None:
     """An unknown one is named with the nearest; what the plugin says is kept; one of each."""
     with pytest.raises(ConfigError, match="unknown option 'intervall' for Counter, did you mean"):
         Counter(intervall=1)  # type: ignore[call-arg]  # as a user may write it
-    with pytest.raises(ConfigError, match=r"'plugins\[0\]': 'interval has to be positive'"):
+    with pytest.raises(
+        ConfigError, match=r"'plugins\[0\]' \(Counter\): 'interval has to be positive'"
+    ):
         Oban("sqlite:///jobs.db", plugins=[Counter(interval=0)])
     with pytest.raises(ConfigError, match="found duplicate plugins: \\['counter'\\]"):
         Oban("sqlite:///jobs.db", plugins=[Counter(), Counter(interval=1)])

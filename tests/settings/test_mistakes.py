@@ -1,6 +1,7 @@
 """Settings: who is named where something is wrong, and that no password is."""
 
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -92,8 +93,25 @@ SECRET = "hunter2"
             "plugins = { 'no.such:Thing' = {} }",
             {},
             (
-                "oban.toml: invalid value for 'plugins': 'no.such:Thing' can't be imported: \"No "
-                "module named 'no'\""
+                "oban.toml: invalid value for 'plugins': 'no.such:Thing' can't be imported: "
+                "\"(ModuleNotFoundError) No module named 'no'\""
+            ),
+        ),
+        (
+            "plugins = { 'tests.settings.loading:Nothing' = {} }",
+            {},
+            (
+                "oban.toml: invalid value for 'plugins': 'tests.settings.loading:Nothing' can't be "
+                "imported: \"(AttributeError) module 'tests.settings.loading' has no attribute "
+                "'Nothing'\""
+            ),
+        ),
+        (
+            "plugins = { pruner = { max_age = '1d' } }",
+            {},
+            (
+                "oban.toml: invalid value for 'plugins[0]' (Pruner): invalid value for 'max_age': "
+                "expected a non-negative number of seconds, a timedelta, 'never' or None, got: '1d'"
             ),
         ),
         (
@@ -107,7 +125,7 @@ SECRET = "hunter2"
         (
             f"plugins = {{ '{SWEEPER}' = {{ interval = 0 }} }}",
             {},
-            "oban.toml: invalid value for 'plugins[0]': 'interval has to be positive'",
+            "oban.toml: invalid value for 'plugins[0]' (Sweeper): 'interval has to be positive'",
         ),
         (
             "database_url = 5",
@@ -178,3 +196,17 @@ def test_a_file_that_is_no_toml_tells_where_but_not_what(settings: Load) -> None
     with pytest.raises(ConfigError, match=r"^oban.toml: it is no valid TOML: at line 1") as error:
         settings(f"database_url = postgresql://u:{SECRET}@host/db")
     assert SECRET not in repr(error.value)
+
+
+def test_a_plugin_whose_module_fails_is_named(
+    settings: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its module raises as it is imported."""
+    (tmp_path / "broken_plugin.py").write_text("raise RuntimeError('boom')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with refused(
+        "oban.toml: invalid value for 'plugins': 'broken_plugin:X' can't be imported: "
+        "'(RuntimeError) boom'"
+    ):
+        settings("plugins = { 'broken_plugin:X' = {} }")
