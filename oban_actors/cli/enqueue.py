@@ -83,7 +83,7 @@ def enqueue(
     told = {name: value for name, value in given.items() if value not in (None, ())}
     if "meta" in told:
         told["meta"] = _object("--meta", told["meta"])
-    document = _object("JSON", sys.stdin.read() if args == "-" else args)
+    document = _object("args", sys.stdin.read() if args == "-" else args)
     extra = {"imports": imports} if imports else {}
     with session.oban(**extra) as oban:
         import_workers(oban.config.imports)
@@ -114,7 +114,7 @@ def _object(name: str, text: str) -> dict[str, Any]:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
         where = f": {error}" if isinstance(error, json.JSONDecodeError) else ""
-        raise click.UsageError(f"{name} is no valid JSON{where}") from None
+        raise click.UsageError(f"{name}: no valid JSON{where}") from None
     if not isinstance(found, dict):
-        raise click.UsageError(f"{name} has to be a JSON object, such as '{{\"id\": 1}}'")
+        raise click.UsageError(f"{name}: expected a JSON object, such as '{{\"id\": 1}}'")
     return found

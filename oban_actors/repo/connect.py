@@ -130,9 +130,10 @@ def _parse(url: str | URL, option: str = "database") -> URL:
 def _driver(url: URL, config: Config) -> tuple[Dialect, str]:
     found = _DRIVERS.get(url.get_backend_name())
     if found is None:
+        name = url.get_backend_name()
+        hint = ", which is written postgresql" if name == "postgres" else ""
         raise ConfigError(
-            "invalid value for 'database': expected PostgreSQL or SQLite, "
-            f"got: {url.get_backend_name()}"
+            f"invalid value for 'database': expected PostgreSQL or SQLite, got: {name}{hint}"
         )
     expected = {"postgres": "postgresql"}.get(config.engine, config.engine)
     if expected not in ("auto", found[0]):

@@ -69,8 +69,8 @@ def test_enqueue_takes_times_with_units(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("w", "{"), "error: JSON is no valid JSON: Expecting property name enclosed in"),
-        (("w", "[1]"), "error: JSON has to be a JSON object, such as '{\"id\": 1}'; see"),
+        (("w", "{"), "error: args: no valid JSON: Expecting property name enclosed in"),
+        (("w", "[1]"), "error: args: expected a JSON object, such as '{\"id\": 1}'; see"),
         (("w", "--priority", "10"), "error: invalid value for 'priority': expected an integer"),
         (("w", "--schedule-in", "soon"), "error: Invalid value for '--schedule-in': expected sec"),
         (("w", "--at", "2030-01-01"), "error: Invalid value for '--at': expected a moment with"),

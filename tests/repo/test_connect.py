@@ -144,6 +144,8 @@ def test_other_databases_are_refused() -> None:
     """Only what there is an engine for can be used."""
     with pytest.raises(ConfigError, match="expected PostgreSQL or SQLite, got: mysql"):
         opened("mysql://host/name").__enter__()
+    with pytest.raises(ConfigError, match="got: postgres, which is written postgresql"):
+        opened("postgres://host/name").__enter__()
     with pytest.raises(ConfigError, match="'engine': expected one for sqlite, got: 'postgres'"):
         opened("sqlite:///jobs.db", engine="postgres").__enter__()
 
