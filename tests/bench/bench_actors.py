@@ -183,7 +183,7 @@ def _spread_timers(report: Report) -> None:
     )
     late: list[float] = []
     threads = []
-    for delay in delays[:: TIMERS // 500]:
+    for delay in delays[:: max(1, TIMERS // 500)]:
         due = time.monotonic() + delay
         note = threading.Timer(delay, lambda at=due: late.append((time.monotonic() - at) * 1e3))
         note.start()

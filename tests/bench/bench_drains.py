@@ -21,6 +21,7 @@ class Size:
         nodes: how many processes.
         limit: of the queue in all others.
         rounds: the medians of which are reported.
+        kinds: of workers.
 
     """
 
@@ -29,6 +30,7 @@ class Size:
     nodes: tuple[int, ...] = (1, 2)
     limit: int = 1_000
     rounds: int = 3
+    kinds: tuple[str, ...] = KINDS
 
 
 GOALS = {("PostgreSQL", 1): "> 15000", ("PostgreSQL", 2): "> 20000"}
@@ -47,7 +49,9 @@ def _new(database: str, server: PostgresServer) -> AbstractContextManager[Store]
 
 
 def _rates(report: Report, size: Size, database: str, server: PostgresServer) -> None:
-    cases = [(count, nodes, kind) for count in size.jobs for nodes in size.nodes for kind in KINDS]
+    cases = [
+        (count, nodes, kind) for count in size.jobs for nodes in size.nodes for kind in size.kinds
+    ]
     rates: dict[tuple[int, int, str], list[float]] = {case: [] for case in cases}
     # In turns, so that whatever else the machine does meets all of them.
     for _ in range(size.rounds):
@@ -65,7 +69,7 @@ def _rates(report: Report, size: Size, database: str, server: PostgresServer) ->
 
 def _acknowledgements(report: Report, size: Size, database: str, server: PostgresServer) -> None:
     for limit in size.limits:
-        for kind in KINDS:
+        for kind in size.kinds:
             with _new(database, server) as store:
                 done = drain_by(1, store, size.jobs[0], limit, kind, acks=True)
             (said,) = done.said

@@ -28,7 +28,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "the last minute": {"period": 60},
 }
 
-OWN_INDEXES = ("unfinished", "finished", "args", "meta")
+OWN_INDEXES = ("unfinished", "finished")
 
 FINISHED_ON_POSTGRES = """
 INSERT INTO oban_jobs (state, queue, worker, args, meta, inserted_at, completed_at)
