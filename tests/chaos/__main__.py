@@ -31,7 +31,7 @@ def play_alone(one: Case, *, long: bool) -> Row:
     with (
         Scratch() as scratch,
         PostgresServer(durable=True) as server,
-        place(one.kind, server, scratch.path) as database,
+        place(one, server, scratch.path) as database,
     ):
         return play(one, Scene(database, scratch.path, server, long=long))
 
@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     rows, failed = [], False
     for one in [CASES[name] for name in given.only or CASES]:
         _say(f"{one.name}: {one.fault}")
+        if missing := one.missing():
+            _say(f"  SKIPPED: {missing}")
+            continue
         try:
             row = play_alone(one, long=given.long)
         except Exception:  # noqa: BLE001 (whatever it is, the others are played too)

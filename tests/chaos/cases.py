@@ -1,7 +1,7 @@
 """What a case is, how it is played, and what it came to."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class Case:
         again: how many runs beyond the first there may be; None: none.
         strike: what happens while the load is on. By its end the fault is over.
         stage: what is there before: the nodes, and what they need.
+        disk: gives the directory for an SQLite file in another one, default that one itself.
+        missing: says why it can't be played here; default, and None: it can.
         options: of all nodes.
         crashes: whether the fault is such that what is printed or crashes is no failure.
         few: complaints that one strike may cause.
@@ -59,6 +61,8 @@ class Case:
     told: tuple[str, ...] = ()
     again: Bound | None = None
     stage: Stage = two_nodes
+    disk: Callable[[Path], AbstractContextManager[Path]] = nullcontext
+    missing: Callable[[], str | None] = lambda: None
     options: dict[str, Any] = field(default_factory=dict)
     crashes: bool = False
     few: int = FEW
@@ -106,10 +110,11 @@ def case(
 
 
 @contextmanager
-def place(kind: Kind, server: PostgresServer | None, directory: Path) -> Iterator[Database]:
-    """Give a new database."""
-    if kind == "sqlite":
-        yield Database("sqlite", f"sqlite:///{directory / 'jobs.db'}")
+def place(one: Case, server: PostgresServer | None, directory: Path) -> Iterator[Database]:
+    """Give a new database for a case."""
+    if one.kind == "sqlite":
+        with one.disk(directory) as disk:
+            yield Database("sqlite", f"sqlite:///{disk / 'jobs.db'}")
         return
     assert server is not None
     with new_database(server) as name:

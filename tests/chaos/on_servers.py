@@ -35,16 +35,22 @@ def restart_immediate(scene: Scene) -> None:
             scene.server.restart("immediate")
 
 
+def throw_out(scene: Scene, whom: str) -> int:
+    """Terminate the sessions of whom that is true, and say how many there were."""
+    with admin(scene) as connection:
+        cursor = connection.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            f"WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND {whom}"
+        )
+        return sum(count for (count,) in cursor)
+
+
 @case("terminate", "every backend is terminated", told=(LOST,))
 def terminate(scene: Scene) -> None:
     """All sessions end, again and again."""
-    kill = (
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-        "WHERE application_name LIKE 'oban_actors%'"
-    )
     for _ in scene.rounds(10, 2):
-        with scene.strike(), admin(scene) as connection:
-            assert connection.execute(kill).fetchone() != (0,)
+        with scene.strike():
+            assert throw_out(scene, "application_name LIKE 'oban_actors%'")
 
 
 @case("read-only", "the database is switched to read-only and back", told=(AWAY, BACK))
