@@ -4,6 +4,7 @@ import json
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from oban_actors.validation import FIELDS
@@ -127,21 +128,15 @@ def unique_option(path: str, value: object) -> Unique | None:
     if value is True:
         return Unique(period=None)
     if isinstance(value, Unique):
-        return value
+        # Its words become part of a statement, whoever made it.
+        try:
+            return _once(path, value)
+        except TypeError:  # it holds lists
+            return _again(path, value)
     if not isinstance(value, Mapping):
         raise FIELDS.refusal(path, "a boolean or a mapping", value)
     FIELDS.known(value, _OPTIONS, path)
-    made = Unique(
-        period=_period(f"{path}.period", value.get("period", 60.0)),
-        fields=_words(f"{path}.fields", value.get("fields", Unique().fields), FIELDS_OF_A_JOB),
-        keys=_keys(f"{path}.keys", value.get("keys", ())),
-        states=_states(f"{path}.states", value.get("states", "successful")),
-        timestamp=FIELDS.one_of(
-            f"{path}.timestamp",
-            value.get("timestamp", "inserted_at"),
-            ("inserted_at", "scheduled_at"),
-        ),
-    )
+    made = _made(path, value)
     _warn(made)
     return made
 
@@ -197,6 +192,27 @@ def has_arrays(value: object) -> bool:
 
 
 # Helpers
+
+
+def _again(path: str, unique: Unique) -> Unique:
+    return _made(path, {name: getattr(unique, name) for name in _OPTIONS})
+
+
+_once = lru_cache(maxsize=256)(_again)
+
+
+def _made(path: str, value: Mapping[str, Any]) -> Unique:
+    return Unique(
+        period=_period(f"{path}.period", value.get("period", 60.0)),
+        fields=_words(f"{path}.fields", value.get("fields", Unique().fields), FIELDS_OF_A_JOB),
+        keys=_keys(f"{path}.keys", value.get("keys", ())),
+        states=_states(f"{path}.states", value.get("states", "successful")),
+        timestamp=FIELDS.one_of(
+            f"{path}.timestamp",
+            value.get("timestamp", "inserted_at"),
+            ("inserted_at", "scheduled_at"),
+        ),
+    )
 
 
 def _canonical(value: object) -> str:

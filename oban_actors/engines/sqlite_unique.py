@@ -171,7 +171,9 @@ def _scalars(column: str, wanted: Mapping[str, Any]) -> Iterator[tuple[str, tupl
     extract = f"CASE WHEN json_valid({column}) THEN json_extract({column}, {{}}) END = {{}}"
     for key, value in wanted.items():
         number = isinstance(value, int) and abs(value) < _MAX_INTEGER
-        if (number or isinstance(value, str)) and '"' not in key and "\\" not in key:
+        # What JSON may write in two ways, not every SQLite takes for the same.
+        plain = json.dumps(key) == f'"{key}"'
+        if (number or isinstance(value, str)) and plain:
             yield extract, (f'$."{key}"', value)
 
 
