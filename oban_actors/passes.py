@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from oban_actors import telemetry
 from oban_actors.actors.clock import Clock
 from oban_actors.config import Config
 from oban_actors.engines import JobEngine, StagedJob, StagedPass
@@ -103,6 +104,13 @@ class Passes:
             DatabaseError: it can't be made now.
 
         """
+        about = {"conf": self._config, "engine": type(self._engine)}
+        with telemetry.span("oban.engine.stage_jobs", about) as event:
+            result = self._stage(beat)
+            event.set(jobs=result.staged, queues=result.queues)
+        return result
+
+    def _stage(self, beat: Mapping[str, Any] | None) -> StageResult:
         try:
             if self._gate is not None and self._engine.pass_sql is not None:
                 return self._in_one_message(self._gate, self._engine.pass_sql, beat)

@@ -1,13 +1,14 @@
 """Plugin: work that a tree does by itself, again and again, beside its jobs."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from sqlalchemy import Connection
 
+from oban_actors import telemetry
 from oban_actors.actors import ChildSpec
 from oban_actors.config import Config
 from oban_actors.engines import JobEngine
@@ -91,6 +92,37 @@ class PluginRun:
 
         terms.setdefault("idle_timeout", duty_idle(self.context.config))
         return self.context.repo.transaction(fenced, **terms)
+
+    def told(
+        self,
+        event: str,
+        work: Callable[[Connection], T],
+        jobs: Callable[[T], Sequence[Any]],
+        **terms: Any,
+    ) -> T:
+        """Run `work` in a transaction, and the whole in a span, told once it is committed.
+
+        Args:
+            event: the span's name, such as `oban.engine.prune_jobs`.
+            work: gets the connection.
+            jobs: which jobs it changed, of what it returned.
+            **terms: see `Repo.transaction`.
+
+        Raises:
+            DatabaseError: as for `transaction`.
+            LeadershipLost: likewise.
+
+        """
+        about = {"conf": self.context.config, "engine": type(self.context.engine), "jobs": ()}
+        with telemetry.span(event, about) as span:
+            try:
+                done = self.transaction(work, **terms)
+            except LeadershipLost as error:
+                lost = error
+            else:
+                span.set(jobs=jobs(done))
+                return done
+        raise lost
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from oban_actors.engines.prune import ENDED, EndedGroup, PruneLook, PruneLooked
@@ -153,11 +154,9 @@ class _Work:
             looks = self._look(pruner, run, batch, refused)
             if len(refused) >= MOST_REFUSED:
                 break
-            for look, looked in zip(batch, looks, strict=bool(looks)):
-                state, queue, _ = look.group
-                count += len(looked.pruned)
-                room = max(0, MOST_NAMED - len(named))
-                named += [PrunedJob(each, queue, state) for each in looked.pruned[:room]]
+            count += sum(len(looked.pruned) for looked in looks)
+            if looks and len(named) < MOST_NAMED:
+                named += _pruned(batch, looks)[: MOST_NAMED - len(named)]
             batches += any(looked.pruned for looked in looks)
         extra = {"pruned_count": count, "pruned_jobs": tuple(named)}
         return extra | ({"set_aside": tuple(refused)} if refused else {})
@@ -208,12 +207,22 @@ class _Work:
     ) -> list[PruneLooked]:
         aside = self.aside.ids(run.context.config.clock.monotonic())
         now, prune = run.now(), run.context.engine.prune_jobs
-        return run.transaction(
+        return run.told(
+            "oban.engine.prune_jobs",
             lambda connection: [
                 prune(connection, look, age, aside, now)
                 for look, age in zip(batch, ages, strict=True)
-            ]
+            ],
+            jobs=partial(_pruned, batch),
         )
+
+
+def _pruned(batch: Sequence[PruneLook], looks: Sequence[PruneLooked]) -> tuple[PrunedJob, ...]:
+    return tuple(
+        PrunedJob(job_id, look.group.queue, look.group.state)
+        for look, looked in zip(batch, looks, strict=True)
+        for job_id in looked.pruned
+    )
 
 
 # Checks

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
@@ -21,8 +21,6 @@ from oban_actors.plugins.orphans import Orphans, beats_of, orphans_of
 from oban_actors.plugins.plugin import PluginRun
 from oban_actors.plugins.salvaging import Salvage
 from oban_actors.plugins.watch import Sighting, Watch
-
-T = TypeVar("T")
 
 logger = logging.getLogger("oban_actors")
 
@@ -145,8 +143,8 @@ class Rescuer:
     def _look(self, run: PluginRun) -> ProducerReport:
         engine, age = run.context.engine, self.terms.rescue_after + self.lag
         began = _now(run)
-        report = self._transaction(
-            run, lambda c: engine.report_producers(c, self._mark, age, run.now())
+        report = run.transaction(
+            lambda c: engine.report_producers(c, self._mark, age, run.now()), **self._terms(run)
         )
         sighting = Sighting(began, _now(run), report.server, beats_of(report))
         self.watch = self.watch.looked(sighting)
@@ -248,7 +246,12 @@ class Rescuer:
     ) -> _Batch | None:
         """Do one transaction; None if the database is away. What fails stops no other one."""
         try:
-            batch = self._transaction(run, work)
+            batch = run.told(
+                "oban.engine.rescue_jobs",
+                work,
+                jobs=lambda batch: batch.done.rescued + batch.done.discarded,
+                **self._terms(run),
+            )
         except DatabaseError as error:
             if orphans not in self._failing:
                 logger.warning("jobs of %s can't be rescued yet: %s", orphans.uuid, error)
@@ -264,15 +267,15 @@ class Rescuer:
             self._halved = max(0, self._halved - 1)
         return batch
 
-    def _transaction(self, run: PluginRun, work: Callable[[sa.Connection], T]) -> T:
-        # Once: a connection that broke is a contact that broke.
-        return run.transaction(
-            work,
-            attempts=1,
-            statement_timeout=min(STATEMENT_TIME, run.context.config.statement_timeout),
-            lock_timeout=min(LOCK_TIME, run.context.config.lock_timeout),
-            idle_timeout=IDLE_TIME,
-        )
+    def _terms(self, run: PluginRun) -> dict[str, Any]:
+        config = run.context.config
+        return {
+            # Once: a connection that broke is a contact that broke.
+            "attempts": 1,
+            "statement_timeout": min(STATEMENT_TIME, config.statement_timeout),
+            "lock_timeout": min(LOCK_TIME, config.lock_timeout),
+            "idle_timeout": IDLE_TIME,
+        }
 
     def _error(self, orphans: Orphans) -> str:
         if orphans.age is None:

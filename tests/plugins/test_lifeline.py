@@ -49,6 +49,8 @@ def test_a_dead_nodes_jobs_are_rescued_after_the_watch(
 
     told = events.wait_for("oban.plugin.stop", counts).metadata
     assert told["rescued_jobs"] == tuple(RescuedJob(each, "alpha", "executing") for each in ids)
+    batch = events.wait_for("oban.engine.rescue_jobs.stop", lambda e: len(e.metadata["jobs"]) > 0)
+    assert batch.metadata["jobs"] == told["rescued_jobs"]
     assert (told["discarded_count"], told["discarded_jobs"]) == (0, ())
     assert one.node().claim()[0].attempt == 2
 

@@ -54,6 +54,11 @@ def test_a_run_says_what_it_deleted(store: Store, start_oban: Starter, events: R
     }
     assert isinstance(result.extra["pruned_jobs"][0], PrunedJob)
     assert events.wait_for("oban.plugin.stop", _pruned).metadata["pruned_count"] == 3
+    batches = events.all("oban.engine.prune_jobs.stop", lambda each: each.metadata["jobs"] != ())
+    told = [job for batch in batches for job in batch.metadata["jobs"]]
+    assert sorted(told, key=lambda job: job.id) == sorted(
+        result.extra["pruned_jobs"], key=lambda job: job.id
+    )
     assert ask(oban).extra == {"pruned_count": 0, "pruned_jobs": ()}
     assert ids(store) == []
 

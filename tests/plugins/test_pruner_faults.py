@@ -66,7 +66,9 @@ def test_told_many_times_it_does_it_once(
     assert len(events.all("oban.plugin.stop", _is_pruner)) == 6
 
 
-def test_a_lease_lost_between_two_batches_ends_the_run(store: Store, start_oban: Starter) -> None:
+def test_a_lease_lost_between_two_batches_ends_the_run(
+    store: Store, start_oban: Starter, events: Recorder
+) -> None:
     """Each batch reads the lease: the next one deletes nothing, and what is done stays done."""
     for _ in range(5):
         ended(store, "completed", DAY)
@@ -90,6 +92,9 @@ def test_a_lease_lost_between_two_batches_ends_the_run(store: Store, start_oban:
     assert ask(oban) == PluginResult(leader=False)
     assert stolen
     assert len(ids(store)) == 3
+    batches_told = events.all("oban.engine.prune_jobs.stop")
+    assert [len(each.metadata["jobs"]) for each in batches_told] == [2, 0]
+    assert events.all("oban.engine.prune_jobs.exception") == []
 
 
 @pytest.mark.slow

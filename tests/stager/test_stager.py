@@ -74,6 +74,9 @@ def test_the_event_counts_what_was_staged(start_oban: Starter, events: Recorder)
     stop = events.wait_for("oban.plugin.stop", of_stager)
     assert stop.metadata["staged_count"] == 2
     assert [job.id for job in stop.metadata["staged_jobs"]] == [job.id for job in jobs[:2]]
+    of_engine = events.wait_for("oban.engine.stage_jobs.stop").metadata
+    assert of_engine["jobs"] == stop.metadata["staged_jobs"]
+    assert of_engine["queues"] == ("alpha",)
 
 
 def test_retryable_jobs_are_staged_too(start_oban: Starter) -> None:

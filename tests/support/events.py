@@ -13,9 +13,10 @@ SPANS = (
     "oban.plugin",
     "oban.peer.election",
     "oban.notifier.notify",
-    "oban.engine.check_available",
     "oban.engine.insert_all_jobs",
     "oban.engine.insert_job",
+    "oban.engine.prune_jobs",
+    "oban.engine.rescue_jobs",
     "oban.engine.stage_jobs",
 )
 EVENTS = (
