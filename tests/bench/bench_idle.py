@@ -81,6 +81,9 @@ SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'client backend'
 """
 
+MOST = 6
+"""Actors of a node that are named, of those that cost most."""
+
 Facts = dict[str, Any]
 
 
@@ -109,19 +112,18 @@ def _report(report: Report, case: Case, facts: list[Facts], alone: list[Facts]) 
     report.add(f"{case.name}, CPU", median(spent), "s a minute", "< 0.1")
     report.add(f"{case.name}, CPU, most", max(spent), "s a minute")
     own = _middle(facts, "own")
+    report.add(f"{case.name}, transactions begun", own, "a minute", GOALS.get(case, ""))
+    for what, unit in (("transactions", "a minute"), ("by_thread", "CPU s a minute")):
+        for name, value in list(facts[-1][what].items())[:MOST]:
+            report.add(f"{case.name}, {unit}: {name}", value, unit)
     if case.sqlite:
-        report.add(f"{case.name}, transactions", own, "a minute")
         return
     counted = _middle(facts, "counted")
     if case.follows:
         # The database's counter is for both of them.
         counted -= _middle(alone, "counted")
-    report.add(f"{case.name}, transactions begun", own, "a minute", GOALS.get(case, ""))
     report.add(f"{case.name}, transactions as the server counts", counted, "a minute")
     report.add(f"{case.name}, connections", _middle(facts, "connections"), "at the end")
-    for what, unit in (("transactions", "a minute"), ("by_thread", "CPU s a minute")):
-        for name, value in list(facts[-1][what].items())[:6]:
-            report.add(f"{case.name}, {unit}: {name}", value, unit)
 
 
 def _middle(facts: list[Facts], key: str) -> float:

@@ -1,7 +1,7 @@
 """Bring figures into the docs: `python -m tests.bench.pages figures.json ...`.
 
-A table stands between `<!-- figures: NAME -->` and `<!-- end -->`, where NAME is that of the bench;
-plots are written beside the page.
+A table stands between `<!-- figures: NAME -->` and `<!-- end -->`, where NAME is that of the bench,
+and its plot, `NAME.svg`, is written beside the page.
 """
 
 import argparse
@@ -34,12 +34,13 @@ def main(arguments: list[str] | None = None) -> None:
     for file in options.files:
         given = json.loads(file.read_text("utf-8"))
         groups = {figure["group"] for figure in given["figures"]}
-        tables = {group: _table(group, given) for group in groups}
+        plots = _plots(given)
+        tables = {group: _block(group, given, plots) for group in groups}
         for path in (options.docs / name for name in PAGES):
             if path.exists():
                 path.write_text(_filled(path.read_text("utf-8"), tables), "utf-8")
-        for name, charts in _plots(given).items():
-            (options.docs / name).write_text(page(charts), "utf-8")
+        for name, charts in plots.items():
+            (options.docs / f"{name}.svg").write_text(page(charts), "utf-8")
 
 
 def _filled(text: str, tables: dict[str, str]) -> str:
@@ -47,6 +48,11 @@ def _filled(text: str, tables: dict[str, str]) -> str:
         return f"{found[1]}{tables[found[2]]}{found[3]}" if found[2] in tables else found[0]
 
     return BLOCK.sub(fill, text)
+
+
+def _block(group: str, given: dict[str, Any], plots: dict[str, list[Chart]]) -> str:
+    picture = f"\n![{plots[group][0].title}]({group}.svg)\n" if group in plots else ""
+    return f"{_table(group, given)}{picture}"
 
 
 # Tables
@@ -112,19 +118,19 @@ def _plots(given: dict[str, Any]) -> dict[str, list[Chart]]:
     series: list[dict[str, Any]] = given["series"]
     plots: dict[str, list[Chart]] = {}
     if lines := _lines(series, "lateness", str):
-        plots["lateness.svg"] = [
+        plots["lateness"] = [
             Chart("How late scheduled jobs start", lines, "percentile", "ms", log_y=True)
         ]
     if lines := _by_limit(given["figures"]):
-        plots["drain.svg"] = [Chart("Drain", lines, "limit", "jobs/s", log_x=True)]
+        plots["queues"] = [Chart("Drain", lines, "limit", "jobs/s", log_x=True)]
     if lines := _lines(series, "growth", lambda name: f"{name} by so many nodes"):
-        plots["growth.svg"] = [Chart("Growth", lines, "nodes", "jobs/s")]
+        plots["growth"] = [Chart("Growth", lines, "nodes", "jobs/s")]
     flat = [
         Chart(f"Rows that are {full}", lines, "rows", "ms", log_x=True)
         for full in ("finished", "scheduled", "in backlog", "just drained")
         if (lines := _lines(series, "flat", _after(full)))
     ]
-    return plots | ({"flat.svg": flat} if flat else {})
+    return plots | ({"flat": flat} if flat else {})
 
 
 def _after(full: str) -> Callable[[str], str]:
