@@ -1,0 +1,75 @@
+"""The Sieve by itself: whatever is refused, it finds it, and leaves out no other."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oban_actors.claim import Ack
+from oban_actors.engines import Turn
+from oban_actors.job import JobState
+from oban_actors.queues.sifting import MOST_REFUSED, Sieve
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+REFUSAL = sa.exc.IntegrityError("UPDATE", {}, ValueError("not this one"))
+OUTAGE = sa.exc.OperationalError("UPDATE", {}, ValueError("away"))
+FETCHED = cast("Any", SimpleNamespace(rows=[1]))
+
+
+def acks(count: int) -> list[Ack]:
+    """Make acknowledgements of jobs 0 and so on."""
+    return [Ack(number, NOON, JobState.COMPLETED) for number in range(count)]
+
+
+def sieve(bad: set[int], *, claimable: int = 100, error: Exception = REFUSAL) -> Sieve:
+    """Sift on a database that refuses these, and to claim more than so many."""
+
+    def take(some: Sequence[Ack], limit: int) -> Turn:
+        if bad.intersection(ack.job_id for ack in some) or limit > claimable:
+            raise error
+        none: frozenset[int] = frozenset()
+        return Turn(frozenset(ack.job_id for ack in some), none, none, FETCHED)
+
+    connection = SimpleNamespace(begin_nested=nullcontext)
+    return Sieve(cast("sa.Connection", connection), take)
+
+
+@given(count=st.integers(0, 60), bad=st.sets(st.integers(0, 59), max_size=10))
+def test_it_finds_what_is_refused(count: int, bad: set[int]) -> None:
+    """All others are written, and the refused ones are blocked."""
+    one = sieve(bad)
+    turn = one.turn(acks(count), 5)
+    guilty = bad & set(range(count))
+
+    assert set(one.refused) == turn.blocked == guilty
+    assert turn.settled == set(range(count)) - guilty
+    assert turn.fetched is FETCHED
+    assert one.unclaimable is None
+
+
+@pytest.mark.parametrize("claimable", [0, 1, 3, 10])
+def test_it_claims_what_can_be_claimed(claimable: int) -> None:
+    """Less and less, and none where already the next one is refused."""
+    one = sieve({1}, claimable=claimable)
+    turn = one.turn(acks(3), 10)
+
+    assert turn.settled == {0, 2}
+    assert (one.unclaimable is REFUSAL) is (claimable == 0)
+
+
+def test_where_all_are_refused_it_is_no_matter_of_rows() -> None:
+    """Nothing could be written: that is told as any failure."""
+    with pytest.raises(sa.exc.IntegrityError):
+        sieve(set(range(100))).turn(acks(MOST_REFUSED), 0)
+
+
+def test_an_outage_is_no_refusal() -> None:
+    """What the database can't do at all is not looked for among rows."""
+    with pytest.raises(sa.exc.OperationalError):
+        sieve({1}, error=OUTAGE).turn(acks(3), 0)
