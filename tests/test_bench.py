@@ -25,7 +25,7 @@ from tests.bench import (
     bench_switching,
     pages,
 )
-from tests.bench.__main__ import main
+from tests.bench.__main__ import _setting, _sizes, main
 from tests.bench.plots import Chart, page
 from tests.bench.report import Report
 from tests.support.postgres import Server
@@ -163,6 +163,17 @@ def test_every_bench_is_run_here() -> None:
     known = {path.stem.removeprefix("bench_") for path in (ROOT / "tests/bench").glob("bench_*.py")}
 
     assert known == {_id(module) for module in (*TINY, *CONSTANTS)} | ELSEWHERE
+
+
+def test_sizes_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:
+    """A size is given by its name, a tuple by commas, and one that there is not is refused."""
+    settings = [_setting("flat.rows=10,1_000"), _setting("flat.rounds=3")]
+
+    assert _sizes(["flat"], settings) == {"flat": (bench_flat.Size(rows=(10, 1_000), rounds=3),)}
+    for wrong in ("flat.nothing=1", "idle.rounds=1", "actors.rounds=1"):
+        with pytest.raises(SystemExit):
+            main(["flat", "actors", f"--set={wrong}"])
+        assert "there is no such size" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ class Size:
     """How much is measured.
 
     Attributes:
-        rows: in the table, the fewest first; ten million take half an hour.
+        rows: in the table, the fewest first.
         rounds: of each statement, in each condition.
         jobs: that each statement is about.
 
