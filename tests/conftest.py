@@ -31,6 +31,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # As a shell leaves it for what runs in the background; programs of tests would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # As under nohup: this run goes on, and its programs have the default again.
+        signal.signal(signal.SIGHUP, lambda _signum, _frame: None)
     if config.option.basetemp is None:
         scratch = config.stash[SCRATCH] = Scratch()
         config.option.basetemp = scratch.path / "tests"
