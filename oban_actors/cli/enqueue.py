@@ -83,7 +83,7 @@ def enqueue(
     told = {name: value for name, value in given.items() if value not in (None, ())}
     if "meta" in told:
         told["meta"] = _object("--meta", told["meta"])
-    document = _object("args", sys.stdin.read() if args == "-" else args)
+    document = _object("args", _read() if args == "-" else args)
     extra = {"imports": imports} if imports else {}
     with session.oban(**extra) as oban:
         import_workers(oban.config.imports)
@@ -107,6 +107,14 @@ def _job(worker: str, args: dict[str, Any], told: dict[str, Any]) -> Job:
         return Job.new(args, worker=worker, **told)
     except InvalidJob as error:
         raise ConfigError(str(error)) from error
+
+
+def _read() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        encoding = sys.stdin.encoding
+        raise click.UsageError(f"args: stdin is no {encoding}") from None
 
 
 def _object(name: str, text: str) -> dict[str, Any]:

@@ -146,7 +146,9 @@ class _SafeFormatter(logging.Formatter):
 
 
 def _console(file: Any) -> Console:
-    width = None if file.isatty() else int(os.environ.get("COLUMNS", "0") or 0) or PLAIN_WIDTH
+    columns = os.environ.get("COLUMNS", "")
+    wide = int(columns) if columns.isdecimal() else 0
+    width = None if file.isatty() else wide or PLAIN_WIDTH
     return Console(file=file, width=width, markup=False, highlight=False, emoji=False)
 
 

@@ -1,5 +1,6 @@
 """`tree`: the live tree of a running node, asked through its health port."""
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -41,8 +42,10 @@ def tree(session: Session, url: str | None, health_port: int | None) -> int | No
     place = _place(session, url, health_port)
     try:
         found = _fetch(f"{place}/tree")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
+        if isinstance(error, http.client.HTTPException | RecursionError):
+            reason = "what answers there is no node"
         fail(f"no node shows its tree at {place}: {reason}")
         return UNREACHABLE
     session.out.result(found, lambda console: console.print(_drawn(found)))

@@ -1,6 +1,7 @@
 """What each command does and says."""
 
 import json
+import subprocess
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +12,9 @@ import sqlalchemy as sa
 from oban_actors import Beat, Job
 from oban_actors.cli.app import app
 from oban_actors.cli.job_view import FIELDS
+from tests.cli.commands import SCRIPT, environment
 from tests.cli.conftest import Cli
+from tests.support.databases import Database
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
 
@@ -90,6 +93,23 @@ def test_enqueue_refuses_in_one_line(
     assert done.out == ""
     assert done.err.startswith(message)
     assert done.err.count("\n") == 1
+    assert tables.tables.states() == {}
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_args_that_are_no_text(tables: Starter, database: Database) -> None:
+    """Bytes on stdin that its encoding has no characters for are a mistake of the caller's."""
+    done = subprocess.run(
+        [SCRIPT, "enqueue", "w", "-"],
+        input=b'{"x": "\xff"}',
+        capture_output=True,
+        check=False,
+        timeout=120,
+        env=environment(database, {"PYTHONIOENCODING": "utf-8"}),
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"error: args: stdin is no utf-8")
     assert tables.tables.states() == {}
 
 

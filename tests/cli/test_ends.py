@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -279,6 +280,13 @@ def test_tree_draws_what_a_node_answers(bare: Cli, directory: Path) -> None:
     ) in drawn.out
 
 
+def _talk(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
 def test_tree_says_when_no_node_answers(bare: Cli, directory: Path) -> None:
     """Exit code 3; what answers must be a node; 2 where nobody said which."""
     node = Node({"x": 1})
@@ -287,7 +295,15 @@ def test_tree_says_when_no_node_answers(bare: Cli, directory: Path) -> None:
     finally:
         node.close()
     gone = bare("tree", "--url", node.url)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answering = threading.Thread(target=_talk, args=(listener,))
+        answering.start()
+        ssh = bare("tree", "--health-port", str(listener.getsockname()[1]))
+        answering.join()
 
+    assert ssh.code == 3
+    assert ssh.err.endswith("what answers there is no node\n")
+    assert ssh.err.count("\n") == 1
     assert other.code == 3
     assert (
         other.err == f"error: no node shows its tree at {node.url}: what answers there is no node\n"
@@ -347,6 +363,15 @@ def test_a_job_can_forge_no_line_of_the_log(capsys: pytest.CaptureFixture[str], 
     logging.getLogger("oban_actors").info("job %s", "x\nERROR it is over\r\x1b[2J")
 
     assert capsys.readouterr().err == "INFO job x\n  ERROR it is over\\r\\x1b[2J\n"
+
+
+def test_a_shell_may_say_anything_of_its_width(bare: Cli, directory: Path, shell: Any) -> None:
+    """What is no number of columns counts for nothing."""
+    shell.setenv("COLUMNS", "wide")
+
+    done = bare("config", "check", "--database-url", "sqlite:///jobs.db")
+
+    assert (done.code, done.err) == (0, "")
 
 
 def test_text_is_made_safe() -> None:
