@@ -10,7 +10,7 @@ from oban_actors.repo.schema import EXTERNAL
 OLDEST = 11
 """The oldest version of Oban's tables on PostgreSQL that is run with."""
 
-MIGRATE = "oban.migrate()"
+MIGRATE = "oban.migrate(), or from a shell: oban-actors migrate"
 
 
 def check(exam: Exam) -> Iterator[Finding]:
