@@ -20,6 +20,7 @@ from tests.bench import (
     bench_lateness,
     bench_libraries,
     bench_notifier,
+    bench_notifying,
     bench_peers,
     bench_queues,
     bench_switching,
@@ -53,6 +54,7 @@ TINY: dict[ModuleType, Any] = {
         nodes=(2,), jobs=20, limit=10, rounds=1, seconds=0.3, rate=10.0, batches=(2,)
     ),
     bench_lateness: bench_lateness.Size(jobs=3, seconds=0.2, nodes=1, burst=3),
+    bench_notifying: bench_notifying.Size(clients=(2,), seconds=0.2, rounds=1),
     bench_switching: bench_switching.Size(
         intervals=(0.005,), tells=100, asks=5, restarts=2, timers=5, spread=0.1, alone=0.05
     ),
@@ -98,6 +100,7 @@ NAMES = {
         "2 nodes, 10 x 2 jobs a second, passes of the leader",
     ),
     bench_lateness: ("PostgreSQL, ratio of p99", "SQLite, 1 nodes, p50"),
+    bench_notifying: ("2 clients insert singly", "2 clients, ratio"),
     bench_switching: (
         "5 ms, 0 busy threads, ask, p99",
         "5 ms, 2 busy threads, restart, p99",
