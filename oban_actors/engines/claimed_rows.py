@@ -116,13 +116,16 @@ def _job(row: Row, claimant: Claimant, queue: str, at: datetime) -> Job:
         attempted_by=[claimant.node, claimant.uuid],
         errors=[] if errors in _NO_LIST else _errors(errors),
         id=job_id,
-        inserted_at=_moment(inserted_at),
-        scheduled_at=_moment(scheduled_at),
+        inserted_at=_moment("inserted_at", inserted_at),
+        scheduled_at=_moment("scheduled_at", scheduled_at),
         attempted_at=at,
     )
 
 
-def _moment(value: datetime | str) -> datetime:
+def _moment(name: str, value: datetime | str | None) -> datetime:
+    if value is None:
+        # PostgreSQL has times before and after, and without end.
+        raise ValueError(f"expected {name} to be in the years 1 to 9999")
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     if moment.tzinfo is UTC:
         return moment

@@ -84,6 +84,8 @@ def test_times_that_python_has_not(pg_store: Store) -> None:
 
     assert [job.id for job in turn.jobs] == [job.id for job in good]
     assert {row.worker for row in turn.unreadable} == {"a", "b"}
+    reason = "ValueError: expected scheduled_at to be in the years 1 to 9999"
+    assert {row.reason for row in turn.unreadable} == {reason}
 
 
 def test_anything_in_sqlite(sqlite_store: Store) -> None:
