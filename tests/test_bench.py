@@ -161,11 +161,22 @@ def test_it_measures_something(module: ModuleType, monkeypatch: pytest.MonkeyPat
     assert max(_run(module).values()) > 0
 
 
+def _known() -> list[str]:
+    return sorted(
+        path.stem.removeprefix("bench_") for path in (ROOT / "tests/bench").glob("bench_*.py")
+    )
+
+
 def test_every_bench_is_run_here() -> None:
     """None is left out."""
-    known = {path.stem.removeprefix("bench_") for path in (ROOT / "tests/bench").glob("bench_*.py")}
+    assert set(_known()) == {_id(module) for module in (*TINY, *CONSTANTS)} | ELSEWHERE
 
-    assert known == {_id(module) for module in (*TINY, *CONSTANTS)} | ELSEWHERE
+
+def test_every_bench_has_its_place_in_the_docs() -> None:
+    """The figures of each one have one place."""
+    text = "".join((ROOT / "docs" / name).read_text("utf-8") for name in pages.PAGES)
+
+    assert sorted(found[2] for found in pages.BLOCK.finditer(text)) == _known()
 
 
 def test_sizes_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:
