@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from oban_actors.engines.staging import StagedJob, StagedPass
+from oban_actors.engines.staging import StagedPass, read_staged
 from oban_actors.repo.message import pyformat
 from oban_actors.repo.times import NOW, parameter, to_moment
 
@@ -17,14 +17,18 @@ state IN ('scheduled', 'retryable') AND queue IS NOT NULL
   AND id <> ALL (cast(:aside AS bigint[]))
 """
 
-# In the UPDATE no condition but the ids may look like one that an index could serve: with
-# `state = ...` or a join the planner scans all rows of a state, or the whole table.
+# In the UPDATE no condition but the places may look like one that an index could serve: with
+# `state = ...` or a join the planner scans all rows of a state, or the whole table. Rows that are
+# locked stay in their places; one that somebody changed right before that is not where the
+# statement looks, and is left for the next pass, as is one that a trigger keeps: those are not in
+# `staged`. One row of arrays costs a fraction of a row for each job. Where a full pass ended, the
+# look for the next job begins: it need not walk over what was staged.
 _STAGE = f"""
 WITH moment AS MATERIALIZED (
   SELECT {_NOW} AS now
 ),
 due AS MATERIALIZED (
-  SELECT id, queue, state FROM {{jobs}}
+  SELECT id, queue, state, scheduled_at, ctid AS place FROM {{jobs}}
   WHERE {{gate}} AND {_STAGEABLE} AND scheduled_at <= (SELECT now FROM moment)
   ORDER BY scheduled_at, id
   LIMIT :limit
@@ -32,18 +36,26 @@ due AS MATERIALIZED (
 ),
 staged AS (
   UPDATE {{jobs}} SET state = 'available'
-  WHERE id = ANY (ARRAY(SELECT id FROM due))
+  WHERE ctid = ANY (ARRAY(SELECT place FROM due))
     AND cast(state AS text) IN ('scheduled', 'retryable')
   RETURNING id
 )
-SELECT id, queue, cast(state AS text), id IN (SELECT id FROM staged) FROM due
+SELECT array_agg(id), array_agg(queue), string_agg(left(cast(state AS text), 1), ''),
+  CASE WHEN (SELECT count(*) FROM staged) < count(*)
+       THEN ARRAY(SELECT id FROM staged) END,
+  set_config('oban_actors.staged_to', CASE WHEN count(*) >= :limit
+             THEN cast(max(scheduled_at) AS text) ELSE '-infinity' END, true)
+FROM due
 """
 
 _NEXT_DUE = f"""
 SELECT moment.now, (
   SELECT cast(extract(epoch FROM scheduled_at) AS double precision)
     - cast(extract(epoch FROM moment.now) AS double precision)
-  FROM {{jobs}} WHERE {_STAGEABLE} ORDER BY scheduled_at, id LIMIT 1
+  FROM {{jobs}}
+  WHERE {_STAGEABLE}
+    AND scheduled_at >= cast(current_setting('oban_actors.staged_to') AS timestamp)
+  ORDER BY scheduled_at, id LIMIT 1
 )
 FROM (SELECT {_NOW} AS now) AS moment
 """
@@ -117,10 +129,9 @@ class PostgresStaging:
     ) -> StagedPass:
         """See `JobEngine`."""
         common = {"now": parameter("postgresql", now), "aside": list(aside)}
-        due = connection.execute(self._stage, {"limit": limit, **common}).all()
+        row = connection.execute(self._stage, {"limit": limit, **common}).one()
         at, next_due_in = connection.execute(self._next_due, common).one()
-        jobs = [StagedJob(*row) for *row, staged in due if staged]
-        return StagedPass(jobs, next_due_in, to_moment(at))
+        return StagedPass(read_staged(row), next_due_in, to_moment(at))
 
     def first_due(
         self, connection: Connection, now: datetime | None, aside: Sequence[int]

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
 from oban_actors.repo.message import Rows
 from oban_actors.repo.times import to_moment
+
+_STATES = {"s": "scheduled", "r": "retryable"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class StagedPass:
         jobs: made available, the earliest due first.
         next_due_in: seconds until the earliest job left is due, by the database's clock and
             whether locked or not; zero or less if it is due already, None if there is none.
+            After a full pass it may be the earliest that is due no sooner than those staged.
         now: the database's time.
 
     """
@@ -94,6 +97,24 @@ def read_pass(found: Sequence[Rows]) -> tuple[StagedPass, list[str]]:
         what was staged, and the queues that were told.
 
     """
-    due, told, _, ((at, next_due_in),) = found
-    jobs = [StagedJob(job_id, queue, state) for job_id, queue, state, staged in due if staged]
-    return StagedPass(jobs, next_due_in, to_moment(at)), [queue for queue, _ in told]
+    (staged,), told, _, ((at, next_due_in),) = found
+    done = StagedPass(read_staged(staged), next_due_in, to_moment(at))
+    return done, [queue for queue, _ in told]
+
+
+def read_staged(row: Sequence[Any]) -> list[StagedJob]:
+    """Make jobs of what PostgreSQL's statement for staging gives.
+
+    Args:
+        row: ids, queues and first letters of states; ids again if not all of them were staged.
+
+    """
+    ids, queues, letters, only, *_ = row
+    if ids is None:
+        return []
+    states = [_STATES[letter] for letter in letters]
+    jobs = list(map(StagedJob, ids, queues, states))
+    if only is None:
+        return jobs
+    staged = frozenset(only)
+    return [job for job in jobs if job.id in staged]

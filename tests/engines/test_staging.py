@@ -199,6 +199,28 @@ def test_a_row_that_fails(store: Store) -> None:
     assert [job.id for job in store.stage(now=NOON, aside=(found or 0,)).jobs] == [good.id]
 
 
+def test_a_row_that_a_trigger_keeps(pg_store: Store) -> None:
+    """It is not said to be staged, and is known to be due still."""
+    kept, staged = pg_store.insert(due(-2, queue="kept"), due(-1, state="retryable"))
+    schema = pg_store.repo.config.prefix
+    pg_store.run(
+        f"CREATE FUNCTION {schema}.keep() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RETURN NULL; END $$"
+    )
+    pg_store.run(
+        "CREATE TRIGGER keep BEFORE UPDATE ON {jobs} FOR EACH ROW WHEN (old.queue = 'kept') "
+        f"EXECUTE FUNCTION {schema}.keep()"
+    )
+
+    done = pg_store.stage(now=NOON)
+
+    assert [(job.id, job.queue, job.state) for job in done.jobs] == [
+        (staged.id, "default", "retryable")
+    ]
+    assert done.next_due_in == -2
+    assert pg_store.get(kept).state == "scheduled"
+
+
 @pytest.mark.parametrize(
     "written",
     [

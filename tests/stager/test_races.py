@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from oban_actors import Oban, StageResult
+from oban_actors import IsLeader, Oban, StageResult
 from tests.stager.passes import SLOW, stage
 from tests.support.databases import Database
 from tests.support.events import Recorder
@@ -43,6 +43,15 @@ def other(start: Starter, pg_conninfo: str) -> Iterator[psycopg.Connection[Any]]
         yield connection
 
 
+def settled(start: Starter) -> Oban:
+    """Start a leader whose Peer has nothing more to do of its own accord."""
+    oban = start.leading(**QUIET)
+    # Once the notifier listens it tells the Peer to look again, which is over before it answers.
+    start.hear(oban, "gossip")
+    assert oban.ask("peer", IsLeader(), timeout=30)
+    return oban
+
+
 @contextmanager
 def passing(oban: Oban, start: Starter) -> Iterator[Any]:
     """Begin a pass, and give what it will come to once it waits for somebody's lock."""
@@ -70,7 +79,7 @@ def test_a_lease_removed_meanwhile_stages_nothing(
     start: Starter, other: psycopg.Connection[Any]
 ) -> None:
     """A pass that meets the removal of its row waits for how that ends, and does nothing."""
-    oban = start.leading(**QUIET)
+    oban = settled(start)
     job = oban.insert(scheduled(-5))
     heard = start.hear(oban, "insert")
     other.execute("DELETE FROM oban_peers")
@@ -87,7 +96,7 @@ def test_a_lease_taken_over_meanwhile_stages_nothing(
     start: Starter, other: psycopg.Connection[Any]
 ) -> None:
     """Removed and written anew by another node, all in one transaction, it is not ours either."""
-    oban = start.leading(**QUIET)
+    oban = settled(start)
     job = oban.insert(scheduled(-5))
     other.execute("WITH gone AS (DELETE FROM oban_peers RETURNING *) SELECT * FROM gone").fetchall()
     other.execute(
@@ -113,7 +122,7 @@ def test_a_lease_that_is_over_stages_nothing(
     start: Starter, other: psycopg.Connection[Any], change: str
 ) -> None:
     """Expired, renewed by another or gone: the pass finds out, though the Peer does not know."""
-    oban = start.leading(**QUIET)
+    oban = settled(start)
     job = oban.insert(scheduled(-5))
     other.execute(change.encode())
     other.commit()
@@ -128,7 +137,7 @@ def test_what_is_cancelled_or_put_off_while_it_waits_is_not_staged(
     start: Starter, other: psycopg.Connection[Any]
 ) -> None:
     """Rows are judged as they are when the lease is certain, not as when the pass began."""
-    oban = start.leading(**QUIET)
+    oban = settled(start)
     jobs = oban.insert_all([scheduled(-5 + n) for n in range(3)])
     cancelled, put_off, due = (job.id for job in jobs)
     other.execute("DELETE FROM oban_peers")
@@ -151,7 +160,7 @@ def test_what_is_cancelled_or_put_off_while_it_waits_is_not_staged(
 
 def test_a_pass_under_way_holds_the_lease(start: Starter, other: psycopg.Connection[Any]) -> None:
     """Nobody can remove the row before what was done as the leader is committed."""
-    oban = start.leading(**QUIET)
+    oban = settled(start)
     job = oban.insert(scheduled(-5))
     hold_passes_up(start)
     other.execute("SELECT pg_advisory_lock(%s)", [GATE])
@@ -173,7 +182,7 @@ def test_a_cancel_waits_for_a_pass_that_has_the_row(
     start: Starter, other: psycopg.Connection[Any]
 ) -> None:
     """It finds the job available, and cancels it then: no pass puts it back."""
-    oban = start.leading(**QUIET)
+    oban = settled(start)
     job = oban.insert(scheduled(-5))
     hold_passes_up(start)
     other.execute("SELECT pg_advisory_lock(%s)", [GATE])
@@ -191,7 +200,7 @@ def test_a_session_that_ends_during_a_pass_costs_nothing(
     start: Starter, other: psycopg.Connection[Any]
 ) -> None:
     """What it had done is undone with it, and done again, once, in the same pass."""
-    oban = start.leading(**QUIET)
+    oban = settled(start)
     job = oban.insert(scheduled(-5))
     heard = start.hear(oban, "insert")
     hold_passes_up(start)
@@ -213,7 +222,7 @@ def test_the_event_of_the_notification_is_there_though_the_pass_sent_it(
     start: Starter, events: Recorder
 ) -> None:
     """Its payloads are those that were sent, also of queues whose names JSON has to write apart."""
-    oban = start.leading(**QUIET)
+    oban = settled(start)
     oban.insert(scheduled(-5))
     odd = 'a "queue"\\ of 100 %\tü'
     start.tables.execute("UPDATE {jobs} SET queue = :queue", queue=odd)
