@@ -62,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         failed = failed or bool(row.failures)
         _say(*(f"  FAILED: {failure}" for failure in row.failures))
         _say("  " + " | ".join(table.cells(row)[1:]))
-    _say("", table.markdown(rows))
+    _say("", table.markdown(table.lines(rows).values()))
     if given.write and not failed:
         table.write(rows)
     return int(failed)

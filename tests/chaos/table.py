@@ -1,6 +1,6 @@
 """The table of what the cases came to, for the terminal and for docs/reliability.md."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tests.chaos.cases import Row
@@ -19,16 +19,27 @@ def cells(row: Row) -> tuple[str, ...]:
     return (database + row.case.fault, told, str(row.jobs), again, f"{row.standstill:.1f} s", rate)
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """Write the table."""
-    lines = [HEADS, ("---",) * len(HEADS), *(cells(row) for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+def lines(rows: Sequence[Row]) -> dict[str, str]:
+    """Write each row, by its fault."""
+    return {cells(row)[0]: _line(cells(row)) for row in rows}
+
+
+def markdown(rows: Iterable[str]) -> str:
+    """Write the table of these lines."""
+    return "\n".join([_line(HEADS), _line(("---",) * len(HEADS)), *rows]) + "\n"
 
 
 def write(rows: Sequence[Row], page: Path = PAGE) -> None:
-    """Put the table where the page has its place."""
+    """Put rows into the page's table, in place of those of the same faults."""
     text = page.read_text("utf-8")
     before, _, rest = text.partition(BEGIN)
-    _, found, after = rest.partition(END)
+    old, found, after = rest.partition(END)
     assert found, f"no place for the table in {page}"
-    page.write_text(f"{before}{BEGIN}\n\n{markdown(rows)}\n{END}{after}", "utf-8")
+    kept = {line.split(" | ")[0].removeprefix("| "): line for line in old.splitlines()[3:] if line}
+    page.write_text(
+        f"{before}{BEGIN}\n{markdown((kept | lines(rows)).values())}{END}{after}", "utf-8"
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

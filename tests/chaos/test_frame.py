@@ -1,5 +1,6 @@
 """That a case sees what it is to see: jobs lost, run twice, and words not said."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,13 +83,14 @@ def test_what_is_not_said_fails(
 
 
 def test_the_table_has_its_place(tmp_path: Path) -> None:
-    """It replaces the one before, and nothing else."""
+    """A row replaces the one of the same fault, and nothing else changes."""
     page = tmp_path / "page.md"
-    page.write_text(f"above\n{table.BEGIN}\n| old |\n{table.END}\nbelow\n")
+    page.write_text(f"above\n{table.BEGIN}\n{table.END}\nbelow\n")
     case = Case("kill", "sqlite", "kill -9", lambda _: None)
     row = Row(case, ("it is gone",), 700, 3, 210, 0.25, 200.0, 199.0, ())
 
-    table.write([row], page)
+    table.write([row, replace(row, case=replace(case, fault="other", kind="postgresql"))], page)
+    table.write([replace(row, standstill=7.0)], page)
     table.write([row], page)
 
     text = page.read_text()
@@ -100,4 +102,5 @@ def test_the_table_has_its_place(tmp_path: Path) -> None:
         )
         == 1
     )
-    assert "old" not in text
+    assert text.count("| other |") == text.count("| fault |") == 1
+    assert "7.0 s" not in text
