@@ -145,32 +145,29 @@ def test_no_tables_at_all(database: Database) -> None:
     oban.repo.close()
 
 
-@pytest.mark.parametrize(("fault", "code", "what"), POSTGRES)
-def test_a_fault_on_postgresql(pg: Database, fault: str, code: str, what: str) -> None:
-    """It is found, it alone, and gone after its own fix."""
-    with starter(pg) as start:
+def check_fault(database: Database, fault: str, code: str, what: str) -> None:
+    """A fault is found, it alone, and gone after its own fix."""
+    with starter(database) as start:
         oban = start.make()
-        execute(pg, fault)
+        execute(database, fault)
 
         finding = only(oban)
         assert finding.code == code
         assert what in finding.what
-        mend(oban, pg, finding)
+        mend(oban, database, finding)
         assert examine(oban) == []
+
+
+@pytest.mark.parametrize(("fault", "code", "what"), POSTGRES)
+def test_a_fault_on_postgresql(pg: Database, fault: str, code: str, what: str) -> None:
+    """It is found, it alone, and gone after its own fix."""
+    check_fault(pg, fault, code, what)
 
 
 @pytest.mark.parametrize(("fault", "code", "what"), SQLITE)
 def test_a_fault_on_sqlite(sqlite: Database, fault: str, code: str, what: str) -> None:
     """Likewise."""
-    with starter(sqlite) as start:
-        oban = start.make()
-        execute(sqlite, fault)
-
-        finding = only(oban)
-        assert finding.code == code
-        assert what in finding.what
-        mend(oban, sqlite, finding)
-        assert examine(oban) == []
+    check_fault(sqlite, fault, code, what)
 
 
 @pytest.mark.parametrize("table", ["oban_jobs", "oban_actors_notifications"])

@@ -10,7 +10,7 @@ import pytest
 from oban_actors import ConfigError, Oban
 from oban_actors.engines.prune import EndedGroup
 from oban_actors.plugins import PrunedJob, Pruner
-from tests.engines.conftest import Store, store_on
+from tests.engines.conftest import Store
 from tests.plugins.pruning import ask, ended, ids
 from tests.support.databases import Database
 from tests.support.events import Event, Recorder
@@ -18,12 +18,6 @@ from tests.support.instances import Starter, starter
 from tests.support.waiting import wait_until
 
 DAY = 86_400.0
-
-
-@pytest.fixture
-def store(database: Database) -> Iterator[Store]:
-    """A store on each kind of database."""
-    yield from store_on(database)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from sqlalchemy import event
 
 from oban_actors import Prune
 from oban_actors.plugins import PluginResult, Pruner
-from tests.engines.conftest import Store, store_on
+from tests.engines.conftest import Store
 from tests.plugins.pruning import ask, ended, ids
 from tests.support.databases import Database
 from tests.support.events import Event, Recorder
@@ -22,12 +22,6 @@ INSERT INTO {jobs} (state, queue, worker, scheduled_at, completed_at)
 SELECT 'completed', 'q', 'w', at, at
 FROM (SELECT timestamp '2020-01-01' AS at FROM generate_series(1, 2000)) AS each
 """
-
-
-@pytest.fixture
-def store(database: Database) -> Iterator[Store]:
-    """A store on each kind of database."""
-    yield from store_on(database)
 
 
 @pytest.fixture

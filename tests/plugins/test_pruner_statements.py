@@ -1,7 +1,6 @@
 """What one batch deletes, and how the databases find it."""
 
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -9,30 +8,11 @@ from sqlalchemy import Connection, text
 
 from oban_actors.engines.prune import ENDED, EndedGroup, Position, PruneLook, PruneLooked
 from oban_actors.job import Job
-from tests.engines.conftest import Store, store_on
+from tests.engines.conftest import Store
 from tests.engines.test_plans import COMPOUND, SHOWN, explained, fill
 from tests.plugins.pruning import NOON, ended, ids
-from tests.support.databases import Database
 
 MINUTE = 60.0
-
-
-@pytest.fixture
-def store(database: Database) -> Iterator[Store]:
-    """A store on each kind of database."""
-    yield from store_on(database)
-
-
-@pytest.fixture
-def pg_store(pg: Database) -> Iterator[Store]:
-    """A store on PostgreSQL."""
-    yield from store_on(pg)
-
-
-@pytest.fixture
-def sqlite_store(sqlite: Database) -> Iterator[Store]:
-    """A store on SQLite."""
-    yield from store_on(sqlite)
 
 
 def prune(
