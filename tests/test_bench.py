@@ -23,6 +23,7 @@ from tests.bench import (
     bench_notifying,
     bench_peers,
     bench_queues,
+    bench_staging,
     bench_switching,
     pages,
 )
@@ -55,6 +56,7 @@ TINY: dict[ModuleType, Any] = {
     ),
     bench_lateness: bench_lateness.Size(jobs=3, seconds=0.2, nodes=1, burst=3),
     bench_notifying: bench_notifying.Size(clients=(2,), seconds=0.2, rounds=1),
+    bench_staging: bench_staging.Size(jobs=(60, 90), limits=(20,), rounds=1),
     bench_switching: bench_switching.Size(
         intervals=(0.005,), tells=100, asks=5, restarts=2, timers=5, spread=0.1, alone=0.05
     ),
@@ -101,6 +103,11 @@ NAMES = {
     ),
     bench_lateness: ("PostgreSQL, ratio of p99", "SQLite, 1 nodes, p50"),
     bench_notifying: ("2 clients insert singly", "2 clients, ratio"),
+    bench_staging: (
+        "PostgreSQL, 60 due, limit 20, ratio",
+        "PostgreSQL, a fresh job beside 60 due, limit 20, p99",
+        "SQLite, 60 due",
+    ),
     bench_switching: (
         "5 ms, 0 busy threads, ask, p99",
         "5 ms, 2 busy threads, restart, p99",
@@ -118,9 +125,6 @@ CONSTANTS: dict[ModuleType, dict[str, Any]] = {
     bench_peers: {"RENEWALS": 2, "HANDOVERS": 1, "KILLS": 1},
 }
 """What makes the others small."""
-
-ELSEWHERE = {"staging"}
-"""Those that a test of their own runs."""
 
 
 def _id(module: ModuleType) -> str:
@@ -169,7 +173,7 @@ def _known() -> list[str]:
 
 def test_every_bench_is_run_here() -> None:
     """None is left out."""
-    assert set(_known()) == {_id(module) for module in (*TINY, *CONSTANTS)} | ELSEWHERE
+    assert set(_known()) == {_id(module) for module in (*TINY, *CONSTANTS)}
 
 
 def test_every_bench_has_its_place_in_the_docs() -> None:
