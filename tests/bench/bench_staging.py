@@ -116,12 +116,20 @@ def _staged(store: Store, jobs: int, limit: int, *, beside: bool = False) -> flo
         finished = stack.enter_context(_passes(jobs))
         began = time.perf_counter()
         oban.tell("stager", Stage())
-        pause = threading.Event()
-        while beside and not pause.wait(PAUSE) and not finished(0):
-            oban.insert(Job.new({"at": time.time()}, worker="bench.fresh", queue="fresh"))
+        told = _insert_fresh(oban, finished) if beside else 0
         if not finished(SECONDS):
             raise RuntimeError(f"not all of {jobs} jobs became available")
+        wait_until(lambda: len(_fresh) >= told)
         return _ended[-1] - began
+
+
+def _insert_fresh(oban: Oban, finished: Callable[[float], bool]) -> int:
+    """Insert jobs that can run at once, one at least, until the backlog is staged."""
+    told = 0
+    while not told or not finished(PAUSE):
+        oban.insert(Job.new({"at": time.time()}, worker="bench.fresh", queue="fresh"))
+        told += 1
+    return told
 
 
 _ended: list[float] = []
