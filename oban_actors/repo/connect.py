@@ -110,14 +110,13 @@ def lone_connection(
 def _parse(url: str | URL, option: str = "database") -> URL:
     if isinstance(url, URL):
         return url
-    try:
-        made = make_url(url)
-    except (ArgumentError, ValueError):
-        # What it can't read may hold a password, so neither the value nor its error is shown.
+    made = _read(url)
+    if made is None:
+        # What can't be read may hold a password, so neither the value nor its error is shown.
         raise ConfigError(
             f"invalid value for '{option}': expected an address that SQLAlchemy can read, "
             "like 'postgresql+psycopg://user@host/name' or 'sqlite:///jobs.db'"
-        ) from None
+        )
     if "@" in (made.host or ""):
         # Else the rest of the password is taken for the host, which errors and logs do name.
         raise ConfigError(
@@ -125,6 +124,13 @@ def _parse(url: str | URL, option: str = "database") -> URL:
             "write it as %40"
         )
     return made
+
+
+def _read(url: str) -> URL | None:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        return None
 
 
 def _driver(url: URL, config: Config) -> tuple[Dialect, str]:

@@ -70,6 +70,9 @@ def translate(error: Exception) -> DatabaseError:
     found = getattr(error, "orig", None) or error
     if isinstance(found, sqlite3.Error):
         return _sqlite(found)
+    if isinstance(found, psycopg.Error) and getattr(found, "_pgconn", None) is not None:
+        # Of a connection that was not made it keeps the password, which its attributes show.
+        found._pgconn = None  # noqa: SLF001 (there is no other way)
     code = sqlstate(error)
     return _kind(error, code)(_text(found), sqlstate=code)
 
