@@ -12,7 +12,7 @@ from oban_actors.engines.cron import CronEngine
 from oban_actors.engines.prune import PruneEngine
 from oban_actors.engines.rescue import RescueEngine
 from oban_actors.engines.staging import StagingEngine
-from oban_actors.engines.turn import Turn
+from oban_actors.engines.turn import Turn, TurnMessage
 from oban_actors.filters import Chosen
 from oban_actors.job import Job, JobState
 
@@ -247,6 +247,25 @@ class JobEngine(StagingEngine, CronEngine, PruneEngine, RescueEngine, Protocol):
 
     def update_job(self, connection: Connection, job_id: int, values: dict[str, Any]) -> None:
         """Write these columns of a locked job. Mirrors `Oban.Engine.update_job/3`."""
+
+    def turn_message(
+        self,
+        claimant: Claimant,
+        queue: str,
+        acks: Sequence[Ack],
+        limit: int,
+        now: datetime | None,
+    ) -> TurnMessage | None:
+        """Give a turn as a message, None where `take_turn` is the only way.
+
+        Args:
+            claimant: as in `take_turn`, and so are the others.
+            queue: whose jobs.
+            acks: what ended.
+            limit: how many jobs to claim at most.
+            now: a virtual clock's time.
+
+        """
 
     def take_turn(
         self,

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from oban_actors.claim import Ack, Claimant
-from oban_actors.engines.claimed_rows import CLAIMED, NOTHING, ClaimedRows
-from oban_actors.engines.turn import Turn
+from oban_actors.engines.claimed_rows import CLAIMED, NOTHING, ClaimedRows, Row
+from oban_actors.engines.turn import Turn, TurnMessage
 from oban_actors.engines.turns import (
     Shown,
     delay_of,
@@ -181,25 +181,29 @@ class PostgresTurns:
         careful: bool = False,
     ) -> Turn:
         """See `JobEngine`."""
-        kind, parameters = _ack_parameters(acks, careful=careful)
-        if kind == "none" and limit <= 0:
+        if not acks and limit <= 0:
             return turn_of(acks, {}, NOTHING)
-        parameters |= {
-            "now": parameter("postgresql", now),
-            "node": claimant.node,
-            "uuid": claimant.uuid,
-            "queue": queue,
-            "limit": limit,
-        }
-        rows = raw_rows(connection, self._turns[kind, limit > 0], parameters)
-        written, at = rows[0][-2:]
+        statement, parameters = self._turn(claimant, queue, acks, limit, now, careful=careful)
+        rows = raw_rows(connection, statement, parameters)
+        written, fetched = _read(rows, claimant, queue)
         verdicts = {}
         if written < len(acks):
             verdicts = judge(acks, self._look(connection, parameters["ids"]), claimant.uuid)
-        # Without claims there is one row, of what was written only.
-        claimed = rows if rows[0][0] is not None and limit > 0 else []
-        fetched = ClaimedRows(claimed, claimant, queue, at.replace(tzinfo=UTC))
         return turn_of(acks, verdicts, fetched)
+
+    def turn_message(
+        self,
+        claimant: Claimant,
+        queue: str,
+        acks: Sequence[Ack],
+        limit: int,
+        now: datetime | None,
+    ) -> TurnMessage | None:
+        """See `JobEngine`."""
+        if not acks and limit <= 0:
+            return None
+        statement, parameters = self._turn(claimant, queue, acks, limit, now, careful=False)
+        return TurnMessage(statement, parameters, lambda rows: _read(rows, claimant, queue))
 
     def complete_job(
         self,
@@ -225,12 +229,39 @@ class PostgresTurns:
         claim = _claim(claimant, job_id, attempted_at) | {"error": error_json(error)}
         return connection.execute(self._record_error, claim).rowcount == 1
 
+    def _turn(
+        self,
+        claimant: Claimant,
+        queue: str,
+        acks: Sequence[Ack],
+        limit: int,
+        now: datetime | None,
+        *,
+        careful: bool,
+    ) -> tuple[str, dict[str, Any]]:
+        kind, parameters = _ack_parameters(acks, careful=careful)
+        parameters |= {
+            "now": parameter("postgresql", now),
+            "node": claimant.node,
+            "uuid": claimant.uuid,
+            "queue": queue,
+            "limit": limit,
+        }
+        return self._turns[kind, limit > 0], parameters
+
     def _look(self, connection: Connection, ids: str) -> dict[int, Shown]:
         rows = raw_rows(connection, self._shown, {"ids": ids})
         return {
             job_id: Shown(state, at and at.replace(tzinfo=UTC), uuid, error)
             for job_id, state, at, uuid, error in rows
         }
+
+
+def _read(rows: list[Row], claimant: Claimant, queue: str) -> tuple[int, ClaimedRows]:
+    # Without claims there is one row, of what was written only.
+    written, at = rows[0][-2:]
+    claimed = rows if rows[0][0] is not None and len(rows[0]) > 2 else []  # noqa: PLR2004
+    return written, ClaimedRows(claimed, claimant, queue, at.replace(tzinfo=UTC))
 
 
 def _statement(acks: list[str], claim: str | None) -> str:

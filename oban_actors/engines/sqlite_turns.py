@@ -112,6 +112,9 @@ class SqliteTurns:
         fetched = ClaimedRows(rows, claimant, queue, to_moment(fence))
         return turn_of(acks, verdicts, fetched)
 
+    def turn_message(self, *_given: object) -> None:
+        """See `JobEngine`: there is no server to save a way to."""
+
     def complete_job(
         self,
         connection: Connection,

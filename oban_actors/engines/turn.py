@@ -1,6 +1,6 @@
 """What one turn of a producer brings: acknowledgements written, rows claimed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -63,6 +63,24 @@ class Fetched(Source, Protocol):
 
     def worker_of(self, row: Any) -> str:
         """Give the name of its worker, as far as it can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnMessage:
+    """A turn to be taken by `Repo.message`.
+
+    Attributes:
+        statement: all of it.
+        parameters: its values.
+        read: given the statement's rows, tells how many acknowledgements were written, and which
+            rows were claimed. What became of those that were not written, `take_turn` says, given
+            all of them again.
+
+    """
+
+    statement: str
+    parameters: Mapping[str, Any]
+    read: Callable[[list[Any]], tuple[int, Fetched]]
 
 
 @dataclass(frozen=True, slots=True)

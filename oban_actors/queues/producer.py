@@ -5,15 +5,11 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
-import sqlalchemy as sa
-
-from oban_actors import engines, telemetry
+from oban_actors import engines
 from oban_actors.actors import ActorError, Continue, GenServer, Reason, Sender, Timer, send
 from oban_actors.actors.clock import real_monotonic
-from oban_actors.claim import Ack, Claim
 from oban_actors.config_options import positive
 from oban_actors.errors import ConfigError, DatabaseError
 from oban_actors.messages import (
@@ -31,6 +27,7 @@ from oban_actors.notifiers import listen
 from oban_actors.queues.claims import claims_of
 from oban_actors.queues.parts import Drained, Parts
 from oban_actors.queues.rhythm import Idle, Rhythm, Turn, Wait
+from oban_actors.queues.turning import Turns
 from oban_actors.queues.workforce import Post
 
 logger = logging.getLogger("oban_actors")
@@ -39,12 +36,6 @@ CHANNELS = ("insert", "signal")
 
 LISTEN_TIME = 2.0
 """Seconds that the first look waits for the notifier to listen."""
-
-TURN_TIME = 10.0
-"""Seconds that the statement of a turn may take."""
-
-LOCK_TIME = 1.0
-"""Seconds that a turn waits for a row; then it leaves locked ones out."""
 
 BLOCKED_DELAY = 0.5
 """Seconds until a row that was locked by somebody is tried again."""
@@ -94,7 +85,7 @@ class Producer(GenServer):
         self.roster = post.roster
         self.queue = post.roster.queue
         self._rhythm = Rhythm(0.0 if self.config.clock.virtual else cooldown)
-        self._unsure = True
+        self._turns = Turns(parts, self.roster, released=self._rhythm.feed)
         self._pending = False
         self._failing = False
         self._timer: Timer | None = None
@@ -150,7 +141,7 @@ class Producer(GenServer):
             case Notification("signal", payload):
                 self._signal(payload)
             case Reconnected() | Refresh():
-                self._unsure = True
+                self._turns.unsure = True
                 self._rhythm.feed()
             case Shutdown() | _GraceOver():
                 self._end(message)
@@ -207,11 +198,10 @@ class Producer(GenServer):
     def _turn(self, limit: int) -> None:
         taken = self.roster.take()
         try:
-            turn = self._take_turn(taken, limit)
+            acks = [claim.ack for claim in taken if claim.ack is not None]
+            turn = self._turns.take(acks, limit)
         except DatabaseError as error:
-            # It may have been committed all the same, and its claims be known to nobody.
             self.roster.restore()
-            self._unsure = True
             self._rhythm.failed(self.runtime.clock.monotonic())
             self._note(error)
             return
@@ -219,41 +209,6 @@ class Producer(GenServer):
         self._settle(turn)
         got = self._start(turn)
         self._rhythm.worked(self.runtime.clock.monotonic(), asked=limit, got=got)
-
-    def _take_turn(self, taken: list[Claim], limit: int) -> engines.Turn:
-        acks = [claim.ack for claim in taken if claim.ack is not None]
-        engine, roster, repo = self.parts.engine, self.roster, self.parts.repo
-        tries = 0
-
-        def work(connection: sa.Connection) -> engines.Turn:
-            nonlocal tries
-            tries += 1
-            now = repo.now()
-            if self._unsure or tries > 1:
-                held = [claim.id for claim in roster.held()]
-                self._released(
-                    engine.release_jobs(connection, roster.claimant, self.queue, held, now)
-                )
-            turn = engine.take_turn(
-                connection, roster.claimant, self.queue, acks, limit, now, careful=tries > 1
-            )
-            self._tell_put_off(connection, [a for a in acks if a.job_id in turn.settled])
-            return turn
-
-        with telemetry.span("oban.producer", {"conf": self.config, "queue": self.queue}) as event:
-            turn = repo.transaction(
-                work, attempts=2, statement_timeout=TURN_TIME, lock_timeout=LOCK_TIME
-            )
-            event.set(dispatched_count=len(turn.fetched.rows), settled_count=len(turn.settled))
-        self._unsure = False
-        return turn
-
-    def _tell_put_off(self, connection: sa.Connection, settled: list[Ack]) -> None:
-        parts = self.parts
-        delay = parts.announcer.delay_ahead(settled)
-        if delay is not None:
-            now = parts.engine.database_now(connection, parts.repo.now())
-            parts.announcer.tell_due(connection, now + timedelta(seconds=delay))
 
     def _settle(self, turn: engines.Turn) -> None:
         over = self.roster.settle(turn.blocked)
@@ -279,11 +234,6 @@ class Producer(GenServer):
             # Where enough have ended already, they end while the database is at work.
             time.sleep(0)  # noqa: TID251 (it lets other threads run and waits for nothing)
         return len(claims)
-
-    def _released(self, ids: list[int]) -> None:
-        if ids:
-            self._rhythm.feed()
-            logger.warning("gave back jobs that a lost answer had left claimed: %s", ids)
 
     def _note(self, error: DatabaseError | None) -> None:
         if error is not None and not self._failing:
@@ -354,7 +304,7 @@ class Producer(GenServer):
         self.roster.begin_shutdown()
         # What nobody has begun is for other nodes.
         if self.post.take_back():
-            self._unsure = True
+            self._turns.unsure = True
         if self._grace is None:
             self._grace = self.send_after(_GraceOver(), self.config.shutdown_grace_period)
 
@@ -372,12 +322,12 @@ class Producer(GenServer):
         self.post.take_back()
         # What was cut off without having come to anything is given back too, as is what nobody
         # has begun; what still runs is held and stays claimed.
-        self._unsure = True
-        while (roster.unwritten or self._unsure) and not self._failing:
+        self._turns.unsure = True
+        while (roster.unwritten or self._turns.unsure) and not self._failing:
             self._turn(0)
             if real_monotonic() > until:
                 break
-        roster.active, roster.unsure = False, self._unsure
+        roster.active, roster.unsure = False, self._turns.unsure
         if roster.held():
             return
         try:

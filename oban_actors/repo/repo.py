@@ -112,8 +112,8 @@ class Repo:
                 frees the locks; `statement_timeout` by default; 0: any.
             read_only: whether it only reads; on SQLite such a transaction waits for no writer.
             election: whether leadership depends on it, so that it never waits for a connection.
-            durable: whether the commit waits for PostgreSQL's disk. Without it what was done last
-                may be undone by a crash of the server, but never a part of it; SQLite always waits.
+            durable: whether the commit waits for the disk. Without it what was done last may be
+                undone by a crash of the server or the machine, but never a part of it.
 
         Raises:
             DatabaseUnavailable: there was no connection, or it broke or stayed silent.
@@ -141,6 +141,7 @@ class Repo:
         parameters: Mapping[str, Any],
         *,
         attempts: int = 5,
+        patience: float | None = None,
         statement_timeout: float | None = None,
         lock_timeout: float | None = None,
         durable: bool = True,
@@ -156,6 +157,8 @@ class Repo:
                 what those before it did.
             parameters: their values, which psycopg writes into the text.
             attempts: as in `transaction`, and so are the others.
+            patience: seconds after which a conflict with others is no longer tried again;
+                `statement_timeout` by default.
             statement_timeout: seconds, for each statement.
             lock_timeout: seconds.
             durable: whether the commit waits for the disk.
@@ -167,8 +170,11 @@ class Repo:
             DatabaseError: as in `transaction`.
 
         """
-        begin, allowance, patience = self._terms(
+        begin, allowance, while_allowed = self._terms(
             statement_timeout, lock_timeout, None, read_only=False, durable=durable
+        )
+        terms = Terms(
+            (), attempts=attempts, patience=while_allowed if patience is None else patience
         )
         text = "; ".join([*begin, *statements, "COMMIT"])
 
@@ -177,7 +183,7 @@ class Repo:
             return send(connection, text, parameters)
 
         with self._watching(allowance) as call:
-            return run(self.engine, call, Terms((), attempts=attempts, patience=patience), work)
+            return run(self.engine, call, terms, work)
 
     def cancel(self, thread_ident: int) -> bool:
         """End what a thread does here now, from another thread; its call raises.
@@ -324,7 +330,12 @@ class Repo:
         if self.dialect == "sqlite":
             # It can't wait without end for a lock, but for 24 days.
             waiting = math.ceil(locks * 1000) or 2**31 - 1
-            return f"PRAGMA busy_timeout = {waiting}", "BEGIN" if read_only else "BEGIN IMMEDIATE"
+            return (
+                f"PRAGMA busy_timeout = {waiting}",
+                # NORMAL commits to the WAL as FULL does, and leaves waiting to the next that is.
+                f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}",
+                "BEGIN" if read_only else "BEGIN IMMEDIATE",
+            )
         # One round trip for all of it, and nothing that outlives the transaction.
         begin = (
             f"BEGIN ISOLATION LEVEL READ COMMITTED{', READ ONLY' if read_only else ''};"

@@ -36,7 +36,7 @@ def die() -> None:
 
 
 def die_in(kind: Any, step: str) -> None:
-    """Die in the transaction of a turn."""
+    """Die in the transaction of a turn, taken step by step: a message can't be half sent."""
     take_turn = kind.take_turn
 
     def dying(*given: Any, **how: Any) -> Any:
@@ -49,6 +49,7 @@ def die_in(kind: Any, step: str) -> None:
         return turn
 
     kind.take_turn = dying
+    kind.turn_message = lambda *_given: None
 
 
 def die_after(step: str) -> None:

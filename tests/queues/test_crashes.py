@@ -7,10 +7,12 @@ import pytest
 
 from oban_actors import Beat, DatabaseUnavailable, Listen, Notify, Oban
 from oban_actors.actors import Ref, VirtualClock
+from oban_actors.engines import Turn
 from oban_actors.messages import CancelClaims, Check, Watch
 from oban_actors.queues.foreman import Foreman
 from oban_actors.queues.producer import Producer
 from oban_actors.queues.roster import Roster
+from oban_actors.queues.turning import Turns
 from oban_actors.queues.workforce import Post
 from tests.queues.work import Work, claims, crashes, jobs, read, view, wait_state
 from tests.support.events import Recorder
@@ -131,10 +133,9 @@ def test_a_producer_that_crashes_in_a_turn(
     """Before the fetch, within it, before its claims are held, before acks are settled."""
     oban = start_oban(**ALPHA)
     oban.ask("notifier", Listen(("insert",), oban.whereis(("producer", "alpha"))), timeout=30)
-    engine = oban._engine
     faults = {
-        "before": lambda: once(monkeypatch, engine, "take_turn", after=False),
-        "in it": lambda: once(monkeypatch, engine, "take_turn", after=True),
+        "before": lambda: once(monkeypatch, Turns, "take", after=False),
+        "in it": lambda: once(monkeypatch, Turns, "take", after=True),
         "not held": lambda: once(monkeypatch, Roster, "hold", after=False),
         "not settled": lambda: once(monkeypatch, Roster, "settle", after=False),
         "not handed out": lambda: once(monkeypatch, Post, "add", after=False),
@@ -155,7 +156,7 @@ def test_a_producer_that_crashes_over_acknowledgements(
     oban = start_oban(**ALPHA)
     oban.insert_all(jobs(kind, 5, "wait"))
     work.wait_inside(5)
-    faults = once(monkeypatch, oban._engine, "take_turn", after=True)
+    faults = once(monkeypatch, Turns, "take", after=True)
     work.open()
 
     all_done(start_oban, oban, work, 5)
@@ -164,20 +165,42 @@ def test_a_producer_that_crashes_over_acknowledgements(
     assert told.all("oban.job.stale") == []
 
 
-def lost_answers(oban: Oban, patch: pytest.MonkeyPatch, which: Callable[[Any], bool]) -> list[int]:
-    """Let a producer's next fitting transaction be committed and its answer be lost."""
-    transaction = oban.repo.transaction
+def lost_answers(oban: Oban, patch: pytest.MonkeyPatch, *, claims: bool) -> list[int]:
+    """Let a producer's next turn be committed, and its answer be lost.
+
+    Args:
+        oban: whose.
+        patch: puts it in.
+        claims: whether it is to be one that claims jobs, or one that acknowledges some.
+
+    """
     left = [1]
 
-    def losing(work: Any, **options: Any) -> Any:
-        result = transaction(work, **options)
-        if left and which(result):
-            left.pop()
-            raise DatabaseUnavailable("the answer was lost")
-        return result
+    def losing(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **options: Any) -> Any:
+            result = method(*given, **options)
+            if left and brought(result)[0 if claims else 1]:
+                left.pop()
+                raise DatabaseUnavailable("the answer was lost")
+            return result
 
-    patch.setattr(oban.repo, "transaction", losing)
+        return call
+
+    for name in ("transaction", "message"):
+        patch.setattr(oban.repo, name, losing(getattr(oban.repo, name)))
     return left
+
+
+def brought(result: Any) -> tuple[bool, bool]:
+    """Tell whether what a turn gave has claims, and acknowledgements."""
+    if isinstance(result, Turn):
+        return bool(result.fetched.rows), bool(result.settled)
+    match result:
+        case [[[_, _, int(), *_, written, _], *_]]:
+            return True, written > 0
+        case [[[*_, int(written), _], *_]]:
+            return False, written > 0
+    return False, False
 
 
 @KINDS
@@ -187,7 +210,7 @@ def test_the_answer_to_a_fetch_is_lost(
     """What was claimed is given back with its attempt, and then run."""
     oban = start_oban(**ALPHA)
     view(oban)
-    left = lost_answers(oban, monkeypatch, lambda result: bool(getattr(result, "jobs", None)))
+    left = lost_answers(oban, monkeypatch, claims=True)
     oban.insert_all(jobs(kind, 12))
 
     all_done(start_oban, oban, work, 12)
@@ -203,7 +226,7 @@ def test_the_answer_to_an_acknowledgement_is_lost(
     oban = start_oban(**ALPHA)
     oban.insert_all(jobs(kind, 5, "wait"))
     work.wait_inside(5)
-    left = lost_answers(oban, monkeypatch, lambda result: bool(getattr(result, "settled", None)))
+    left = lost_answers(oban, monkeypatch, claims=False)
     work.open()
 
     all_done(start_oban, oban, work, 5)

@@ -115,6 +115,9 @@ class JobStore:
 
     # Turns
 
+    def turn_message(self, *_given: object) -> None:
+        """See `JobEngine`: step by step, as a pass."""
+
     def take_turn(
         self,
         connection: SimConnection,

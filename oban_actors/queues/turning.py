@@ -1,0 +1,150 @@
+"""A Producer's turns: each one transaction, that writes what has ended and claims what there is."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from oban_actors import telemetry
+from oban_actors.claim import Ack
+from oban_actors.engines import Turn
+from oban_actors.errors import DatabaseUnavailable, TransientError
+from oban_actors.queues.parts import Parts
+from oban_actors.queues.roster import Roster
+
+logger = logging.getLogger("oban_actors")
+
+TURN_TIME = 10.0
+"""Seconds that the statement of a turn may take."""
+
+LOCK_TIME = 1.0
+"""Seconds that a turn waits for a row; then it leaves locked ones out."""
+
+
+_NONE: frozenset[int] = frozenset()
+
+
+class Turns:
+    """Takes the turns of one queue.
+
+    On PostgreSQL a turn is one message, with which its COMMIT goes. Where that is not possible,
+    or went wrong, it goes step by step, by the same statements.
+
+    Args:
+        parts: what all queues of an instance share.
+        roster: the queue's claims.
+        released: called when claims that nobody knew of were given back.
+
+    Attributes:
+        unsure: whether there may be claims in the table that the roster does not know of; the
+            next turn gives them back.
+
+    """
+
+    def __init__(self, parts: Parts, roster: Roster, released: Callable[[], object]) -> None:
+        self._parts = parts
+        self._repo = parts.repo
+        self._engine = parts.engine
+        self._roster = roster
+        self._released = released
+        self.unsure = True
+
+    def take(self, acks: Sequence[Ack], limit: int) -> Turn:
+        """Take one.
+
+        Args:
+            acks: what has ended.
+            limit: how many jobs to claim at most.
+
+        Raises:
+            DatabaseError: it can't be taken now, or it was and its answer is lost.
+
+        """
+        names = {"conf": self._parts.config, "queue": self._roster.queue}
+        with telemetry.span("oban.producer", names) as event:
+            try:
+                turn = self._in_one_message(acks, limit)
+                if turn is None:
+                    turn = self._by_steps(acks, limit, again=False)
+            except BaseException:
+                # It may have been committed all the same, and its claims be known to nobody.
+                self.unsure = True
+                raise
+            event.set(dispatched_count=len(turn.fetched.rows), settled_count=len(turn.settled))
+        return turn
+
+    def _in_one_message(self, acks: Sequence[Ack], limit: int) -> Turn | None:
+        """Take it in one message if that can be done; None where it can't."""
+        if self.unsure or self._parts.announcer.delay_ahead(acks) is not None:
+            return None
+        claimant, queue = self._roster.claimant, self._roster.queue
+        message = self._engine.turn_message(claimant, queue, acks, limit, self._repo.now())
+        if message is None:
+            return None
+        try:
+            (rows,) = self._repo.message(
+                [message.statement],
+                message.parameters,
+                attempts=1,
+                statement_timeout=TURN_TIME,
+                lock_timeout=LOCK_TIME,
+                patience=0.0,
+            )
+        except (DatabaseUnavailable, TransientError) as error:
+            logger.debug("queue %s takes its turn again, step by step: %s", queue, error)
+            return self._by_steps(acks, limit, again=True)
+        written, fetched = message.read(rows)
+        if written < len(acks):
+            return replace(self._judged(acks), fetched=fetched)
+        return Turn(frozenset([ack.job_id for ack in acks]), _NONE, _NONE, fetched)
+
+    def _judged(self, acks: Sequence[Ack]) -> Turn:
+        """See what became of each by writing them again, which does no harm.
+
+        Nothing is given back here, whatever fails: what was claimed with them is not held yet.
+        """
+        claimant, queue, now = self._roster.claimant, self._roster.queue, self._repo.now()
+        return self._transaction(
+            lambda c: self._engine.take_turn(c, claimant, queue, acks, 0, now, careful=True)
+        )
+
+    def _by_steps(self, acks: Sequence[Ack], limit: int, *, again: bool) -> Turn:
+        engine, roster = self._engine, self._roster
+
+        def work(connection: sa.Connection) -> Turn:
+            nonlocal again
+            now = self._repo.now()
+            if self.unsure or again:
+                held = [claim.id for claim in roster.held()]
+                self._note(
+                    engine.release_jobs(connection, roster.claimant, roster.queue, held, now)
+                )
+            turn = engine.take_turn(
+                connection, roster.claimant, roster.queue, acks, limit, now, careful=again
+            )
+            self._tell_put_off(connection, [a for a in acks if a.job_id in turn.settled])
+            again = True
+            return turn
+
+        turn = self._transaction(work)
+        self.unsure = False
+        return turn
+
+    def _transaction(self, work: Callable[[sa.Connection], Turn]) -> Turn:
+        return self._repo.transaction(
+            work, attempts=2, statement_timeout=TURN_TIME, lock_timeout=LOCK_TIME
+        )
+
+    def _tell_put_off(self, connection: sa.Connection, settled: Sequence[Ack]) -> None:
+        announcer = self._parts.announcer
+        delay = announcer.delay_ahead(settled)
+        if delay is not None:
+            now = self._engine.database_now(connection, self._repo.now())
+            announcer.tell_due(connection, now + timedelta(seconds=delay))
+
+    def _note(self, released: Sequence[int]) -> None:
+        if released:
+            self._released()
+            logger.warning("gave back jobs that a lost answer had left claimed: %s", released)

@@ -1,0 +1,92 @@
+"""A producer's turns: one message where that is possible, and what happens where it goes wrong."""
+
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from oban_actors.queues.turning import Turns
+from tests.queues.work import Work, jobs, read, wait_state
+from tests.support.databases import Database
+from tests.support.events import Recorder
+from tests.support.instances import Starter
+
+ALPHA: dict[str, Any] = {"queues": {"alpha": 5}, "stager": None}
+
+
+@pytest.fixture
+def database(pg: Database) -> Database:
+    """Messages are PostgreSQL's alone."""
+    return pg
+
+
+def counting(patch: pytest.MonkeyPatch, name: str) -> list[int]:
+    """Note with how many acknowledgements a method of turns is called."""
+    calls: list[int] = []
+    method: Callable[..., Any] = getattr(Turns, name)
+
+    def call(self: Turns, acks: Any, *given: Any, **options: Any) -> Any:
+        calls.append(len(acks))
+        return method(self, acks, *given, **options)
+
+    patch.setattr(Turns, name, call)
+    return calls
+
+
+def test_a_turn_is_one_message(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it has to give back first what may have been left, as the very first one has."""
+    oban = start_oban(**ALPHA)
+    message, sent = oban.repo.message, []
+
+    def call(statements: Any, parameters: Any, **options: Any) -> Any:
+        found = message(statements, parameters, **options)
+        sent.append(parameters["queue"])
+        return found
+
+    monkeypatch.setattr(oban.repo, "message", call)
+    judged = counting(monkeypatch, "_judged")
+    made = oban.insert_all(jobs("sync", 30))
+
+    for one in made:
+        wait_state(oban, one, "completed")
+    assert set(sent) == {"alpha"}
+    assert judged == []
+
+
+def test_a_row_that_is_locked_keeps_no_other_waiting(
+    start_oban: Starter, work: Work, pg_conninfo: str
+) -> None:
+    """The message gives up on it; step by step it is left out, and written once it is free."""
+    oban = start_oban(**ALPHA)
+    locked, free = oban.insert_all(jobs("sync", 2, "wait"))
+    work.wait_inside(2)
+    with psycopg.connect(pg_conninfo) as other:
+        row = f"SELECT 1 FROM {start_oban.tables.jobs} WHERE id = %s FOR UPDATE"
+        other.execute(row.encode(), [locked.id])
+        work.open()
+        wait_state(oban, free, "completed")
+        assert read(oban, locked).state == "executing"
+
+    wait_state(oban, locked, "completed")
+    assert sorted(work.ran) == [locked.id, free.id]
+
+
+def test_a_job_cancelled_by_hand_is_told_as_stale(
+    start_oban: Starter, work: Work, told: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not all acknowledgements of a message were written: each is looked at, none is lost."""
+    judged = counting(monkeypatch, "_judged")
+    oban = start_oban(**ALPHA)
+    gone, good = oban.insert_all(jobs("sync", 2, "wait"))
+    work.wait_inside(2)
+    start_oban.tables.execute("UPDATE {jobs} SET state = 'cancelled' WHERE id = :id", id=gone.id)
+    work.open()
+
+    wait_state(oban, good, "completed")
+    assert told.wait_for("oban.job.stale").metadata["id"] == gone.id
+    assert told.wait_for("oban.job.stop").metadata["id"] == good.id
+    assert read(oban, gone).state == "cancelled"
+    assert sum(judged) in (1, 2)
