@@ -143,10 +143,20 @@ def events() -> Iterator[Recorder]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a PostgreSQL server."""
+    """Mark what needs a PostgreSQL server, and begin with what takes long.
+
+    The order is shuffled before; what may take minutes would else often be all that still runs
+    at the end, on one processor.
+    """
+    items.sort(key=_allowed, reverse=True)
     for item in items:
         if {"postgres_server", "own_server"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.db)
+
+
+def _allowed(item: pytest.Item) -> float:
+    own = item.get_closest_marker("timeout")
+    return float(own.args[0]) if own else 0.0
 
 
 @pytest.fixture
