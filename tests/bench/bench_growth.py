@@ -96,10 +96,10 @@ def _steady(report: Report, store: Store, size: Size, nodes: int, batch: int) ->
         raise RuntimeError(f"{[each['jobs'] for each in said]} of {jobs} jobs ran")
     name = f"{_named(nodes)}, {size.rate:g} x {batch} jobs a second"
     turns = sum(each["turns"] for each in said)
-    report.add(f"{name}, notifications", notified / jobs, "a job")
-    report.add(f"{name}, turns", turns / jobs, "a job")
-    report.add(f"{name}, commits", committed / jobs, "a job")
-    report.add(f"{name}, connections", connections / nodes, "a node")
+    report.add(f"{name}: notifications", notified / jobs, "a job")
+    report.add(f"{name}: turns", turns / jobs, "a job")
+    report.add(f"{name}: commits", committed / jobs, "a job")
+    report.add(f"{name}: connections", connections / nodes, "a node")
     _report_duties(report, name, said, minutes)
 
 
@@ -107,14 +107,15 @@ def _report_duties(report: Report, name: str, said: list[dict[str, Any]], minute
     def duties(each: dict[str, Any]) -> float:
         return float(sum(each["by_thread"].get(thread, 0.0) for thread in DUTIES) / minutes)
 
-    leader = next(each for each in said if each["leads"])
-    others = [duties(each) for each in said if not each["leads"]]
-    report.add(f"{name}, passes of the leader", leader["passes"] / minutes, "a minute")
-    report.add(f"{name}, duties of the leader", duties(leader), "CPU s a minute")
+    # They end one after the other, so that several may have led in the end.
+    leader = max(said, key=lambda each: int(each["passes"]))
+    others = [duties(each) for each in said if each is not leader]
+    report.add(f"{name}: passes of the leader", leader["passes"] / minutes, "a minute")
+    report.add(f"{name}: duties of the leader", duties(leader), "CPU s a minute")
     if others:
-        report.add(f"{name}, duties of another", median(others), "CPU s a minute")
+        report.add(f"{name}: duties of another", median(others), "CPU s a minute")
     report.add(
-        f"{name}, a node's CPU", median(each["cpu"] for each in said) / minutes, "s a minute"
+        f"{name}: a node's CPU", median(each["cpu"] for each in said) / minutes, "s a minute"
     )
 
 

@@ -113,9 +113,12 @@ def _report(report: Report, case: Case, facts: list[Facts], alone: list[Facts]) 
     report.add(f"{case.name}, CPU, most", max(spent), "s a minute")
     own = _middle(facts, "own")
     report.add(f"{case.name}, transactions begun", own, "a minute", GOALS.get(case, ""))
-    for what, unit in (("transactions", "a minute"), ("by_thread", "CPU s a minute")):
-        for name, value in list(facts[-1][what].items())[:MOST]:
-            report.add(f"{case.name}, {unit}: {name}", value, unit)
+    for key, what, unit in (
+        ("transactions", "transactions begun by", "a minute"),
+        ("by_thread", "CPU of", "s a minute"),
+    ):
+        for name, value in list(facts[-1][key].items())[:MOST]:
+            report.add(f"{case.name}, {what}: {name}", value, unit)
     if case.sqlite:
         return
     counted = _middle(facts, "counted")

@@ -49,7 +49,7 @@ def run(report: Report, size: Size = Size()) -> None:
                     name = f"{interval * 1e3:g} ms, {threads} busy threads"
                     _measure(report, size, name)
                     if threads:
-                        report.add(f"{name}, they compute", _rate(size, computed), "rounds a CPU s")
+                        report.add(f"{name}: they compute", _rate(size, computed), "rounds a CPU s")
     finally:
         logging.disable(logging.NOTSET)
 
@@ -70,12 +70,12 @@ def _measure(report: Report, size: Size, name: str) -> None:
     for number in range(size.tells):
         ref.tell(number)
     ref.ask(0, timeout=60)
-    report.add(f"{name}, tell", size.tells / (time.perf_counter() - began), "1/s")
-    report.add_samples(f"{name}, ask", times(lambda: ref.ask(1), size.asks, 1e3), "ms")
+    report.add(f"{name}: tell", size.tells / (time.perf_counter() - began), "1/s")
+    report.add_samples(f"{name}: ask", times(lambda: ref.ask(1), size.asks, 1e3), "ms")
     ref.stop()
-    report.add_samples(f"{name}, restart", restarts(size.restarts), "ms")
+    report.add_samples(f"{name}: restart", restarts(size.restarts), "ms")
     delays = [size.spread * number / size.timers for number in range(size.timers)]
-    report.add_samples(f"{name}, timers", lateness(delays), "ms")
+    report.add_samples(f"{name}: timers", lateness(delays), "ms")
 
 
 def _rate(size: Size, computed: Callable[[], int]) -> float:

@@ -18,6 +18,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ("performance.md", "scaling.md")
 BLOCK = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 LAST = re.compile(r"^(.*), (p50|p99|max|slowest|fastest|ratio)$")
+PART = re.compile(r"^([^:]*): (.*)$")
 FLAT = re.compile(
     r"^(?P<what>.+), (?P<rows>[\d,]+) (?P<full>.+), (?P<when>before autovacuum|after)$"
 )
@@ -65,20 +66,32 @@ def _table(group: str, given: dict[str, Any]) -> str:
 
 
 def _plain(figures: Figures) -> list[tuple[str, ...]]:
-    """One row for each thing that was measured, with its spread and its ratio."""
-    rows: dict[str, list[str]] = {}
+    """One row for each thing that was measured, with its spread, its ratio or its parts."""
+    rows: dict[str, list[tuple[str, str, str]]] = {}
     goals: dict[str, list[str]] = {}
     for figure in figures:
-        found = LAST.match(figure["name"])
-        name, kind = (found[1], found[2]) if found else (figure["name"], "")
-        unit = "x" if kind == "ratio" else figure["unit"]
-        rows.setdefault(name, []).append(f"{kind} {number(figure['value'])} {unit}".strip())
+        name, kind = _parted(figure["name"])
+        unit = "times" if kind == "ratio" else figure["unit"]
+        rows.setdefault(name, []).append((kind, number(figure["value"]), unit))
         if figure["goal"]:
             goals.setdefault(name, []).append(f"{kind} {figure['goal']}".strip())
     return [
         ("what", "figure", "goal"),
-        *((name, "; ".join(found), "; ".join(goals.get(name, []))) for name, found in rows.items()),
+        *((name, _cell(found), "; ".join(goals.get(name, []))) for name, found in rows.items()),
     ]
+
+
+def _parted(name: str) -> tuple[str, str]:
+    if found := PART.match(name) or LAST.match(name):
+        return found[1], found[2]
+    return name, ""
+
+
+def _cell(found: list[tuple[str, str, str]]) -> str:
+    if len({unit for _, _, unit in found}) == 1:
+        values = "; ".join(f"{kind} {value}".strip() for kind, value, _ in found)
+        return f"{values} {found[0][2]}"
+    return "; ".join(f"{kind} {value} {unit}".strip() for kind, value, unit in found)
 
 
 def _flat(figures: Figures) -> list[tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """A node of ours among others: what it did, and what its parts have cost.
 
-It says `started`, and when its input is closed `leads`, `jobs`, `turns` (transactions of its
-producer), `passes`, `first` (when the first job began), `cpu` (s) and `by_thread` (s).
+It says `started`, and when its input is closed `jobs`, `turns` (transactions of its producer),
+`passes` (as leader), `first` (when the first job began), `cpu` (s) and `by_thread` (s).
 """
 
 import itertools
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from oban_actors import IsLeader, Job, Oban, telemetry, worker
+from oban_actors import Job, Oban, telemetry, worker
 from oban_actors.stager import Stager
 from tests.bench.programs import cost
 from tests.bench.programs.saying import say
@@ -43,15 +43,13 @@ def main(url: str, limit: int) -> None:
 
     telemetry.attach("turns", "oban.producer.stop", on_turn)
     telemetry.attach("passes", "oban.plugin.stop", on_pass)
-    with Oban(url, queues={"bench": limit}) as oban:
+    with Oban(url, queues={"bench": limit}):
         spent, threads = time.process_time(), cost.cpu_by_thread()
         say(started=time.time())
         sys.stdin.read()
         spent = time.process_time() - spent
         threads = cost.cpu_by_thread() - threads
-        leads = oban.ask("peer", IsLeader())
     say(
-        leads=leads,
         jobs=next(BEGUN),
         turns=seen["turns"],
         passes=seen["passes"],
