@@ -140,6 +140,12 @@ class Fleet:
         """One has shown that it lives."""
         self._slots[index].heard = now
 
+    def ends(self, index: int, now: float) -> None:
+        """One has begun to end, whoever told it: it has the time that all have for that."""
+        slot = self._slots[index]
+        if slot.kill_at is None:
+            slot.kill_at = now + self.grace + STOP_TIME
+
     def ended(self, index: int, code: int, how: str, now: float) -> list[Action]:
         """One has ended.
 

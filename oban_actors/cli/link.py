@@ -1,8 +1,8 @@
 """Link: what a parent and its worker process say to each other, a word a line.
 
-The worker says that it is up, and then again and again that it lives. The parent says when to fetch
-no more, to end, and to end at once; and its end is seen as the end of the connection, however it
-came.
+The worker says that it is up, then again and again that it lives, and when it begins to end. The
+parent says when to fetch no more, to end, and to end at once; and its end is seen as the end of the
+connection, however it came.
 """
 
 import contextlib
@@ -37,9 +37,17 @@ class WorkerLink:
             self._socket.sendall(b"ready\n")
 
     def beat(self) -> None:
-        """Say that this process lives; what a stopped parent has no room for is not missed."""
+        """Say that this process lives."""
+        self._say(b"alive\n")
+
+    def ending(self) -> None:
+        """Say that the tree begins to end, and nothing more will be said."""
+        self._say(b"ending\n")
+
+    def _say(self, word: bytes) -> None:
+        # What a parent that is stopped has no room for is not missed.
         with contextlib.suppress(OSError):
-            self._socket.send(b"alive\n", socket.MSG_DONTWAIT)
+            self._socket.send(word, socket.MSG_DONTWAIT)
 
     def _listen(self) -> None:
         with (

@@ -96,11 +96,13 @@ class Parent:
             # It ends; how, its exit code says.
             with contextlib.suppress(KeyError):
                 self._selector.unregister(worker.link)
-        elif b"ready" in said:
+            return
+        self._fleet.lives(index, real_monotonic())
+        if b"ready" in said:
             logger.info("worker %d runs, process %d", index, worker.process.pid)
             self._do(self._fleet.ready(index))
-        else:
-            self._fleet.lives(index, real_monotonic())
+        if b"ending" in said:
+            self._fleet.ends(index, real_monotonic())
 
     def _reap(self) -> None:
         for index, worker in list(self._workers.items()):

@@ -52,6 +52,7 @@ def work(oban: Oban, descriptor: int) -> Reason:
         # A signal that came while the process was stopped may wake another thread than this one.
         while not over.wait(WAKE_UP):
             pulse.beat()
+    link.ending()
     return oban.stop() or Reason("normal")
 
 

@@ -119,6 +119,23 @@ def test_those_that_end_have_another_bound() -> None:
     assert pass_time(fleet, 1.0, GRACE + STOP_TIME) == []
 
 
+def test_one_that_was_told_by_somebody_else_has_as_long() -> None:
+    """Its drain is no hang; it is replaced when it has ended, or is killed if it does not."""
+    fleet = running(2)
+    fleet.tick(0.0)
+    fleet.ends(1, 1.0)
+
+    at = 1.0 + GRACE + STOP_TIME
+    assert pass_time(fleet, 0.0, at - 0.1, 0) == []
+    assert pass_time(fleet, at - 0.1, at, 0) == [Kill(1)]
+    assert fleet.ended(1, 0, "ended", at) == [Start(1)]
+    # Told again it has no longer.
+    fleet.ends(0, at)
+    fleet.ends(0, at + 5)
+    assert fleet.wake_at is not None
+    assert fleet.signal(at + 6)[-1] == Tell(1, "stop")
+
+
 @dataclass
 class Shown:
     """An instance as far as a Pulse looks at it."""
