@@ -41,8 +41,11 @@ from oban_actors.repo.times import to_moment
 
 logger = logging.getLogger("oban_actors")
 
-# "actors" first: who hears a ping must have heard the announcement before it.
-CHANNELS = ("actors", "leader", "sonar")
+CHANNELS = ("actors", "leader")
+PINGS = ("sonar",)
+"""Heard once the others surely are: a Python node's ping without the announcement that comes
+before it would be taken for an Elixir node's.
+"""
 
 LISTEN_TIME = 2.0
 """Seconds that the first election waits for the notifier to listen."""
@@ -111,6 +114,7 @@ class DatabasePeer(GenServer):
             self.ask("notifier", Listen(CHANNELS, self.actor_ref), timeout=LISTEN_TIME)
         except ActorError as error:
             logger.debug("the first election comes before the notifier listens: %s", error)
+        listen(self, PINGS)
         self._act()
 
     def handle_call(self, message: Any, sender: Sender) -> Any:

@@ -3,14 +3,16 @@
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import psycopg
 import pytest
 import sqlalchemy as sa
 
-from oban_actors.actors import VirtualClock
+from oban_actors.actors import GenServer, VirtualClock
 from oban_actors.messages import Notification
+from oban_actors.notifiers import listen
+from oban_actors.notifiers.delivery import Delivery
 from tests.peers.harness import LONG, Cluster, Node, listening
 from tests.support.waiting import wait_until
 
@@ -135,6 +137,38 @@ def test_pings_of_python_nodes_are_told_apart(pg_cluster: Cluster) -> None:
         wait_until(lambda: heard)
 
     assert node.leads
+    assert not node.state.rivals.heard
+
+
+def test_a_peer_that_begins_between_announcement_and_ping(
+    pg_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has missed the announcement, and so hears nothing of the ping that belongs to it."""
+    node = pg_cluster.start(peer=LONG)
+    assert node.elect()
+    first, begun, listens = node.peer, threading.Event(), threading.Event()
+    deliver = Delivery.deliver
+
+    def listening_too(actor: GenServer, channels: Sequence[str]) -> None:
+        listen(actor, channels)
+        if begun.is_set():
+            listens.set()
+
+    def halting(self: Delivery, channel: str, text: str, pid: int | None = None) -> bool:
+        result = deliver(self, channel, text, pid)
+        if channel == "actors" and "pulse" in text and not begun.is_set():
+            begun.set()
+            first.stop(block=False)
+            assert listens.wait(30)
+        return result
+
+    monkeypatch.setattr("oban_actors.peers.database.listen", listening_too)
+    monkeypatch.setattr(Delivery, "deliver", halting)
+    with listening(node, "sonar") as heard:
+        node.repo.transaction(_announced_ping(node))
+        wait_until(lambda: heard)
+
+    wait_until(lambda: node.peer is not first and node.leads)
     assert not node.state.rivals.heard
 
 
