@@ -1,5 +1,6 @@
 """What control of jobs is on either database; each has its own words for parts of it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -32,7 +33,7 @@ DELETABLE = tuple(s for s in JobState if s is not JobState.EXECUTING)
 Changing = ReturningUpdate[Any] | ReturningDelete[Any]
 
 
-class Control:
+class Control(ABC):
     """Looks for jobs, and changes those that are named.
 
     A job is changed only where it has still the wanted state and all that was asked for holds
@@ -49,21 +50,21 @@ class Control:
 
     # What the databases differ in
 
+    @abstractmethod
     def among(self, ids: Sequence[int]) -> Clause:
         """Say that a job's id is one of these; the primary key has to serve it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def in_states(self, states: Sequence[JobState]) -> Clause:
         """Say that a job is in one of these states, those among them that the table knows."""
-        raise NotImplementedError
 
     def by_queue(self, chosen: Chosen, states: Sequence[JobState]) -> sa.Select[Any]:
         """Give a query for the ids of jobs of some queues that are in one of these states."""
         return self.found(sa.select(self.table.c.id), chosen, (self.in_states(states),))
 
+    @abstractmethod
     def columns(self) -> list[sa.ColumnElement[Any]]:
         """Give all columns of a job, as `Job.from_row` reads them."""
-        raise NotImplementedError
 
     def changed(self, connection: sa.Connection, statement: Changing) -> set[int]:
         """Execute it and give the ids of the rows that it changed."""

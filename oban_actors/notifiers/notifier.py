@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ UNKNOWN = object()
 """What `answer` gives for a message that is not a notifier's."""
 
 
-class Notifier(GenServer):
+class Notifier(GenServer, ABC):
     """Tells listeners what comes on their channels, and sends for those who have no transaction.
 
     Subscriptions stand in the registry, so that they outlive a crash: whoever comes next
@@ -92,9 +93,9 @@ class Notifier(GenServer):
         """Give the connection up and make another; listeners are told to look themselves."""
         self.delivery.reconnected()
 
+    @abstractmethod
     def publish(self, message: Notify) -> None:
         """Send what is to reach all nodes, in a transaction of its own."""
-        raise NotImplementedError
 
     # Helpers
 
