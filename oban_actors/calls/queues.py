@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from oban_actors.actors import ActorError, NoProcess
 from oban_actors.calls.base import Calls
+from oban_actors.config_options import node as node_name
 from oban_actors.config_options import positive, queue, queue_name
 from oban_actors.errors import ConfigError
 from oban_actors.messages import Check, Listen, QueueView, StartQueue
@@ -33,7 +34,7 @@ class QueueCalls(Calls):
             node: the node that does so; all by default.
 
         Raises:
-            ConfigError: the name is none, or both a node and `local_only` are given.
+            ConfigError: the name or the node is none, or both a node and `local_only` are given.
             DatabaseError: the signal could not be sent.
 
         """
@@ -149,7 +150,7 @@ class QueueCalls(Calls):
         if local_only:
             ident = self.config.ident
         elif node is not None:
-            ident = f"{self.config.name}.{node}"
+            ident = f"{self.config.name}.{node_name('node', node)}"
         payload = {"action": action, "ident": ident, "queue": name, **how}
         self._hear_first()
         self.repo.transaction(

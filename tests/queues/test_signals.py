@@ -366,6 +366,8 @@ def test_what_can_not_be_signalled_is_refused(start_oban: Starter) -> None:
     calls: tuple[Callable[[], object], ...] = (
         lambda: oban.pause_queue(""),
         lambda: oban.pause_queue("alpha", local_only=True, node="web.1"),
+        lambda: oban.pause_queue("alpha", node=""),
+        lambda: oban.resume_queue("alpha", node="web 1"),
         lambda: oban.scale_queue("alpha", 0),
         lambda: oban.scale_queue("alpha", 2**31),
         lambda: oban.scale_queue("*", 3),
