@@ -213,6 +213,8 @@ def _check(path: str, written: str, fields: str) -> None:
 
 def _refusal(path: str, written: str, reason: str) -> ConfigError:
     part = _PARTS.get(reason.removeprefix("Bad "), "five fields")
+    if "-" in written:
+        part += ", ranges from low to high"
     error = OPTIONS.refusal(path, f"a cron expression with {part}", written)
     assert isinstance(error, ConfigError)  # noqa: S101 (what OPTIONS makes)
     return error
