@@ -1,6 +1,7 @@
 """Notifications as part of a transaction: delivered at its commit, never on rollback."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from oban_actors.notifiers.delivery import Delivery
 from oban_actors.notifiers.ledger import Ledger
 from oban_actors.notifiers.wire import check_channel, encode
 from oban_actors.repo.times import Dialect
+
+logger = logging.getLogger("oban_actors")
 
 Payloads = Sequence[Mapping[str, Any]]
 
@@ -146,7 +149,11 @@ class SqlitePublisher:
 
 
 class IsolatedPublisher:
-    """Tells the listeners of this process, right after the commit and in its thread."""
+    """Tells the listeners of this process, right after the commit and in its thread.
+
+    A connection of a host's that is none of SQLAlchemy's does not say when it commits: what is
+    sent on it is not told, and passes find the jobs.
+    """
 
     def __init__(self, config: Config, registry: Registry) -> None:
         self._config = config
@@ -156,6 +163,9 @@ class IsolatedPublisher:
     def publish(self, connection: sa.Connection, channel: str, payloads: Payloads) -> None:
         """See `Publisher`."""
         with _notifying(self._config, channel, payloads) as texts:
+            if not isinstance(connection, sa.Connection):
+                logger.debug("a host's own connection does not say when it commits: %s", channel)
+                return
             # It stands with the connection, so that it goes when that goes.
             ledger: Ledger | None = vars(connection).get(self._key)
             if ledger is None:

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from oban_actors import Job, Oban
+from oban_actors import Job, Oban, Stage
 from oban_actors.errors import ConfigError, TransientError, UnfitTransaction
 from tests.inserting.hosts import ASYNC, SYNC, AsyncHost, address, engine_of
 from tests.support.databases import Database
@@ -72,6 +72,23 @@ def test_notified_at_commit(start_oban: Starter, kind: str, make: Any, driver: s
         host.commit()
 
     assert heard.wait_for("insert") == [{"queue": "kept"}]
+
+
+@pytest.mark.parametrize(("kind", "make", "driver"), SYNC)
+def test_within_the_process(start_oban: Starter, kind: str, make: Any, driver: str) -> None:
+    """With an isolated notifier a host's commit is told, or seen by the next pass; no other is."""
+    on(start_oban, kind)
+    oban = start_oban.leading(notifier="isolated", stager={"interval": 600.0})
+    heard = start_oban.hear(oban, "insert")
+    with make(start_oban.database, driver) as host:
+        oban.insert(plain(queue="lost"), session=host.handle)
+        host.rollback()
+        oban.insert_all([plain(queue="kept"), plain(schedule_in=1)], session=host.handle)
+        assert heard.payloads("insert") == []
+        host.commit()
+    oban.ask("stager", Stage(), timeout=30)
+
+    assert heard.wait_for("insert")[0] == {"queue": "kept"}
 
 
 @pytest.mark.parametrize(("kind", "held", "driver"), ASYNC)
