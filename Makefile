@@ -12,7 +12,7 @@ UV_COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.11
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate chaos check bench format lock clean postgres
+.PHONY: help demo test simulate chaos check audit bench format lock clean postgres
 
 help: ## Say what can be made.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ check: $(READY) ## Check format, lint and types.
 	$(PY) -m ruff check $(SOURCES)
 	$(PY) -m mypy
 
+audit: $(READY) ## Ask whether vulnerabilities are known of the locked packages; at most 30 s.
+	$(PY) -m tests.support.audit
+
 bench: $(READY) postgres ## Measure; ARGS="actors --json=figures.json" picks what and where to.
 	$(PY) -m tests.bench $(ARGS)
 
@@ -45,10 +48,11 @@ lock: ## Lock the newest versions that fit pyproject.toml.
 	@set -e; tools=$$(mktemp -d); trap 'rm -rf "$$tools"' EXIT; \
 	$(PYTHON) -m venv "$$tools"; "$$tools/bin/python" -m pip install --quiet uv; PATH="$$tools/bin:$$PATH"; \
 	$(UV_COMPILE) pyproject.toml --group dev --output-file requirements/dev.txt; \
-	$(UV_COMPILE) --group embedded --output-file requirements/embedded.txt
+	$(UV_COMPILE) --group embedded --output-file requirements/embedded.txt; \
+	$(UV_COMPILE) --group audit --output-file requirements/audit.txt
 
 clean: ## Remove everything that was made.
-	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .audit build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Debian splits venv from Python: without its package, virtualenv or pip alone can do the same.
