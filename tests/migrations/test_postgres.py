@@ -10,6 +10,7 @@ import pytest
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import make_url
 
+from oban_actors import Oban
 from oban_actors.errors import ConfigError, DatabaseError, SchemaMissing, SchemaTooNew
 from oban_actors.repo import Repo
 from oban_actors.repo.migrator import migrate, migrated_version, rollback
@@ -140,6 +141,19 @@ def test_from_elixir(repo: Repo, pg: Database, admin: Admin, version: int, enum_
     run(admin, "DROP SCHEMA {} CASCADE", pg.prefix)
     migrate(repo, elixir_indexes=True)
     assert upgraded == describe(admin, pg.prefix)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_elixirs_indexes_are_an_option(pg: Database, admin: Admin, asked: bool) -> None:  # noqa: FBT001 (a parameter)
+    """The two indexes on JSON are made where the instance is asked for them, and kept."""
+    for options in ({"elixir_indexes": asked}, {}):
+        oban = Oban(pg.url, prefix=pg.prefix, **options)
+        try:
+            oban.migrate()
+        finally:
+            oban.repo.close()
+        names = {name for name, _ in describe(admin, pg.prefix)["indexes"]}
+        assert ({"oban_jobs_args_index", "oban_jobs_meta_index"} <= names) is asked
 
 
 @pytest.mark.parametrize("version", VERSIONS)
