@@ -40,6 +40,9 @@ LISTEN_TIME = 2.0
 BLOCKED_DELAY = 0.5
 """Seconds until a row that was locked by somebody is tried again."""
 
+REFUSED_DELAY = 60.0
+"""Seconds until a row that the database refuses to change is tried again."""
+
 LAST_TIME = 5.0
 """Seconds within which the last acknowledgements are written when the queue ends."""
 
@@ -213,7 +216,8 @@ class Producer(GenServer):
     def _settle(self, turn: engines.Turn) -> None:
         over = self.roster.settle(turn.blocked)
         if turn.blocked:
-            self.send_after(_Unblock(), BLOCKED_DELAY)
+            refused = turn.blocked <= self._turns.refused
+            self.send_after(_Unblock(), REFUSED_DELAY if refused else BLOCKED_DELAY)
         for claim in over:
             stale = claim.id in turn.stale
             if stale:

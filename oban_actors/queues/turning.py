@@ -10,9 +10,11 @@ import sqlalchemy as sa
 from oban_actors import telemetry
 from oban_actors.claim import Ack
 from oban_actors.engines import Turn
-from oban_actors.errors import DatabaseUnavailable, TransientError
+from oban_actors.errors import DatabaseError, DatabaseUnavailable, TransientError
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.roster import Roster
+from oban_actors.queues.sifting import Sieve, refuses_a_row
+from oban_actors.repo.sqlstates import translate
 
 logger = logging.getLogger("oban_actors")
 
@@ -40,6 +42,7 @@ class Turns:
     Attributes:
         unsure: whether there may be claims in the table that the roster does not know of; the
             next turn gives them back.
+        refused: ids of jobs whose acknowledgement the database refuses, for as long as it does.
 
     """
 
@@ -50,6 +53,8 @@ class Turns:
         self._roster = roster
         self._released = released
         self.unsure = True
+        self.refused: set[int] = set()
+        self._unclaimable = False
 
     def take(self, acks: Sequence[Ack], limit: int) -> Turn:
         """Take one.
@@ -65,15 +70,56 @@ class Turns:
         names = {"conf": self._parts.config, "queue": self._roster.queue}
         with telemetry.span("oban.producer", names) as event:
             try:
-                turn = self._in_one_message(acks, limit)
-                if turn is None:
-                    turn = self._by_steps(acks, limit, again=False)
+                turn = self._take(acks, limit)
             except BaseException:
                 # It may have been committed all the same, and its claims be known to nobody.
                 self.unsure = True
                 raise
             event.set(dispatched_count=len(turn.fetched.rows), settled_count=len(turn.settled))
+        if self.refused:
+            self.refused -= turn.settled | turn.stale
         return turn
+
+    def _take(self, acks: Sequence[Ack], limit: int) -> Turn:
+        try:
+            turn = self._in_one_message(acks, limit)
+            return self._by_steps(acks, limit, again=False) if turn is None else turn
+        except DatabaseError as error:
+            if not refuses_a_row(error):
+                raise
+            # A message may have claimed before the look at what it wrote was refused.
+            self.unsure = True
+            return self._sifted(acks, limit)
+
+    def _sifted(self, acks: Sequence[Ack], limit: int) -> Turn:
+        """Take it without what the database refuses."""
+        sieves: list[Sieve] = []
+        claimant, queue, now = self._roster.claimant, self._roster.queue, self._repo.now()
+
+        def work(connection: sa.Connection) -> Turn:
+            def take(some: Sequence[Ack], few: int) -> Turn:
+                return self._engine.take_turn(
+                    connection, claimant, queue, some, few, now, careful=True
+                )
+
+            sieves.append(Sieve(connection, take))
+            turn = sieves[-1].turn(acks, limit)
+            self._tell_put_off(connection, [a for a in acks if a.job_id in turn.settled])
+            return turn
+
+        turn = self._transaction(work)
+        self._tell_refused(sieves[-1])
+        return turn
+
+    def _tell_refused(self, sieve: Sieve) -> None:
+        for job_id in sieve.refused.keys() - self.refused:
+            error = translate(sieve.refused[job_id])
+            logger.error("how job %d ended can't be written, and waits: %s", job_id, error)
+        self.refused |= sieve.refused.keys()
+        if sieve.unclaimable is not None and not self._unclaimable:
+            error = translate(sieve.unclaimable)
+            logger.error("the next job of queue %s can't be claimed: %s", self._roster.queue, error)
+        self._unclaimable = sieve.unclaimable is not None
 
     def _in_one_message(self, acks: Sequence[Ack], limit: int) -> Turn | None:
         """Take it in one message if that can be done; None where it can't."""
