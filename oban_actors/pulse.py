@@ -220,7 +220,7 @@ class Pulse(GenServer):
         seconds = min(BEAT_TIME, self.config.statement_timeout)
         try:
             report = self.repo.transaction(
-                partial(self._ping, rosters), attempts=1, statement_timeout=seconds
+                partial(self._ping, rosters), attempts=1, statement_timeout=seconds, vital=True
             )
         except DatabaseError as error:
             self._failed(error)

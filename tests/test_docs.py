@@ -25,7 +25,7 @@ from oban_actors.config import (
     PulseOptions,
     StagerOptions,
 )
-from oban_actors.repo.slots import FOR_ACTORS, FOR_ELECTIONS, RESERVE
+from oban_actors.repo.slots import FOR_ACTORS, FOR_BEATS, FOR_ELECTIONS, RESERVE
 from tests.support.databases import new_database
 from tests.support.postgres import Server
 from tests.support.waiting import wait_until
@@ -167,6 +167,7 @@ def test_the_connections_of_operating_are_counted() -> None:
     assert f"**`pool_size` + {RESERVE + 1}, with the Reindexer + {RESERVE + 2}**" in page
     assert re.search(rf"^\| the tree's actors,.* \| {FOR_ACTORS} \|", page, re.MULTILINE)
     assert re.search(rf"^\| elections,.* \| {FOR_ELECTIONS} \|", page, re.MULTILINE)
+    assert re.search(rf"^\| beats,.* \| {FOR_BEATS} \|", page, re.MULTILINE)
     assert f"up to `pool_size` + {RESERVE} of each" in page
 
 

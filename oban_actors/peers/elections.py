@@ -68,7 +68,7 @@ class Elections:
             statement_timeout=seconds,
             lock_timeout=DUTY_TIME,
             read_only=plan is Plan.LOOK,
-            election=True,
+            vital=True,
         )
 
     def withdraw(self, seconds: float = MOST_TIME) -> None:
@@ -91,7 +91,7 @@ class Elections:
             attempts=2,
             statement_timeout=seconds,
             lock_timeout=min(seconds, DUTY_TIME),
-            election=True,
+            vital=True,
         )
 
     def _execute(self, connection: sa.Connection, plan: Plan, lease: Lease) -> Found:

@@ -88,7 +88,7 @@ class Repo:
         lock_timeout: float | None = None,
         idle_timeout: float | None = None,
         read_only: bool = False,
-        election: bool = False,
+        vital: bool = False,
         durable: bool = True,
     ) -> T:
         """Run `work` in a transaction of its own and return what it returns, once committed.
@@ -111,7 +111,8 @@ class Repo:
                 be it to say something or to take what is sent, before it ends the session and
                 frees the locks; `statement_timeout` by default; 0: any.
             read_only: whether it only reads; on SQLite such a transaction waits for no writer.
-            election: whether leadership depends on it, so that it never waits for a connection.
+            vital: whether it is an election or a beat, of which there is one at a time: it never
+                waits for a connection.
             durable: whether the commit waits for the disk. Without it what was done last may be
                 undone by a crash of the server or the machine, but never a part of it.
 
@@ -132,7 +133,7 @@ class Repo:
             durable=durable,
         )
         terms = Terms(begin, idempotent, attempts, patience)
-        with self._watching(allowance, election=election) as call:
+        with self._watching(allowance, vital=vital) as call:
             return run(self.engine, call, terms, work)
 
     def message(
@@ -305,17 +306,17 @@ class Repo:
         return begin, seconds + (GRACE if self.dialect == "postgresql" else 0), seconds
 
     @contextlib.contextmanager
-    def _watching(self, allowance: float, *, election: bool = False) -> Iterator[Call]:
+    def _watching(self, allowance: float, *, vital: bool = False) -> Iterator[Call]:
         self._check_usable()
-        lane = self._lane(election=election)
+        lane = self._lane(vital=vital)
         with self._watchdog.watching(allowance) as call, self._slots.taken(lane):
             check(call)
             yield call
 
-    def _lane(self, *, election: bool) -> Lane:
+    def _lane(self, *, vital: bool) -> Lane:
         # Within another call of its thread, waiting for a slot could be waiting for itself.
-        if election or self._watchdog.current() is not None:
-            return Lane.ELECTION
+        if vital or self._watchdog.current() is not None:
+            return Lane.VITAL
         process = CURRENT.process
         mine = process is not None and process.runtime is self._tree
         return Lane.ACTOR if mine else Lane.HOST

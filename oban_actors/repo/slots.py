@@ -11,9 +11,12 @@ FOR_ACTORS = 2
 """Connections beyond `pool_size` that are there when the host uses all it may."""
 
 FOR_ELECTIONS = 1
-"""Connections beyond those that are there when actors use theirs too."""
+FOR_BEATS = 1
+"""Connections beyond those that are there when actors use theirs too: a node that can't renew its
+lease leads no more, and one that shows no beat is taken for dead.
+"""
 
-RESERVE = FOR_ACTORS + FOR_ELECTIONS
+RESERVE = FOR_ACTORS + FOR_ELECTIONS + FOR_BEATS
 """Connections beyond `pool_size` that are made when they are needed, and closed after."""
 
 
@@ -22,7 +25,7 @@ class Lane(Enum):
 
     HOST = "host"
     ACTOR = "actor"
-    ELECTION = "election"
+    VITAL = "vital"
 
 
 class Slots:
@@ -41,7 +44,7 @@ class Slots:
         host = threading.BoundedSemaphore(size)
         shared = threading.BoundedSemaphore(size + FOR_ACTORS)
         # Who waits for the second of two has the first, and nobody waits the other way round.
-        self._wanted = {Lane.HOST: (host, shared), Lane.ACTOR: (shared,), Lane.ELECTION: ()}
+        self._wanted = {Lane.HOST: (host, shared), Lane.ACTOR: (shared,), Lane.VITAL: ()}
 
     @contextmanager
     def taken(self, lane: Lane) -> Iterator[None]:

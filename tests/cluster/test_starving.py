@@ -3,12 +3,13 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 import sqlalchemy as sa
 
-from oban_actors import GetLease, Oban, Stage
+from oban_actors import Beat, Election, GetLease, Oban, Stage
+from oban_actors.repo.slots import FOR_ACTORS, Lane
 from tests.support.instances import Starter, available, scheduled
 from tests.support.waiting import wait_until
 
@@ -72,3 +73,17 @@ def test_a_busy_host_starves_no_actor(start_oban: Starter) -> None:
         assert oban.ask("stager", Stage(), timeout=30).error is None
         assert not waiting.done()
     assert waiting.result(60).id
+
+
+def test_nobody_starves_elections_and_beats(start_oban: Starter) -> None:
+    """Where actors use all that is theirs too, the node still leads and shows that it lives."""
+    oban = start_oban.leading(pool_size=POOL, statement_timeout=60.0, stager=None)
+    heard = start_oban.hear(oban, "sonar")
+    with busy(oban), ExitStack() as held:
+        for _ in range(FOR_ACTORS):
+            held.enter_context(oban.repo._slots.taken(Lane.ACTOR))
+        told = len(heard.payloads("sonar"))
+        for _ in range(2):
+            oban.ask("pulse", Beat(), timeout=30)
+            assert oban.ask("peer", Election(), timeout=30) is True
+        heard.wait_for("sonar", told + 2)
