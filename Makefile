@@ -12,10 +12,10 @@ UV_COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.11
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate chaos check audit bench format lock clean postgres
+.PHONY: help demo test simulate chaos endurance alone check audit bench format lock clean postgres
 
 help: ## Say what can be made.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## Watch real jobs being staged on SQLite; ARGS=folder walks that folder.
 	$(PY) -m examples.demo $(ARGS)
@@ -28,6 +28,14 @@ simulate: $(READY) ## Play seeds of the simulation; ARGS="--seconds 600" says fo
 
 chaos: $(READY) postgres ## Play real faults under load; ARGS="--long --only kill" how and which.
 	$(PY) -m tests.chaos $(ARGS)
+
+endurance: $(READY) postgres ## Start and stop 500 times, and look for what is left.
+	OBAN_ENDURANCE_CYCLES=500 $(PY) -m pytest tests/endurance --numprocesses $(JOBS) --dist worksteal $(ARGS)
+
+alone: $(READY) postgres ## Run each file of tests in a process of its own; ARGS="tests/queues" picks some.
+	@set -e; files=$$(find $(or $(ARGS),tests) -name 'test_*.py' | sort); \
+	printf '%s\n' $$files | xargs -P $(JOBS) -I {} sh -c \
+		'said=$$($(PY) -m pytest -q -p no:cacheprovider {} 2>&1) || { echo "FAILED alone: {}"; echo "$$said"; exit 1; }'
 
 check: $(READY) ## Check format, lint and types.
 	$(PY) -m ruff format --check $(SOURCES)

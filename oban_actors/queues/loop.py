@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -27,11 +28,14 @@ class EventLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._at_end: list[Callable[[], object]] = []
+        # Each queue that begins anew has a new crew. Nobody has tasks and is kept by nobody else.
+        self._crews: weakref.WeakSet[AsyncCrew] = weakref.WeakSet()
+        self._crews_lock = threading.Lock()
 
-    def at_end(self, function: Callable[[], object]) -> None:
-        """Call a function whenever the loop has ended, in its thread."""
-        self._at_end.append(function)
+    def serve(self, crew: "AsyncCrew") -> None:
+        """Let a crew know whenever the loop has ended, in its thread, for as long as it is used."""
+        with self._crews_lock:
+            self._crews.add(crew)
 
     def call(self, function: Callable[[], object]) -> None:
         """Run a function on the loop, soon."""
@@ -53,13 +57,19 @@ class EventLoop:
     def _begin(self) -> asyncio.AbstractEventLoop:
         loop = self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
-            target=_run, args=(loop, self._at_end), name=f"oban-{self._name}-loop", daemon=True
+            target=_run, args=(loop, self._ended), name=f"oban-{self._name}-loop", daemon=True
         )
         self._thread.start()
         return loop
 
+    def _ended(self) -> None:
+        with self._crews_lock:
+            crews = list(self._crews)
+        for crew in crews:
+            crew.abandon()
 
-def _run(loop: asyncio.AbstractEventLoop, at_end: list[Callable[[], object]]) -> None:
+
+def _run(loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
@@ -79,8 +89,7 @@ def _run(loop: asyncio.AbstractEventLoop, at_end: list[Callable[[], object]]) ->
     finally:
         asyncio.set_event_loop(None)
         loop.close()
-        for function in at_end:
-            function()
+        ended()
 
 
 class AsyncCrew:
@@ -106,7 +115,7 @@ class AsyncCrew:
         self._tasks: dict[Claim, asyncio.Task[None]] = {}
         # The loop itself keeps tasks by weak references only.
         self._begun: set[asyncio.Task[None]] = set()
-        loop.at_end(self._abandon)
+        loop.serve(self)
 
     def add(self, claims: Iterable[Claim]) -> None:
         """See `Crew`."""
@@ -172,7 +181,7 @@ class AsyncCrew:
         if self._tasks.pop(claim, None) is not None:
             self._finish(claim)
 
-    def _abandon(self) -> None:
-        # Tasks that did not end when they were cancelled: without their loop they never run again.
+    def abandon(self) -> None:
+        """Give up tasks that did not end when cancelled: without their loop they run no more."""
         for claim in list(self._tasks):
             self._over(claim)
