@@ -59,7 +59,11 @@ def guarded(
             failure = _failed(error, clean, skip)
         finally:
             own.running = None
-        raise failure
+        try:
+            raise failure
+        finally:
+            # The traceback goes about with the error, and holds what is here.
+            del own, clean, failure
 
     async def arun(job: Job) -> Any:
         own, clean, failure = opened(job, codec), None, None
@@ -72,7 +76,11 @@ def guarded(
             failure = _failed(error, clean, skip)
         finally:
             own.running = None
-        raise failure
+        try:
+            raise failure
+        finally:
+            # The traceback goes about with the error, and holds what is here.
+            del own, clean, failure
 
     return arun if is_async else run
 

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from traceback import walk_tb
 from typing import Any
 
 import pytest
@@ -53,6 +54,9 @@ def test_errors_of_a_run(kind: Any, do: str) -> None:
     assert "work.py" in text(claim)
     assert "guarded_call.py" not in text(claim)
     assert claim.error.__cause__ is claim.error.__context__ is None
+    frames = [frame for frame, _ in walk_tb(claim.error.__traceback__)]
+    assert all(shows_none(frame.f_locals) for frame in frames)
+    assert not any("clean" in frame.f_locals for frame in frames)
     assert ("caused by ** (LookupError)" in text(claim)) == (do == "chain")
 
 
@@ -221,6 +225,8 @@ def test_none() -> None:
     assert redact_option("redact", False) is None
     assert redact_option("redact", True) == Redaction(None)
     assert redact_option("redact", (each for each in ("a", "a"))) == Redaction(("a",))
+    assert worker(name="security.none")(work.act).spec.call is work.act
+    forget("security.none")
 
 
 def test_all_of_it() -> None:
