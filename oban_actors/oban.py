@@ -1,13 +1,11 @@
 """Oban: one instance of the job system, and all that a host calls."""
 
 import asyncio
-import logging
 import os
-import signal
 import threading
 import weakref
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from oban_actors import instance
@@ -48,9 +46,7 @@ from oban_actors.repo import Repo
 from oban_actors.repo.connect import Source
 from oban_actors.repo.migrator import migrate, rollback
 from oban_actors.settings import load
-from oban_actors.signals import hurries, stop_signals
-
-logger = logging.getLogger("oban_actors")
+from oban_actors.signals import stopping
 
 WAKE_UP = 0.5
 """Seconds until a signal is heard, at most, that another thread than the main one was given."""
@@ -223,28 +219,13 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
 
         """
         over = threading.Event()
-
-        def stop(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 (its shape)
-            name = signal.Signals(signum).name
-            if not over.is_set():
-                logger.info("%s stops on %s", self.config.name, name)
-                over.set()
-            elif hurries(signum):
-                logger.info("%s hurries on %s", self.config.name, name)
-                # In a thread: this one may have been interrupted with a lock in its hands.
-                threading.Thread(target=self.hurry, daemon=True).start()
-
-        before = {signum: signal.signal(signum, stop) for signum in stop_signals()}
-        try:
+        with stopping(self.config.name, over, self.hurry):
             self.start(on_exit=lambda _: over.set())
             # Another thread may get the signal, as it does right after SIGCONT; its handler runs
             # in this one all the same, but only once this one wakes.
             while not over.wait(WAKE_UP):
                 pass
             return self.stop() or Reason("normal")
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
 
     def hurry(self) -> None:
         """Let a tree that ends, now or later, wait no longer for its jobs to end by themselves.
