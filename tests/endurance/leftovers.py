@@ -14,8 +14,8 @@ from tests.support.waiting import wait_until
 COUNTED = ("oban_actors.", "pykka.", "psycopg.", "sqlalchemy.engine.", "sqlalchemy.pool.")
 """Modules whose objects are counted, with those below them."""
 
-LASTING = frozenset({"sqlalchemy.engine.cursor.CursorResultMetaData"})
-"""What SQLAlchemy keeps in a cache of bounded size."""
+LASTING = frozenset({"sqlalchemy.engine.cursor.CursorResultMetaData", "psycopg._queries.QueryPart"})
+"""What SQLAlchemy and psycopg keep of statements in caches of bounded size."""
 
 
 @dataclass(frozen=True)
