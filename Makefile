@@ -12,7 +12,7 @@ UV_COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.11
 	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate chaos endurance alone check audit bench format lock clean postgres
+.PHONY: help demo test simulate chaos soak endurance alone check audit bench format lock clean postgres
 
 help: ## Say what can be made.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ simulate: $(READY) ## Play seeds of the simulation; ARGS="--seconds 600" says fo
 
 chaos: $(READY) postgres ## Play real faults under load; ARGS="--long --only kill" how and which.
 	$(PY) -m tests.chaos $(ARGS)
+
+soak: $(READY) postgres ## Half load with faults for 30 minutes; ARGS="--minutes 5 --json=soak.json" for less.
+	$(PY) -m tests.soak $(ARGS)
 
 endurance: $(READY) postgres ## Start and stop 500 times, and look for what is left.
 	OBAN_ENDURANCE_CYCLES=500 $(PY) -m pytest tests/endurance --numprocesses $(JOBS) --dist worksteal $(ARGS)
