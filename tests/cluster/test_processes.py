@@ -94,7 +94,8 @@ def test_a_frozen_leader_does_not_act_when_it_thaws(start_oban: Starter) -> None
 def test_a_leader_frozen_in_a_pass_holds_nobody_up(start_oban: Starter, tmp_path: Path) -> None:
     """Its transaction holds the lease's row: PostgreSQL ends it, however long statements may take.
 
-    On SQLite nobody can take a stopped writer's lock from it.
+    That is a pass step by step: one that is a single message never waits for its process. On
+    SQLite nobody can take a stopped writer's lock from it.
     """
     if start_oban.database.kind != "postgresql":
         pytest.skip("SQLite can't end another process's transaction")
@@ -102,7 +103,7 @@ def test_a_leader_frozen_in_a_pass_holds_nobody_up(start_oban: Starter, tmp_path
     token = tmp_path / "token"
     token.touch()
     options = {"statement_timeout": 3600.0, "freeze": str(token), **SHORT_LEASE}
-    with cluster(start_oban.database, 2, **options) as nodes:
+    with cluster(start_oban.database, 2, notifier="isolated", **options) as nodes:
         leader = leader_of(nodes)
         (other,) = [node for node in nodes if node is not leader]
         job = inserter.insert(scheduled(0.05))
