@@ -14,8 +14,8 @@ from oban_actors.messages import Stage
 from oban_actors.peers import database as peer
 from oban_actors.peers import lease, statements
 from oban_actors.plugins.watch import Watch
-from oban_actors.queues.producer import Producer
 from oban_actors.queues.roster import Roster
+from oban_actors.queues.turning import Turns
 from oban_actors.staging import Pace
 from tests.simulation import job_store, node, plan
 from tests.simulation.cron_store import CronStore
@@ -93,7 +93,7 @@ def _believes(held: lease.Lease, now: float) -> bool:
 
 def _sure() -> Patches:
     never = property(_always(False), _always(None))
-    return [(Producer, "_unsure", never)]
+    return [(Turns, "unsure", never)]
 
 
 def _unlocked(store: Any, connection: Any, name: str, entries: Any, now: Any) -> Any:
