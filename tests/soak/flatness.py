@@ -16,6 +16,9 @@ LATENCY_GROWTH = 0.50
 LEAST_LATENCY = 0.05
 """Seconds by which latency may grow in any case."""
 
+ROUNDS = 10
+"""Minutes from which on the slowest are judged: in fewer they only tell the faults."""
+
 
 @dataclass(frozen=True)
 class Minute:
@@ -57,6 +60,8 @@ def failures(minutes: Sequence[Minute]) -> list[str]:
     counted = minutes[WARM:] if len(minutes) > 2 * WARM else minutes
     found = []
     for name, least in (("rss", 0.0), ("p50", LEAST_LATENCY), ("p99", LEAST_LATENCY)):
+        if name == "p99" and len(counted) < ROUNDS:
+            continue
         values = [getattr(minute, name) for minute in counted]
         share = MEMORY_GROWTH if name == "rss" else LATENCY_GROWTH
         bound = max(share * statistics.median(values), least)

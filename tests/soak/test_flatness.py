@@ -39,3 +39,10 @@ def test_latency_that_creeps_is_named() -> None:
     """From a hundredth of a second to a few tenths."""
     creeping = [Minute(n, 100, 80, 0.01 * n, 5, ()) for n in range(1, 31)]
     assert failures(creeping) == ["p50 grew by 0.27, at most 0.0825 is flat"]
+
+
+@pytest.mark.parametrize(("count", "named"), [(2, False), (30, True)])
+def test_the_slowest_are_judged_where_the_faults_took_turns(count: int, named: bool) -> None:  # noqa: FBT001 (a parameter)
+    """Two minutes differ by the faults that they had."""
+    slower = [Minute(n, 100, 80, 0.01, 4.0 * n, ()) for n in range(1, count + 1)]
+    assert any("p99" in failure for failure in failures(slower)) is named
