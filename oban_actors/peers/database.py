@@ -159,6 +159,8 @@ class DatabasePeer(GenServer):
         """Resign: remove the row and tell the others, who elect at once."""
         if self._timer is not None:
             self._timer.cancel()
+        # First the state, as in `_take`: another one leads once the row is gone, answer or not.
+        self._lease = self._lease.ended()
         if self._lease.may_own:
             self._withdraw(RESIGN_TIME)
         if self._lease.locked:

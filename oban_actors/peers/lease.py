@@ -306,6 +306,10 @@ class Lease:
         lease = _sleep(lease, now + min(seconds, AGAIN), NUDGE)
         return Step(lease, (lost, Withdraw(), *rest))
 
+    def ended(self) -> "Lease":
+        """The tree stops: nothing is to be done as leader while the row is being removed."""
+        return replace(self, held=None, uncertain=self.may_own)
+
     def lock_lost(self, now: float) -> "Lease":
         """The lock went with its session: a row that claims it must not stand."""
         lease = replace(self, locked=False)

@@ -102,6 +102,15 @@ def test_stops_believing_when_trust_runs_out() -> None:
     assert lease.plan(14.0) is Plan.CLAIM
 
 
+def test_leads_no_more_once_it_ends() -> None:
+    """Its row may be gone while the answer is still awaited; it is to be removed all the same."""
+    ended = leader().ended()
+
+    assert not ended.leads(0.0)
+    assert ended.may_own
+    assert not Lease(RULES).ended().may_own
+
+
 def test_is_woken_when_trust_runs_out() -> None:
     """Nobody has to ask for it to notice."""
     lease = replace(leader(), wake_at=100.0)
