@@ -59,6 +59,8 @@ def _threads(hub: Hub) -> Patches:
         (server, "_start_actor_loop", start),
         (process, "threading", _with(process, Event=partial(SimEvent, hub))),
         (roster, "threading", _with(roster, Condition=partial(SimCondition, hub))),
+        # No other threads are to be let run, but other programs would be.
+        (producer, "time", types.SimpleNamespace(sleep=lambda _: None)),
         (threading, "get_ident", ident),
         (
             postgres.PostgresNotifier,

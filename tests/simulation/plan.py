@@ -55,6 +55,10 @@ class Shape:
     lengths: tuple[float, ...] = (0.01, 0.3, 1.0, 3.0, 8.0)
 
 
+SHORT = Shape(nodes=2, seconds=8.0, jobs=4, episodes=1, lengths=(0.01, 0.3, 1.0))
+"""Few nodes, jobs and faults: starts and ends of nodes are a greater part of it."""
+
+
 @dataclass(slots=True)
 class Story:
     """Plays a seed.

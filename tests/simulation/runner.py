@@ -5,7 +5,7 @@ import hashlib
 import traceback
 from dataclasses import dataclass, field
 
-from tests.simulation.plan import Shape, Story
+from tests.simulation.plan import SHORT, Shape, Story
 from tests.simulation.world import world
 
 
@@ -19,6 +19,7 @@ class Outcome:
         trace: what happened, if it was asked for.
         steps: how many events there were.
         digest: of all that was decided by chance, the same whenever the seed is played.
+        short: whether it was a short story.
         counts: how often a transaction did what; `faults` how often what struck.
 
     """
@@ -28,13 +29,15 @@ class Outcome:
     trace: list[str] = field(default_factory=list)
     steps: int = 0
     digest: str = ""
+    short: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
 
     @property
     def replay(self) -> str:
         """The line that plays it again."""
-        return f'make simulate ARGS="--seed {self.seed} --trace"'
+        short = " --short" if self.short else ""
+        return f'make simulate ARGS="--seed {self.seed}{short} --trace"'
 
     def __str__(self) -> str:
         return f"seed {self.seed} ({self.digest}): {self.failure or 'holds'}\n  {self.replay}"
@@ -49,7 +52,7 @@ def play(seed: int, shape: Shape | None = None, *, tracing: bool = False) -> Out
         tracing: whether to keep what happens.
 
     """
-    outcome = Outcome(seed)
+    outcome = Outcome(seed, short=shape is SHORT)
     # Its garbage is in cycles: collected at its end and not at any time within.
     collecting = gc.isenabled()
     gc.disable()

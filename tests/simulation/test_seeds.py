@@ -4,15 +4,23 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
+from oban_actors.actors.clock import SYSTEM_CLOCK
 from tests.simulation.__main__ import main
 from tests.simulation.mutations import MUTATIONS
+from tests.simulation.plan import SHORT
 from tests.simulation.runner import play, search
 
 SEEDS = 25
 BY_CHANCE = 3
+
+CHUNKS = 4
+CHUNK = 25
+BOX = 20.0
+"""Seconds that a chunk of short stories may take; a slow machine plays fewer of them."""
 
 
 def test_seeds_hold() -> None:
@@ -28,6 +36,19 @@ def test_seeds_by_chance_hold(_: int) -> None:
     outcome = play(random.SystemRandom().randrange(2**31))
 
     assert outcome.failure is None, str(outcome)
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_short_stories_hold(chunk: int, record_property: Callable[[str, object], None]) -> None:
+    """Nor in many small ones, as many as there is time for; the report says how many."""
+    began, played = SYSTEM_CLOCK.monotonic(), 0
+    for seed in range(chunk * CHUNK, (chunk + 1) * CHUNK):
+        outcome = play(seed, SHORT)
+        played += 1
+        assert outcome.failure is None, str(outcome)
+        if SYSTEM_CLOCK.monotonic() - began > BOX:
+            break
+    record_property("seeds", played)
 
 
 def test_a_seed_is_one_story() -> None:
@@ -57,5 +78,7 @@ def test_what_fails_says_how_to_play_it_again(capsys: pytest.CaptureFixture[str]
     assert str(failed) in said
 
     assert main(["--seed", str(failed.seed)]) == 0
+    assert play(1, SHORT).replay == 'make simulate ARGS="--seed 1 --short --trace"'
+    assert main(["--first", "1", "--seeds", "2", "--short"]) == 0
     assert main(["--first", "1", "--seeds", "2"]) == 0
     assert "2 seeds from 1" in capsys.readouterr().out
