@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from oban_actors import Address, GetAddress, Oban
+from tests.support.waiting import wait_until
+
+ANY = {"port": 0, "interval": 0.05}
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,10 @@ def say(where: Address, request: bytes) -> bytes:
         while chunk := connection.recv(65_536):
             answer += chunk
         return answer
+
+
+def wait_until_ready(oban: Oban) -> Answered:
+    """Wait for 200, and give that answer."""
+    where = address(oban)
+    wait_until(lambda: get(where, "/ready").status == 200, message="ready")
+    return get(where, "/ready")
