@@ -18,7 +18,7 @@ SEEDS = 25
 BY_CHANCE = 3
 
 CHUNKS = 4
-CHUNK = 25
+CHUNK = 60
 BOX = 20.0
 """Seconds that a chunk of short stories may take; a slow machine plays fewer of them."""
 
