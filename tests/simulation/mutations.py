@@ -48,7 +48,7 @@ class Mutation:
         """Take it away for a while."""
         with ExitStack() as stack:
             for owner, name, value in self.make():
-                stack.enter_context(mock.patch.object(owner, name, value, create=name == "_unsure"))
+                stack.enter_context(mock.patch.object(owner, name, value, create=name == "unsure"))
             yield
 
 
