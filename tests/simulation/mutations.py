@@ -220,6 +220,6 @@ MUTATIONS = (
         "the stager sleeps as long as it likes",
         lambda: [(Pace, "next_delay", _always(3600.0))],
         "is due and was not started",
-        Shape(episodes=1, storm=0.0, jobs=2),
+        Shape(episodes=1, storm=0.0, jobs=0),
     ),
 )
