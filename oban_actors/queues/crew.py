@@ -6,12 +6,22 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from oban_actors.actors.clock import real_monotonic
 from oban_actors.claim import Claim
 
 logger = logging.getLogger("oban_actors")
 
 LINGER = 10.0
 """Seconds that a thread waits for a next job before it ends."""
+
+FIRST = 0.0001
+"""Seconds that a new thread gives the one that has sent for it."""
+
+STAND_BY = 0.001
+"""Seconds after which a thread that stands by looks whether the line still moves."""
+
+QUICK = 15_000.0
+"""Jobs a second: a line that moves so quickly gains nothing by more threads."""
 
 Perform = Callable[[Claim], None]
 
@@ -42,8 +52,9 @@ class ThreadCrew:
     """Threads that share one line of jobs; as many as there is work for, up to a bound.
 
     Whoever comes for a job sends for the next one, if there are more in line; while somebody is
-    on the way nobody else is sent for. So a burst of jobs that block has a thread for each within
-    a millisecond, and a burst of short ones is done by those few that are awake.
+    on the way nobody else is sent for. Who comes while the line moves as quickly as only jobs do
+    that never block, stands by until it doesn't. So a burst of jobs that block has a thread for
+    each within a millisecond, and a burst of short ones is done by those few that are awake.
 
     Args:
         name: for the threads' names.
@@ -71,6 +82,9 @@ class ThreadCrew:
         self._coming = False
         self._closed = False
         self._made = 0
+        # How many were taken from the line, and how many and when somebody was sent for.
+        self._taken = 0
+        self._sent_at = (0, 0.0)
 
     def add(self, claims: Iterable[Claim]) -> None:
         """See `Crew`."""
@@ -93,10 +107,10 @@ class ThreadCrew:
             if self._coming:
                 return
             if self._idle:
-                self._coming = True
+                self._send()
                 self._changed.notify()
             elif len(self._threads) < max(self._most(), 1):
-                self._coming = True
+                self._send()
                 self._start()
 
     def take_back(self) -> list[Claim]:
@@ -116,6 +130,10 @@ class ThreadCrew:
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._threads, seconds)
 
+    def _send(self) -> None:
+        self._coming = True
+        self._sent_at = (self._taken, real_monotonic())
+
     def _start(self) -> None:
         self._made += 1
         thread = threading.Thread(
@@ -131,8 +149,11 @@ class ThreadCrew:
             logger.exception("no thread could be started for %s", self._name)
 
     def _work(self) -> None:
-        self._coming = False
         try:
+            # Started, it runs before who has started it, and would be ahead of a job that may be
+            # over in no time.
+            self._pause(FIRST)
+            self._stand_by()
             while (claim := self._next()) is not None:
                 # Without the lock: who is missed here is sent for by the next that takes a job.
                 if self._line and not self._coming:
@@ -156,10 +177,28 @@ class ThreadCrew:
     def _next(self) -> Claim | None:
         while True:
             try:
-                return self._line.popleft()
+                claim = self._line.popleft()
             except IndexError:
                 if not self._wait():
                     return None
+            else:
+                # Threads may lose one here, which does no harm.
+                self._taken += 1
+                return claim
+
+    def _stand_by(self) -> None:
+        taken, at = self._sent_at
+        while self._line:
+            now = real_monotonic()
+            if self._taken - taken < max((now - at) * QUICK, 2):
+                break
+            taken, at = self._taken, now
+            self._pause(STAND_BY)
+        self._coming = False
+
+    def _pause(self, seconds: float) -> None:
+        with self._changed:
+            self._changed.wait(seconds)
 
     def _wait(self) -> bool:
         with self._changed:
@@ -170,10 +209,10 @@ class ThreadCrew:
                 self._idle += 1
                 woken = self._changed.wait(LINGER)
                 self._idle -= 1
-                self._coming = False
                 if not woken and not self._line:
                     return False
-            return True
+        self._stand_by()
+        return True
 
     def _leave(self) -> None:
         self.leaving()

@@ -126,6 +126,28 @@ def test_each_of_many_jobs_runs_once(make: Any, work: Work) -> None:
     assert len(set(work.finished)) == 20_000
 
 
+def test_who_comes_while_the_line_moves_quickly_stands_by(
+    make: Any, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short jobs are left to the thread that is at them; one that blocks sets another one free."""
+    # Time stands still, so that any line that moves does so quickly.
+    monkeypatch.setattr("oban_actors.queues.crew.real_monotonic", lambda: 0.0)
+    blocking = {30_000, 30_001}
+
+    def perform(one: Claim) -> None:
+        (work.block if one.id in blocking else work.short)(one)
+
+    crew = make(500, perform)
+    crew.add([claim(n) for n in range(30_000)])
+    wait_until(lambda: len(work.finished) == 30_000)
+    few = len(threads())
+    crew.add([claim(n) for n in range(30_000, 30_100)])
+    wait_until(lambda: len(work.finished) == 30_098)
+
+    assert few <= 20
+    assert {one.id for one in work.begun} == set(range(30_100))
+
+
 def test_what_has_not_begun_can_be_taken_back(make: Any, work: Work) -> None:
     """Those in line come back and never run."""
     crew = make(2)
