@@ -26,7 +26,7 @@ from oban_actors.messages import (
 from oban_actors.notifiers import listen
 from oban_actors.queues.claims import claims_of
 from oban_actors.queues.parts import Drained, Parts
-from oban_actors.queues.rhythm import Idle, Rhythm, Turn, Wait
+from oban_actors.queues.rhythm import Idle, Rhythm, Turn, Wait, share
 from oban_actors.queues.turning import Turns
 from oban_actors.queues.workforce import Post
 
@@ -178,7 +178,7 @@ class Producer(GenServer):
             return
         roster = self.roster
         now = self.runtime.clock.monotonic()
-        demand = 0 if roster.paused else roster.demand
+        demand = 0 if roster.paused else min(roster.demand, share(roster.limit))
         match self._rhythm.next(now, unwritten=roster.unwritten, demand=demand):
             case Turn(limit):
                 self._turn(limit)
@@ -212,6 +212,8 @@ class Producer(GenServer):
         self._settle(turn)
         got = self._start(turn)
         self._rhythm.worked(self.runtime.clock.monotonic(), asked=limit, got=got)
+        if got and self._rhythm.waits(self.roster.unwritten, demand=self.roster.demand, got=got):
+            time.sleep(0)  # noqa: TID251 (it lets other threads run and waits for nothing)
 
     def _settle(self, turn: engines.Turn) -> None:
         over = self.roster.settle(turn.blocked)
@@ -233,10 +235,6 @@ class Producer(GenServer):
         claims = claims_of(turn.fetched, self.parts.completer)
         self.roster.hold(claims)
         self.post.add(claims)
-        if self.roster.unwritten < len(claims) / 2:
-            # Short jobs end meanwhile, so that the next turn writes them all, not every other one.
-            # Where enough have ended already, they end while the database is at work.
-            time.sleep(0)  # noqa: TID251 (it lets other threads run and waits for nothing)
         return len(claims)
 
     def _note(self, error: DatabaseError | None) -> None:

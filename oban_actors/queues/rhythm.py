@@ -5,6 +5,9 @@ from dataclasses import dataclass
 MOST_FETCHED = 1_000
 """Jobs that one turn claims at most; a full turn is followed by another at once."""
 
+LEAST_SHARE = 100
+"""Jobs that are worth a turn of their own: with fewer, most of it is the commit."""
+
 FAILED_DELAY = 0.1
 """Seconds until another try after the database failed; doubled each time."""
 
@@ -32,6 +35,18 @@ class Idle:
 
 
 Step = Turn | Wait | Idle
+
+
+def share(limit: int) -> int:
+    """Give how many jobs of a queue one turn claims at most.
+
+    Half of what may run, so that one half is run while the database is at work on the other.
+
+    Args:
+        limit: most jobs that run at once.
+
+    """
+    return max(LEAST_SHARE, limit // 2)
 
 
 @dataclass(slots=True)
@@ -90,6 +105,20 @@ class Rhythm:
             self.hungry = got >= asked
             # A full one says that there is more: no reason to wait.
             self._looked_at = None if self.hungry else now
+
+    def waits(self, unwritten: int, *, demand: int, got: int) -> bool:
+        """Whether jobs that have just been claimed should end before the next turn.
+
+        Short ones then do, so that it writes them all, not every other one. Where there is more
+        to claim, or enough to write, they end while the database is at work.
+
+        Args:
+            unwritten: how many acknowledgements wait.
+            demand: how many jobs there is room for.
+            got: how many were claimed.
+
+        """
+        return not (self.hungry and demand) and unwritten < got / 2
 
     def failed(self, now: float) -> None:
         """Note a turn that failed, or may have."""

@@ -9,6 +9,7 @@ import pytest
 
 from oban_actors import Beat, DatabaseUnavailable, Job, Oban, worker
 from oban_actors.queues.producer import Producer
+from oban_actors.queues.turning import Turns
 from tests.queues.test_crashes import crash, once
 from tests.queues.work import Work, crashes, jobs, read, view, wait_state
 from tests.support.events import Recorder
@@ -115,7 +116,7 @@ def test_a_database_that_was_away_at_the_end(
         raise DatabaseUnavailable("put in")
 
     with monkeypatch.context() as patch:
-        patch.setattr(oban._engine, "take_turn", failing)
+        patch.setattr(Turns, "take", failing)
         oban.stop_queue("alpha")
         wait_until(lambda: oban._parts.workforce.is_ending("alpha"))
         work.open()

@@ -1,5 +1,7 @@
 """When a Producer takes a turn, decided without a database."""
 
+import pytest
+
 from oban_actors.queues.rhythm import (
     FAILED_DELAY,
     FAILED_MOST,
@@ -8,6 +10,7 @@ from oban_actors.queues.rhythm import (
     Rhythm,
     Turn,
     Wait,
+    share,
 )
 
 
@@ -91,3 +94,23 @@ def test_a_turn_that_works_ends_the_failures() -> None:
     rhythm.worked(10.0, asked=1, got=1)
 
     assert rhythm.next(10.0, unwritten=1, demand=0) == Turn(0)
+
+
+@pytest.mark.parametrize(("limit", "most"), [(1, 100), (150, 100), (1_000, 500), (5_000, 2_500)])
+def test_a_turn_claims_half_of_what_may_run(limit: int, most: int) -> None:
+    """So that the other half is run meanwhile; few jobs are not worth two turns."""
+    assert share(limit) == most
+
+
+def test_short_jobs_are_waited_for_where_there_is_nothing_else_to_do() -> None:
+    """Not while there is more to claim, nor when enough of them have ended already."""
+    rhythm = Rhythm(0.0)
+    rhythm.worked(0.0, asked=100, got=100)
+
+    assert rhythm.hungry
+    assert not rhythm.waits(0, demand=100, got=100)
+    assert rhythm.waits(49, demand=0, got=100)
+    assert not rhythm.waits(50, demand=0, got=100)
+
+    rhythm.worked(0.0, asked=100, got=4)
+    assert rhythm.waits(1, demand=96, got=4)
