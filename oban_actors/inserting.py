@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,15 @@ from oban_actors.host_connections import adopt, run_on
 from oban_actors.inline import run_inline
 from oban_actors.job import Job, JobState
 from oban_actors.job_secrets import outgoing
-from oban_actors.notifiers import Publisher
+from oban_actors.notifiers import Publisher, note_sent, notify_statement, sends_by_statement
 from oban_actors.repo import Repo
 from oban_actors.testing_mode import mode_of
 
 CHUNK = 5_000
 """Jobs of an iterator that are taken at once."""
+
+FEW = 100
+"""Jobs at most whose insert is one message: of more, the ways to the server are no part."""
 
 
 class Inserter:
@@ -42,6 +45,7 @@ class Inserter:
         self.repo = repo
         self.engine = engine
         self.announcer = Announcer(config, publisher)
+        self._by_statement = sends_by_statement(publisher)
 
     def insert(self, jobs: Iterable[Job], session: Any, connection: Any) -> list[Job]:
         """Insert them all; see `Oban.insert_all`."""
@@ -54,6 +58,10 @@ class Inserter:
         first = next(chunks(), None)
         if first is None:
             return []
+        if len(first) <= FEW and isinstance(jobs, Collection):
+            done = self._in_one_message(first)
+            if done is not None:
+                return done
         work = partial(self._insert, chunks=chunks, host=False)
         return self.repo.transaction(work, idempotent=False)
 
@@ -80,6 +88,37 @@ class Inserter:
         work = partial(self._insert, chunks=chunks, host=True)
         return await run_on(handle, option, self.repo.dialect, work)
 
+    def _in_one_message(self, jobs: Sequence[Job]) -> list[Job] | None:
+        """Insert what is new and can run at once with one message, None where that can't be."""
+        if not self._by_statement or not all(map(_at_once, jobs)):
+            return None
+        message = self.engine.insert_message(jobs)
+        if message is None:
+            return None
+        name, about = self._about(jobs)
+        with telemetry.span(name, about) as event:
+            carrying = tracing.carry(jobs)
+            statements, parameters = [message.statement], message.write(carrying, self.repo.now())
+            payloads = [{"queue": queue} for queue in dict.fromkeys(job.queue for job in jobs)]
+            if self.config.insert_notify:
+                statement, more = notify_statement(self.config, "insert", payloads)
+                statements.append(statement)
+                parameters = parameters | more
+            rows = self.repo.message(
+                statements, parameters, identified=lambda found: message.identify(found[0])
+            )
+            done = message.read(carrying, rows[0])
+            event.set(**({"job": done[0]} if len(jobs) == 1 else {"jobs": done}))
+        if self.config.insert_notify:
+            note_sent(self.config, "insert", payloads)
+        return done
+
+    def _about(self, jobs: Sequence[Job]) -> tuple[str, dict[str, Any]]:
+        about: dict[str, Any] = {"conf": self.config, "engine": type(self.engine)}
+        if len(jobs) == 1:
+            return "oban.engine.insert_job", about | {"job": jobs[0]}
+        return "oban.engine.insert_all_jobs", about | {"changesets": jobs}
+
     def _insert(self, connection: sa.Connection, chunks: "Chunks", *, host: bool) -> list[Job]:
         settled = [self._insert_chunk(connection, jobs, host=host) for jobs in chunks()]
         if self.config.insert_notify:
@@ -89,11 +128,7 @@ class Inserter:
     def _insert_chunk(
         self, connection: sa.Connection, jobs: Sequence[Job], *, host: bool
     ) -> Settled:
-        about: dict[str, Any] = {"conf": self.config, "engine": type(self.engine)}
-        if len(jobs) == 1:
-            name, about["job"] = "oban.engine.insert_job", jobs[0]
-        else:
-            name, about["changesets"] = "oban.engine.insert_all_jobs", jobs
+        name, about = self._about(jobs)
         with telemetry.span(name, about) as event:
             timeout = self.config.lock_timeout if host else None
             carrying = tracing.carry(jobs)
@@ -162,6 +197,10 @@ def _checked(jobs: list[Job]) -> list[Job]:
             raise InvalidJob(f"expected a Job, got: {type(job).__qualname__}")
         job.validate()
     return outgoing(jobs)
+
+
+def _at_once(job: Job) -> bool:
+    return job.state == JobState.AVAILABLE and job.unique is None
 
 
 def _handle(session: Any, connection: Any) -> tuple[str, Any]:

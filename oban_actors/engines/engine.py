@@ -1,6 +1,6 @@
 """JobEngine: what every job store can do."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -18,6 +18,24 @@ from oban_actors.job import Job, JobState
 
 MOST_AT_ONCE = 20_000
 """Jobs in one INSERT; more are split, so that the statement stays far below PostgreSQL's limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class InsertMessage:
+    """An insert to be made by `Repo.message`.
+
+    Attributes:
+        statement: all of it.
+        write: gives its parameters, from the jobs and a virtual clock's time.
+        identify: finds the transaction's id in its rows.
+        read: gives the jobs as `insert_jobs` does, from those given and its rows.
+
+    """
+
+    statement: str
+    write: Callable[[Sequence[Job], datetime | None], dict[str, Any]]
+    identify: Callable[[list[Any]], str]
+    read: Callable[[Sequence[Job], list[Any]], list[Job]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +129,14 @@ class JobEngine(StagingEngine, CronEngine, PruneEngine, RescueEngine, Protocol):
 
         Returns:
             Copies in the order given, with `id`, `inserted_at` and `scheduled_at`.
+
+        """
+
+    def insert_message(self, jobs: Sequence[Job]) -> InsertMessage | None:
+        """Give how to insert such jobs by a message, None where `insert_jobs` is the only way.
+
+        Args:
+            jobs: a few; their meta may change until they are written.
 
         """
 

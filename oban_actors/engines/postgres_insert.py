@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from oban_actors.engines.engine import batches, inserted
+from oban_actors.engines.engine import InsertMessage, batches, inserted
 from oban_actors.job import Job
+from oban_actors.repo.message import pyformat
 from oban_actors.repo.times import NOW, parameter, to_naive
 from oban_actors.repo.transactions import TRANSACTION_ID
 
@@ -110,6 +111,12 @@ class PostgresInserts:
         """
         names = {"jobs": f"{schema}.oban_jobs", "schema": schema}
         self._insert_plain = text(_PLAIN.format(**names))
+        self._message = InsertMessage(
+            pyformat(_PLAIN.format(**names)),
+            write=_plain_parameters,
+            identify=lambda rows: str(rows[0][2]),
+            read=lambda jobs, rows: list(inserted(jobs, _times(rows[0]))),
+        )
         self._insert_any = text(_ANY.format(**names))
 
     def insert_jobs(
@@ -127,14 +134,16 @@ class PostgresInserts:
             done += inserted(batch, times)
         return done
 
+    def insert_message(self, jobs: Sequence[Job]) -> InsertMessage | None:
+        """See `JobEngine`."""
+        return None if any(map(_rare, jobs)) else self._message
+
     def _insert_bare(
         self, connection: Connection, parameters: dict[str, Any]
     ) -> Iterator[tuple[int, datetime, datetime]]:
         row = connection.execute(self._insert_plain, {**parameters, "rare_each": "[]"}).one()
         connection.info[TRANSACTION_ID] = row[2]
-        at = row[1].replace(tzinfo=UTC)
-        # Ids are given in the order of the jobs, which is more than is promised of rows.
-        return ((job_id, at, at) for job_id in sorted(map(int, row[0].split(","))))
+        return _times(row)
 
     def _insert_rare(
         self, connection: Connection, parameters: dict[str, Any], rare: list[dict[str, Any] | None]
@@ -143,6 +152,16 @@ class PostgresInserts:
         rows = sorted(tuple(row) for row in connection.execute(self._insert_any, parameters))
         connection.info[TRANSACTION_ID] = rows[0][3]
         return ((row[0], row[1].replace(tzinfo=UTC), row[2].replace(tzinfo=UTC)) for row in rows)
+
+
+def _times(row: Sequence[Any]) -> Iterator[tuple[int, datetime, datetime]]:
+    at = row[1].replace(tzinfo=UTC)
+    # Ids are given in the order of the jobs, which is more than is promised of rows.
+    return ((job_id, at, at) for job_id in sorted(map(int, row[0].split(","))))
+
+
+def _plain_parameters(jobs: Sequence[Job], now: datetime | None) -> dict[str, Any]:
+    return _parameters(jobs) | {"rare_each": "[]", "now": parameter("postgresql", now)}
 
 
 def _parameters(jobs: Sequence[Job]) -> dict[str, Any]:

@@ -45,6 +45,9 @@ _INSERT = text(
 class SqliteInserts:
     """Inserts jobs, for `SqliteEngine`."""
 
+    def insert_message(self, *_given: object) -> None:
+        """See `JobEngine`: there is no server to save a way to."""
+
     def insert_jobs(
         self, connection: Connection, jobs: Sequence[Job], now: datetime | None
     ) -> list[Job]:

@@ -12,6 +12,7 @@ from oban_actors.notifiers.publisher import (
     make_publisher,
     note_sent,
     notifier_kind,
+    notify_statement,
     sends_by_statement,
 )
 from oban_actors.notifiers.sqlite import SqliteNotifier
@@ -28,6 +29,7 @@ __all__ = [
     "make_publisher",
     "note_sent",
     "notifier_spec",
+    "notify_statement",
     "sends_by_statement",
 ]
 

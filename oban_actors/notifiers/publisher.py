@@ -15,6 +15,7 @@ from oban_actors.errors import ConfigError
 from oban_actors.notifiers.delivery import Delivery
 from oban_actors.notifiers.ledger import Ledger
 from oban_actors.notifiers.wire import check_channel, encode
+from oban_actors.repo.message import pyformat
 from oban_actors.repo.times import Dialect
 
 logger = logging.getLogger("oban_actors")
@@ -27,6 +28,7 @@ _PG_NOTIFY = sa.text(
     "SELECT count(pg_notify(:channel, payload)) "
     "FROM json_array_elements_text(cast(:payloads AS json)) AS payload"
 )
+_PG_NOTIFY_TEXT = pyformat(str(_PG_NOTIFY))
 _SQLITE_NOTIFY = sa.text(
     "INSERT INTO oban_actors_notifications (channel, payload) "
     "SELECT :channel, value FROM json_each(:payloads) ORDER BY key RETURNING id"
@@ -100,6 +102,18 @@ def make_publisher(config: Config, registry: Registry, dialect: Dialect) -> Publ
 def sends_by_statement(publisher: Publisher) -> bool:
     """Whether what it publishes is what a statement with `pg_notify` would send."""
     return isinstance(publisher, PostgresPublisher)
+
+
+def notify_statement(
+    config: Config, channel: str, payloads: Payloads
+) -> tuple[str, dict[str, Any]]:
+    """Give what `PostgresPublisher` sends, as a statement of a message and its parameters.
+
+    Whoever has sent it tells so by `note_sent`.
+    """
+    check_channel(config, channel)
+    texts = list(dict.fromkeys(map(encode, payloads)))
+    return _PG_NOTIFY_TEXT, {"channel": config.channel(channel), "payloads": json.dumps(texts)}
 
 
 def note_sent(config: Config, channel: str, payloads: Payloads) -> None:

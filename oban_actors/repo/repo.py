@@ -21,7 +21,7 @@ from oban_actors.repo.message import Rows, send
 from oban_actors.repo.slots import Lane, Slots
 from oban_actors.repo.sqlstates import translate
 from oban_actors.repo.times import NOW, Dialect, parameter
-from oban_actors.repo.transactions import Terms, check, run
+from oban_actors.repo.transactions import TRANSACTION_ID, Terms, check, run
 from oban_actors.repo.watchdog import Call, Watchdog
 
 T = TypeVar("T")
@@ -146,12 +146,13 @@ class Repo:
         statement_timeout: float | None = None,
         lock_timeout: float | None = None,
         durable: bool = True,
+        identified: Callable[[list[Rows]], str] | None = None,
     ) -> list[Rows]:
         """Run statements in a transaction of their own that is one message to PostgreSQL.
 
         Its beginning, its settings and its COMMIT go with it, so that it takes one round trip, and
         never waits for this process while it holds locks. It is tried again as in `transaction`,
-        and doing it twice has to be the same as doing it once.
+        and doing it twice has to be the same as doing it once, unless it is `identified`.
 
         Args:
             statements: in psycopg's style: `%(name)s`, and `%%` for a percent sign. Each sees
@@ -163,6 +164,8 @@ class Repo:
             statement_timeout: seconds, for each statement.
             lock_timeout: seconds.
             durable: whether the commit waits for the disk.
+            identified: finds the transaction's id in the rows. The COMMIT then goes apart, and
+                if that gets no answer, the server is asked what became of it.
 
         Returns:
             the rows of each statement that gives any, in their order.
@@ -175,13 +178,19 @@ class Repo:
             statement_timeout, lock_timeout, None, read_only=False, durable=durable
         )
         terms = Terms(
-            (), attempts=attempts, patience=while_allowed if patience is None else patience
+            (),
+            identified is None,
+            attempts,
+            patience=while_allowed if patience is None else patience,
         )
-        text = "; ".join([*begin, *statements, "COMMIT"])
+        text = "; ".join([*begin, *statements, *(["COMMIT"] if identified is None else [])])
 
         def work(connection: Connection) -> list[Rows]:
             self._on_statement()
-            return send(connection, text, parameters)
+            rows = send(connection, text, parameters)
+            if identified is not None:
+                connection.info[TRANSACTION_ID] = identified(rows)
+            return rows
 
         with self._watching(allowance) as call:
             return run(self.engine, call, terms, work)

@@ -297,6 +297,54 @@ def test_commit_that_never_was(far: Repo, admin: Admin) -> None:
     assert notes.all() == [1]
 
 
+def submit_message(threads: ThreadPoolExecutor, repo: Repo, notes: Notes, gate: Gate) -> Any:
+    """Begin to insert by a message, and come back when its COMMIT waits at the gate."""
+    statements = [
+        f"INSERT INTO {notes.table} VALUES (1)",
+        "SELECT cast(pg_current_xact_id() AS text)",
+    ]
+    running = threads.submit(
+        repo.message, statements, {}, identified=lambda found: str(found[0][0][0])
+    )
+    wait_until(gate.waiting)
+    return running
+
+
+def test_lost_answer_of_a_message_whose_commit_goes_apart(
+    far: Repo, proxy: TcpProxy, admin: Admin
+) -> None:
+    """As with any other: it is found out, and not done twice."""
+    notes = Notes(far)
+    gate = Gate(notes, admin)
+    with ThreadPoolExecutor(1) as threads:
+        running = submit_message(threads, far, notes, gate)
+        proxy.freeze()
+        gate.open()
+        wait_until(lambda: admin.execute("SELECT 1 FROM notes").fetchone())
+        proxy.drop()
+        proxy.thaw()
+
+        assert len(running.result(60)) == 1
+
+    assert notes.all() == [1]
+
+
+def test_message_whose_commit_never_was(far: Repo, admin: Admin) -> None:
+    """As with any other: it is found out, and done again."""
+    notes = Notes(far)
+    gate = Gate(notes, admin)
+    with ThreadPoolExecutor(1) as threads:
+        running = submit_message(threads, far, notes, gate)
+        first = gate.waiting()
+        admin.execute("SELECT pg_terminate_backend(%s)", [first])
+        wait_until(lambda: gate.waiting() not in (None, first))
+        gate.open()
+
+        assert len(running.result(60)) == 1
+
+    assert notes.all() == [1]
+
+
 def test_server_that_took_over(far: Repo, admin: Admin) -> None:
     """A server that never came as far as the transaction says so, and the work is done again."""
     notes = Notes(far)

@@ -58,6 +58,9 @@ class JobStore:
     # What a message does at once goes step by step here, so that more can come in between.
     pass_sql = None
 
+    def insert_message(self, *_given: object) -> None:
+        """See `JobEngine`: step by step, as a pass."""
+
     def insert_jobs(
         self, connection: SimConnection, jobs: Sequence[Job], now: datetime | None
     ) -> list[Job]:
