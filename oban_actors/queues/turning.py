@@ -8,6 +8,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from oban_actors import telemetry
+from oban_actors.actors.clock import real_monotonic
 from oban_actors.claim import Ack
 from oban_actors.engines import Turn
 from oban_actors.errors import DatabaseError, DatabaseUnavailable, TransientError
@@ -129,6 +130,7 @@ class Turns:
         message = self._engine.turn_message(claimant, queue, acks, limit, self._repo.now())
         if message is None:
             return None
+        until = real_monotonic() + TURN_TIME
         try:
             (rows,) = self._repo.message(
                 [message.statement],
@@ -139,6 +141,9 @@ class Turns:
                 patience=0.0,
             )
         except (DatabaseUnavailable, TransientError) as error:
+            if real_monotonic() > until:
+                # Who was silent for so long is not worth as long again.
+                raise
             logger.debug("queue %s takes its turn again, step by step: %s", queue, error)
             return self._by_steps(acks, limit, again=True)
         written, fetched = message.read(rows)

@@ -10,6 +10,7 @@ from tests.chaos import table
 from tests.chaos.cases import Case, Row, no_node, play
 from tests.chaos.scene import Scene
 from tests.support.databases import Database
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -34,6 +35,7 @@ def test_a_calm_case_has_nothing_to_say(tmp_path: Path, sqlite: Database) -> Non
 
 def test_what_is_wrong_is_seen(tmp_path: Path, sqlite: Database) -> None:
     """A job that was deleted, one that ran again, one that never ran, a node that crashed."""
+    completed = "SELECT id FROM {jobs} WHERE state = 'completed' AND attempt = 1 LIMIT 1"
 
     def vandal(scene: Scene) -> None:
         scene.wait_for_runs(5)
@@ -44,13 +46,11 @@ def test_what_is_wrong_is_seen(tmp_path: Path, sqlite: Database) -> None:
         (gone,), (never,) = waiting
         scene.tables.execute("DELETE FROM {jobs} WHERE id = :id", id=gone)
         scene.tables.execute("UPDATE {jobs} SET state = 'completed' WHERE id = :id", id=never)
-        done = scene.tables.execute("SELECT id FROM {jobs} WHERE attempt = 1 LIMIT 1")[0][0]
+        done = wait_until(lambda: scene.tables.execute(completed))[0][0]
         scene.oban.insert(Job.new({}, worker="chaos.nobody", queue="alpha", max_attempts=1))
         before = scene.begun[done]
         scene.tables.execute(
-            "UPDATE {jobs} SET state = 'available', completed_at = NULL "
-            "WHERE id = :id AND state = 'completed'",
-            id=done,
+            "UPDATE {jobs} SET state = 'available', completed_at = NULL WHERE id = :id", id=done
         )
         scene.nodes[0].stderr.write_text("Traceback")
         assert before == 1

@@ -85,7 +85,8 @@ def main() -> None:
     cron = Cron([("* * * * *", minutely)])
     oban = Oban(url, prefix=prefix, clock=clock, plugins=[cron], queues={"alpha": 5}, **options)
     threading.Thread(target=looking, args=[oban], daemon=True).start()
-    tell(started=True)
+    # Once it listens to signals, which `run` does before it starts the tree.
+    telemetry.attach("node-start", "oban.supervisor.init", lambda *_: tell(started=True))
     reason = oban.run()
     tell(ended=str(reason))
 

@@ -62,7 +62,8 @@ def main() -> None:
     telemetry.attach("node-stage", "oban.plugin.stop", on_pass)
     telemetry.attach("node-election", "oban.peer.election.stop", on_election)
     oban = Oban(url, prefix=prefix, **options)
-    tell(started=True)
+    # Once it listens to signals, which `run` does before it starts the tree.
+    telemetry.attach("node-start", "oban.supervisor.init", lambda *_: tell(started=True))
     reason = oban.run()
     tell(ended=str(reason))
 

@@ -56,7 +56,8 @@ def main() -> None:
     if crontab := options.pop("crontab", None):
         plugins.append(Cron([(expression, tick) for expression in crontab]))
     oban = Oban(url, prefix=prefix, plugins=plugins, **options)
-    tell(started=True)
+    # Once it listens to signals, which `run` does before it starts the tree.
+    telemetry.attach("node-start", "oban.supervisor.init", lambda *_: tell(started=True))
     oban.run()
 
 
