@@ -111,7 +111,7 @@ def test_three_nodes_with_clocks_ten_minutes_apart(start_oban: Starter, tables: 
         Node(start_oban.database, {"minutes_wrong": wrong, **OPTIONS}) for wrong in (0, 10, -10)
     ]
     try:
-        wait_until(lambda: all(any("started" in line for line in n.said) for n in nodes))
+        wait_until(lambda: all(node.began() for node in nodes))
         # In real time: a minute comes, and the nodes' timers.
         wait_until(lambda: runs(tables, WORKER), timeout=110)
         look(*nodes)
@@ -175,7 +175,7 @@ def test_nodes_are_killed_and_started_again_and_again(start_oban: Starter, table
             nodes[victim].signal(signal.SIGKILL)
             nodes[victim].process.wait(30)
             nodes.append(Node(start_oban.database, dict(OPTIONS)))
-            wait_until(lambda: any("started" in line for line in nodes[-1].said))
+            wait_until(nodes[-1].began)
         wait_until(lambda: mark(tables) != before)
 
         wait_for_runs(tables, due_since(tables, before))

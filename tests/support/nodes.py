@@ -35,6 +35,10 @@ class Node:
         for line in self.process.stdout:
             self.said.append(json.loads(line))
 
+    def began(self) -> bool:
+        """Whether it has said that it has started; or ended, as one does that dies as it begins."""
+        return any("started" in line for line in self.said) or self.process.poll() is not None
+
     @property
     def leads(self) -> bool:
         """Whether it said last that it leads."""
@@ -71,7 +75,7 @@ def cluster(database: Database, count: int, **options: Any) -> Iterator[list[Nod
     try:
         for _ in range(count):
             nodes.append(Node(database, options))
-            wait_until(lambda: any("started" in line for line in nodes[-1].said))
+            wait_until(nodes[-1].began)
         yield nodes
     finally:
         for node in nodes:
