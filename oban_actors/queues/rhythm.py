@@ -5,7 +5,7 @@ from dataclasses import dataclass
 MOST_FETCHED = 1_000
 """Jobs that one turn claims at most; a full turn is followed by another at once."""
 
-LEAST_SHARE = 100
+LEAST_SHARE = 250
 """Jobs that are worth a turn of their own: with fewer, most of it is the commit."""
 
 FAILED_DELAY = 0.1

@@ -96,7 +96,7 @@ def test_a_turn_that_works_ends_the_failures() -> None:
     assert rhythm.next(10.0, unwritten=1, demand=0) == Turn(0)
 
 
-@pytest.mark.parametrize(("limit", "most"), [(1, 100), (150, 100), (1_000, 500), (5_000, 2_500)])
+@pytest.mark.parametrize(("limit", "most"), [(1, 250), (200, 250), (1_000, 500), (5_000, 2_500)])
 def test_a_turn_claims_half_of_what_may_run(limit: int, most: int) -> None:
     """So that the other half is run meanwhile; few jobs are not worth two turns."""
     assert share(limit) == most
