@@ -62,14 +62,16 @@ class EventLoop:
         self._thread.start()
         return loop
 
-    def _ended(self) -> None:
+    def _ended(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._crews_lock:
             crews = list(self._crews)
         for crew in crews:
-            crew.abandon()
+            crew.abandon(loop)
 
 
-def _run(loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
+def _run(
+    loop: asyncio.AbstractEventLoop, ended: Callable[[asyncio.AbstractEventLoop], None]
+) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
@@ -89,7 +91,7 @@ def _run(loop: asyncio.AbstractEventLoop, ended: Callable[[], None]) -> None:
     finally:
         asyncio.set_event_loop(None)
         loop.close()
-        ended()
+        ended(loop)
 
 
 class AsyncCrew:
@@ -181,7 +183,13 @@ class AsyncCrew:
         if self._tasks.pop(claim, None) is not None:
             self._finish(claim)
 
-    def abandon(self) -> None:
-        """Give up tasks that did not end when cancelled: without their loop they run no more."""
-        for claim in list(self._tasks):
-            self._over(claim)
+    def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give up tasks that did not end when cancelled: without their loop they run no more.
+
+        Args:
+            loop: which has ended, perhaps long after another one took its place.
+
+        """
+        for claim, task in list(self._tasks.items()):
+            if task.get_loop() is loop:
+                self._over(claim)

@@ -306,3 +306,39 @@ def test_tasks_that_do_not_end_are_let_go(caplog: pytest.LogCaptureFixture) -> N
 
     told = [(record.name, record.getMessage()) for record in caplog.records]
     assert told == [("oban_actors", "tasks go no further, as they did not end when cancelled: 1")]
+
+
+def test_a_loop_that_ends_late_gives_up_no_tasks_of_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A job blocked it when the tree stopped, which was started again and runs another one."""
+    monkeypatch.setattr("oban_actors.queues.loop.END_TIME", 0.01)
+    loop, finished = EventLoop("test"), list[Claim]()
+    begun, gate, go_on = [threading.Event(), threading.Event()], threading.Event(), asyncio.Event()
+    late, next_one = claim(1), claim(2)
+
+    async def perform(one: Claim) -> None:
+        begun[one.id - 1].set()
+        if one is late:
+            gate.wait(60)  # as none should: it blocks the loop, which can't be stopped
+            await asyncio.Event().wait()
+        await go_on.wait()
+        ended(one)
+
+    crew = AsyncCrew(loop, perform, finished.append)
+    crew.add([late])
+    assert begun[0].wait(30)
+    (old,) = [each for each in threading.enumerate() if each.name == "oban-test-loop"]
+    loop.close()
+    crew.add([next_one])
+    try:
+        assert begun[1].wait(30)
+        gate.set()
+        old.join(30)
+        assert not old.is_alive()
+        assert finished == [late]
+        loop.call(go_on.set)
+        wait_until(lambda: finished == [late, next_one])
+        assert next_one.ack is not None
+    finally:
+        loop.close()
