@@ -111,14 +111,12 @@ def notify_statement(
 
     Whoever has sent it tells so by `note_sent`.
     """
-    check_channel(config, channel)
-    texts = list(dict.fromkeys(map(encode, payloads)))
-    return _PG_NOTIFY_TEXT, {"channel": config.channel(channel), "payloads": json.dumps(texts)}
+    return _PG_NOTIFY_TEXT, _values(config, channel, _texts(config, channel, payloads))
 
 
 def note_sent(config: Config, channel: str, payloads: Payloads) -> None:
     """Emit the span of payloads that a statement has sent by itself; it has no length."""
-    with _notifying(config, channel, payloads):
+    with telemetry.span("oban.notifier.notify", _about(config, channel, payloads)):
         pass
 
 
@@ -132,8 +130,7 @@ class PostgresPublisher:
         """See `Publisher`."""
         with _notifying(self._config, channel, payloads) as texts:
             if texts:
-                values = {"channel": self._config.channel(channel), "payloads": json.dumps(texts)}
-                connection.execute(_PG_NOTIFY, values)
+                connection.execute(_PG_NOTIFY, _values(self._config, channel, texts))
 
 
 class SqlitePublisher:
@@ -197,8 +194,18 @@ class IsolatedPublisher:
 @contextmanager
 def _notifying(config: Config, channel: str, payloads: Payloads) -> Iterator[list[str]]:
     """Give the payloads as they are written, equal ones once, within the telemetry span."""
-    with telemetry.span(
-        "oban.notifier.notify", {"conf": config, "channel": channel, "payload": payloads}
-    ):
-        check_channel(config, channel)
-        yield list(dict.fromkeys(map(encode, payloads)))
+    with telemetry.span("oban.notifier.notify", _about(config, channel, payloads)):
+        yield _texts(config, channel, payloads)
+
+
+def _about(config: Config, channel: str, payloads: Payloads) -> dict[str, Any]:
+    return {"conf": config, "channel": channel, "payload": payloads}
+
+
+def _texts(config: Config, channel: str, payloads: Payloads) -> list[str]:
+    check_channel(config, channel)
+    return list(dict.fromkeys(map(encode, payloads)))
+
+
+def _values(config: Config, channel: str, texts: list[str]) -> dict[str, Any]:
+    return {"channel": config.channel(channel), "payloads": json.dumps(texts)}
