@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,11 @@ def cli(bare: Cli, database: Database, shell: pytest.MonkeyPatch) -> Cli:
     shell.setenv("OBAN_DATABASE_URL", database.url)
     shell.setenv("OBAN_PREFIX", database.prefix)
     return bare
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    return tmp_path

@@ -1,20 +1,17 @@
 """PostgreSQL's tables: from anything that Elixir left, to its newest schema, and back."""
 
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
-import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
-from sqlalchemy import make_url
 
 from oban_actors import Oban
 from oban_actors.errors import ConfigError, DatabaseError, SchemaMissing, SchemaTooNew
 from oban_actors.repo import Repo
 from oban_actors.repo.migrator import migrate, migrated_version, rollback
 from oban_actors.repo.schema import EXTERNAL
+from tests.migrations.conftest import Admin, run
 from tests.migrations.describing import describe, without_gin
 from tests.migrations.elixir import VERSIONS, install
 from tests.repo.opening import opened_on
@@ -59,27 +56,6 @@ CHECKS = {
     "queue_length": "CHECK (((char_length(queue) > 0) AND (char_length(queue) < 128)))",
     "worker_length": "CHECK (((char_length(worker) > 0) AND (char_length(worker) < 128)))",
 }
-
-Admin = psycopg.Connection[Any]
-
-
-@pytest.fixture
-def admin(pg_conninfo: str) -> Iterator[Admin]:
-    """A connection with every right."""
-    with psycopg.connect(pg_conninfo, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def repo(pg: Database) -> Iterator[Repo]:
-    """A repo on an empty schema."""
-    with opened_on(pg) as made:
-        yield made
-
-
-def run(admin: Admin, statement: str, *names: str) -> None:
-    """Execute SQL with identifiers in its places."""
-    admin.execute(SQL(statement).format(*(Identifier(name) for name in names)))
 
 
 def test_from_nothing(repo: Repo, admin: Admin) -> None:
@@ -352,58 +328,6 @@ def test_from_our_first_version(repo: Repo, pg: Database, admin: Admin) -> None:
     assert migrate(repo) == 14
 
     assert describe(admin, pg.prefix) == newest
-
-
-@pytest.fixture
-def stranger(pg: Database, admin: Admin) -> Iterator[str]:
-    """A role that may use the tables but not change them, and the address it has."""
-    name = f"stranger_{pg.prefix}"
-    admin.execute(SQL("CREATE ROLE {} LOGIN").format(Identifier(name)))
-    yield make_url(pg.url).set(username=name).render_as_string(hide_password=False)
-    admin.execute(SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(Identifier(name)))
-
-
-def grant(admin: Admin, pg: Database, *, create: bool) -> None:
-    """Let the stranger use the schema's tables, and perhaps make own ones."""
-    rights = "USAGE, CREATE" if create else "USAGE"
-    role = f"stranger_{pg.prefix}"
-    run(admin, f"GRANT {rights} ON SCHEMA {{}} TO {{}}", pg.prefix, role)
-    run(admin, "GRANT ALL ON ALL TABLES IN SCHEMA {} TO {}", pg.prefix, role)
-    run(admin, "GRANT ALL ON ALL SEQUENCES IN SCHEMA {} TO {}", pg.prefix, role)
-
-
-def test_without_the_right_to_the_index(
-    pg: Database, admin: Admin, stranger: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Who does not own Elixir's table runs without the index, with a warning."""
-    install(admin, pg.prefix, 14)
-    grant(admin, pg, create=True)
-
-    with opened_on(Database(pg.kind, stranger, pg.prefix)) as repo:
-        assert migrate(repo) == 14
-        facts = repo.verify()
-
-    assert "without the index" in caplog.text
-    assert facts.producers
-    assert facts.staging_index is False
-
-
-def test_without_any_right(
-    pg: Database, repo: Repo, admin: Admin, stranger: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Where all is there, no right to change anything is needed; where not, that is said."""
-    migrate(repo)
-    grant(admin, pg, create=False)
-    database = Database(pg.kind, stranger, pg.prefix)
-
-    with opened_on(database) as own:
-        assert migrate(own) == 14
-        rollback(repo, version=13)
-        with pytest.raises(DatabaseError) as caught:
-            migrate(own)
-
-    assert caught.value.sqlstate == "42501"
-    assert caplog.text == ""
 
 
 def test_verify(repo: Repo, pg: Database, admin: Admin) -> None:

@@ -195,3 +195,9 @@ def claims(oban: Oban, queue: str = "alpha") -> dict[int, Claim]:
 def crashes(oban: Oban) -> list[str]:
     """What any actor of the tree died of."""
     return [node.last_crash for node in oban.tree().walk() if node.last_crash]
+
+
+def job(kind: str, what: str, **options: Any) -> Job:
+    """Make one job that does this."""
+    (one,) = jobs(kind, 1, what, **options)
+    return one

@@ -6,11 +6,12 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.sql import SQL, Identifier
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, make_url, text
 
 from oban_actors.repo import Repo
-from tests.repo.opening import opened_on
+from tests.repo.opening import opened, opened_on
 from tests.support.databases import Database
+from tests.support.proxy import TcpProxy
 
 
 class Notes:
@@ -70,3 +71,18 @@ def admin(pg_conninfo: str, prefix: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(pg_conninfo, autocommit=True) as connection:
         connection.execute(SQL("SET search_path = {}").format(Identifier(prefix)))
         yield connection
+
+
+@pytest.fixture
+def proxy(pg: Database) -> Iterator[TcpProxy]:
+    """A network before the server that can go silent."""
+    with TcpProxy(make_url(pg.url).port or 5432) as made:
+        yield made
+
+
+@pytest.fixture
+def far(pg: Database, proxy: TcpProxy) -> Iterator[Repo]:
+    """A repo behind that network."""
+    url = make_url(pg.url).set(host=proxy.host, port=proxy.port)
+    with opened(url, prefix=pg.prefix, statement_timeout=20.0, connect_timeout=2.0) as repo:
+        yield repo

@@ -1,0 +1,213 @@
+"""COMMITs that get no answer: what became of them is found out, and nothing is done twice."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Connection, text
+
+from oban_actors.errors import CommitUnknown
+from oban_actors.repo import Repo, transactions
+from oban_actors.repo.transactions import TRANSACTION_ID
+from tests.repo.conftest import Notes
+from tests.support.proxy import TcpProxy
+from tests.support.waiting import wait_until
+
+Admin = psycopg.Connection[Any]
+
+
+GATE = 4711
+
+
+class Gate:
+    """Makes each COMMIT that wrote to a table wait until the gate is opened.
+
+    Args:
+        notes: the table.
+        admin: a connection that does not pass the network.
+
+    """
+
+    def __init__(self, notes: Notes, admin: Admin) -> None:
+        self.admin = admin
+        prefix = notes.repo.config.prefix
+        admin.execute(f"""
+            CREATE FUNCTION {prefix}.gate() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_advisory_xact_lock({GATE}); RETURN NULL; END $$
+        """)
+        admin.execute(f"""
+            CREATE CONSTRAINT TRIGGER gate AFTER INSERT ON {notes.table}
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {prefix}.gate()
+        """)
+        admin.execute(f"SELECT pg_advisory_lock({GATE})")
+
+    def open(self) -> None:
+        """Let every COMMIT through."""
+        self.admin.execute(f"SELECT pg_advisory_unlock({GATE})")
+
+    def waiting(self) -> int | None:
+        """Name the server process whose COMMIT waits here."""
+        row = self.admin.execute(
+            "SELECT max(pid) FROM pg_locks "
+            "WHERE locktype = 'advisory' AND objid = %s AND NOT granted",
+            [GATE],
+        ).fetchone()
+        found: int | None = row[0] if row else None
+        return found
+
+
+def write(notes: Notes, connection: Connection, *, mark: bool = True) -> str:
+    """Write a row, and leave the transaction's id as engines do."""
+    notes.add(connection, 1)
+    if mark:
+        found = connection.execute(text("SELECT cast(pg_current_xact_id() AS text)")).scalar()
+        connection.info[TRANSACTION_ID] = found
+    return f"try {notes.tries}"
+
+
+def transaction(repo: Repo, notes: Notes, *, mark: bool = True) -> str:
+    """Write a row in a transaction that is not done twice, and tell in which try."""
+    return repo.transaction(lambda c: write(notes, c, mark=mark), idempotent=False)
+
+
+def message(repo: Repo, notes: Notes) -> str:
+    """Do so by a message whose COMMIT goes apart."""
+    statements = [
+        f"INSERT INTO {notes.table} VALUES (1)",
+        "SELECT cast(pg_current_xact_id() AS text)",
+    ]
+
+    def identify(found: Any) -> str:
+        notes.tries += 1
+        return str(found[0][0][0])
+
+    repo.message(statements, {}, identified=identify)
+    return f"try {notes.tries}"
+
+
+Insert = Callable[[Repo, Notes], str]
+EITHER = pytest.mark.parametrize("insert", [transaction, message], ids=lambda each: each.__name__)
+
+
+def submit(
+    threads: ThreadPoolExecutor, insert: Insert, repo: Repo, notes: Notes, gate: Gate
+) -> "Future[str]":
+    """Begin to insert, and come back when its COMMIT waits at the gate."""
+    running = threads.submit(insert, repo, notes)
+    wait_until(gate.waiting)
+    return running
+
+
+@EITHER
+def test_lost_answer_of_a_commit(far: Repo, proxy: TcpProxy, admin: Admin, insert: Insert) -> None:
+    """A COMMIT that took place, but whose answer was lost, is found out and not done twice."""
+    notes = Notes(far)
+    gate = Gate(notes, admin)
+    with ThreadPoolExecutor(1) as threads:
+        running = submit(threads, insert, far, notes, gate)
+        proxy.freeze()
+        gate.open()
+        wait_until(lambda: admin.execute("SELECT 1 FROM notes").fetchone())
+        proxy.drop()
+        proxy.thaw()
+
+        assert running.result(60) == "try 1"
+
+    assert notes.all() == [1]
+
+
+def test_lost_end_of_the_question(
+    far: Repo, proxy: TcpProxy, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has read what became of a COMMIT knows it, though the question's own is lost."""
+    notes = Notes(far)
+    gate = Gate(notes, admin)
+    ask = transactions._status
+
+    def ask_and_lose(connection: Connection, transaction_id: str | None) -> str | None:
+        status = ask(connection, transaction_id)
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
+        admin.execute("SELECT pg_terminate_backend(%s, 30000)", [pid])
+        return status
+
+    monkeypatch.setattr(transactions, "_status", ask_and_lose)
+    with ThreadPoolExecutor(1) as threads:
+        running = submit(threads, transaction, far, notes, gate)
+        proxy.freeze()
+        gate.open()
+        wait_until(lambda: admin.execute("SELECT 1 FROM notes").fetchone())
+        proxy.drop()
+        proxy.thaw()
+
+        assert running.result(60) == "try 1"
+
+    assert notes.all() == [1]
+
+
+@EITHER
+def test_commit_that_never_was(far: Repo, admin: Admin, insert: Insert) -> None:
+    """A COMMIT that the server did not carry out is found out, and the work is done again."""
+    notes = Notes(far)
+    gate = Gate(notes, admin)
+    with ThreadPoolExecutor(1) as threads:
+        running = submit(threads, insert, far, notes, gate)
+        first = gate.waiting()
+        admin.execute("SELECT pg_terminate_backend(%s)", [first])
+        wait_until(lambda: gate.waiting() not in (None, first))
+        gate.open()
+
+        assert running.result(60) == "try 2"
+
+    assert notes.all() == [1]
+
+
+def test_server_that_took_over(far: Repo, admin: Admin) -> None:
+    """A server that never came as far as the transaction says so, and the work is done again."""
+    notes = Notes(far)
+    gate = Gate(notes, admin)
+
+    def work(connection: Connection) -> None:
+        notes.add(connection, 1)
+        connection.info[TRANSACTION_ID] = str(10**9)
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(lambda: far.transaction(work, idempotent=False))
+        admin.execute("SELECT pg_terminate_backend(%s)", [wait_until(gate.waiting)])
+        wait_until(lambda: notes.tries == 2)
+        gate.open()
+        running.result(60)
+
+    assert notes.all() == [1]
+
+
+def test_unknown_outcome(far: Repo, admin: Admin) -> None:
+    """Where nobody can say what became of a COMMIT, that is the answer."""
+    notes = Notes(far)
+    gate = Gate(notes, admin)
+    with ThreadPoolExecutor(1) as threads:
+        running = submit(threads, partial(transaction, mark=False), far, notes, gate)
+        admin.execute("SELECT pg_terminate_backend(%s)", [gate.waiting()])
+
+        with pytest.raises(CommitUnknown):
+            running.result(60)
+
+    assert notes.tries == 1
+
+
+def test_lost_answer_of_idempotent_work(far: Repo, proxy: TcpProxy, admin: Admin) -> None:
+    """Work for which twice is once is simply run again."""
+    notes = Notes(far)
+    gate = Gate(notes, admin)
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(far.transaction, lambda c: write(notes, c))
+        wait_until(gate.waiting)
+        proxy.freeze()
+        gate.open()
+        wait_until(lambda: admin.execute("SELECT 1 FROM notes").fetchone())
+        proxy.drop()
+        proxy.thaw()
+
+        assert running.result(60) == "try 2"
