@@ -30,17 +30,20 @@ def test_a_fork_keeps_no_port(start_oban: Starter) -> None:
     oban = start_oban(health=ANY)
     port = address(oban).port
     reading, writing = os.pipe()
+    running, runs = os.pipe()
     child = os.fork()
     if child == 0:  # pragma: no cover (another process)
+        os.write(runs, b"!")
         os.close(writing)
         os.read(reading, 1)
         os._exit(0)
     try:
+        os.read(running, 1)  # a child that has yet to run has given nothing back yet
         oban.stop()
         socket.create_server(("127.0.0.1", port)).close()
     finally:
-        os.close(writing)
-        os.close(reading)
+        for end in (writing, reading, running, runs):
+            os.close(end)
         os.waitpid(child, 0)
 
 
