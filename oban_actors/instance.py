@@ -63,7 +63,8 @@ class Instance(Supervisor):
             self._close()
             raise
         times = {"system_time": SYSTEM_CLOCK.system_time_ns()}
-        telemetry.execute("oban.supervisor.init", times, {"conf": self.config})
+        about = {"conf": self.config, "pid": self.actor_ref}
+        telemetry.execute("oban.supervisor.init", times, about)
 
     def terminate(self, reason: Reason) -> None:
         """End the children, then what they shared."""

@@ -196,7 +196,8 @@ class Stager(GenServer):
     def _pass(self) -> StageResult:
         leads = self._leads()
         self._check_mode(leads=leads)
-        with telemetry.span("oban.plugin", {"conf": self.config, "plugin": type(self)}) as event:
+        about = {"conf": self.config, "plugin": type(self), "leader": leads}
+        with telemetry.span("oban.plugin", about) as event:
             result = self._lead() if leads else self._follow()
             event.set(
                 leader=result.leader,
