@@ -283,9 +283,10 @@ def _built(
 def _executor(path: str, given: object) -> ExecutorKind | Executor:
     if isinstance(given, Executor):
         return given
-    if isinstance(given, str):
-        kind: ExecutorKind = OPTIONS.one_of(path, given, get_args(ExecutorKind))  # type: ignore[assignment]  # one of them
-        return kind
+    for kind in get_args(ExecutorKind):
+        if given == kind:
+            known: ExecutorKind = kind
+            return known
     raise OPTIONS.refusal(path, "'threads', 'processes' or a concurrent.futures.Executor", given)
 
 

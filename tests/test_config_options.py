@@ -1,10 +1,19 @@
 """Options that are refused: the path, what was expected, and what came without secrets."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from oban_actors.config import Config, StagerOptions
+from oban_actors.config import (
+    Config,
+    HealthOptions,
+    NotifierOptions,
+    PeerOptions,
+    PulseOptions,
+    QueueOptions,
+    StagerOptions,
+)
 from oban_actors.errors import ConfigError
 
 PRINTABLE = "a printable string of 1 to 255 characters"
@@ -18,7 +27,23 @@ ALTERNATIVES = ", None or False"
 KINDS = "one of 'auto', 'postgres', 'sqlite', 'isolated'"
 QUEUE = "a non-blank string of at most 127 characters"
 URL = "a URL that begins with 'postgresql://' or None"
-
+EXECUTOR = "'threads', 'processes' or a concurrent.futures.Executor"
+HOST = "a non-blank string of at most 255 characters"
+PARTS: dict[str, type] = {
+    "": Config,
+    "stager": StagerOptions,
+    "peer": PeerOptions,
+    "notifier": NotifierOptions,
+    "pulse": PulseOptions,
+    "health": HealthOptions,
+    "queues.a": QueueOptions,
+}
+OPTIONS = [
+    (part, field.name)
+    for part, kind in PARTS.items()
+    for field in fields(kind)
+    if field.name != "identity"
+]
 
 REFUSED: list[tuple[dict[str, Any], str, str, str | None]] = [
     ({"name": ""}, "name", PRINTABLE, "''"),
@@ -80,6 +105,23 @@ REFUSED: list[tuple[dict[str, Any], str, str, str | None]] = [
         "at most 10 seconds, since others take a silent node for dead",
         "10.5",
     ),
+    ({"health": "x"}, "health", f"{MAPPING}, a port{ALTERNATIVES}", "'x'"),
+    ({"health": True}, "health.port", "an integer from 0 to 65535", "True"),
+    ({"health": {"port": -1}}, "health.port", "an integer from 0 to 65535", "-1"),
+    ({"health": {"port": 1, "host": ""}}, "health.host", HOST, "''"),
+    ({"health": {"port": 1, "hosts": "a"}}, "health.hosts", "a list of names of hosts", "'a'"),
+    ({"health": {"port": 1, "hosts": [1]}}, "health.hosts[0]", HOST, "1"),
+    ({"health": {"port": 1, "patience": None}}, "health.patience", SECONDS, "None"),
+    (
+        {"health": {"port": 1, "patience": 59}},
+        "health.patience",
+        "at least twice 'statement_timeout', 60 seconds",
+        "59.0",
+    ),
+    ({"health": {"port": 1, "interval": 0}}, "health.interval", SECONDS, "0"),
+    ({"imports": "shop"}, "imports", "a list of names of modules", "'shop'"),
+    ({"imports": ["shop", "a b"]}, "imports[1]", "the name of a module", "'a b'"),
+    ({"testing": True}, "testing", "one of 'disabled', 'manual', 'inline'", "True"),
     ({"engine": "mysql"}, "engine", "one of 'auto', 'postgres', 'sqlite'", "'mysql'"),
     ({"plugins": "x"}, "plugins", "a list of plugins", "'x'"),
     ({"plugins": [1]}, "plugins[0]", "a plugin, an object with child_spec()", "1"),
@@ -102,6 +144,19 @@ REFUSED: list[tuple[dict[str, Any], str, str, str | None]] = [
         "queues.a.paused",
         "a boolean",
         "1",
+    ),
+    (
+        {"queues": {"a": {"limit": 1, "executor": "fibers"}}},
+        "queues.a.executor",
+        EXECUTOR,
+        "'fibers'",
+    ),
+    ({"queues": {"a": {"limit": 1, "executor": None}}}, "queues.a.executor", EXECUTOR, "None"),
+    (
+        {"queues": {"a": {"limit": 1, "dispatch_cooldown": -1}}},
+        "queues.a.dispatch_cooldown",
+        "a non-negative number of seconds",
+        "-1",
     ),
     (
         {"shutdown_grace_period": -1},
@@ -136,3 +191,25 @@ def test_options_that_are_refused(
     assert str(caught.value).startswith(message)
     assert got is None or str(caught.value) == message + got
     assert "secret" not in str(caught.value)
+
+
+def test_each_option_is_refused_above() -> None:
+    """None is left out, of the instance or of a part."""
+    refused = {path for _, path, *_ in REFUSED}
+
+    assert {".".join(filter(None, option)) for option in OPTIONS} - {"queues.a"} <= refused
+
+
+@pytest.mark.parametrize(("part", "option"), OPTIONS)
+def test_each_option_is_recognised_misspelt(part: str, option: str) -> None:
+    """Whoever doubles its last letter is told its name, and whose option it is."""
+    name = option + option[-1]
+    given: dict[str, Any] = {name: 1}
+    for owner in reversed(part.split(".") if part else []):
+        given = {owner: given}
+    place = f" for {part}" if part else ""
+
+    with pytest.raises(ConfigError) as caught:
+        Config.build(**given)
+
+    assert str(caught.value) == f"unknown option {name!r}{place}, did you mean {option!r}?"

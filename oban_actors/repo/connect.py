@@ -17,6 +17,7 @@ from oban_actors.config import Config
 from oban_actors.errors import ConfigError, DatabaseUnavailable
 from oban_actors.repo.slots import RESERVE
 from oban_actors.repo.times import Dialect
+from oban_actors.validation import OPTIONS
 
 if TYPE_CHECKING:
     # It needs greenlet, which is not there unless the host uses asyncio with SQLAlchemy.
@@ -110,12 +111,16 @@ def lone_connection(
 def _parse(url: str | URL, option: str = "database") -> URL:
     if isinstance(url, URL):
         return url
+    if not isinstance(url, str):
+        expected = "an address, an Engine or an AsyncEngine"
+        raise OPTIONS.refusal(option, expected, url)
     made = _read(url)
     if made is None:
         # What can't be read may hold a password, so neither the value nor its error is shown.
         raise ConfigError(
             f"invalid value for '{option}': expected an address that SQLAlchemy can read, "
-            "like 'postgresql+psycopg://user@host/name' or 'sqlite:///jobs.db'"
+            "like 'postgresql+psycopg://user@host/name' or 'sqlite:///jobs.db', "
+            "got: something else, not shown"
         )
     if "@" in (made.host or ""):
         # Else the rest of the password is taken for the host, which errors and logs do name.

@@ -116,6 +116,24 @@ def test_busy_file(sqlite_repo: Repo, sqlite: Database) -> None:
     assert notes.all() == [1]
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_writer_has_the_file_from_its_beginning(sqlite_repo: Repo, *, read_only: bool) -> None:
+    """What may write has the lock before its first statement; what only reads keeps nobody out."""
+    Notes(sqlite_repo)
+    other = sqlite3.connect(sqlite_repo.engine.url.database or "", isolation_level=None, timeout=0)
+
+    def work(_: Connection) -> bool:
+        try:
+            other.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        other.execute("ROLLBACK")
+        return False
+
+    assert sqlite_repo.transaction(work, read_only=read_only) is not read_only
+    other.close()
+
+
 def test_writers_take_turns(sqlite_repo: Repo) -> None:
     """Many threads that read and then write one file all get through: none must upgrade a lock."""
     notes = Notes(sqlite_repo)

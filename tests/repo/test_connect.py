@@ -1,6 +1,7 @@
 """Connections: made from whatever the host gives, bounded in time, and without leaking secrets."""
 
 import logging
+import re
 import socket
 import threading
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.support.postgres import PostgresServer, Server
 from tests.support.waiting import wait_until
 
 SECRET = "s3cret"
+PG_LIKE = "'postgresql+psycopg://user@host/name'"
 
 
 def one(repo: Repo) -> object:
@@ -138,6 +140,30 @@ def test_memory_is_refused(url: str) -> None:
     """A database that each connection would have for itself is of no use."""
     with pytest.raises(ConfigError, match="expected an SQLite file"), opened(url):
         pass
+
+
+@pytest.mark.parametrize(
+    ("database", "expected", "got"),
+    [
+        (None, "an address, an Engine or an AsyncEngine", "None"),
+        (5, "an address, an Engine or an AsyncEngine", "5"),
+        (
+            {"host": "x"},
+            "an address, an Engine or an AsyncEngine",
+            "a mapping with the keys ['host']",
+        ),
+        (
+            "jobs.db",
+            f"an address that SQLAlchemy can read, like {PG_LIKE} or 'sqlite:///jobs.db'",
+            "something else, not shown",
+        ),
+    ],
+)
+def test_what_is_no_address(database: Any, expected: str, got: str) -> None:
+    """It is refused like any option: what was expected, and what came."""
+    message = f"invalid value for 'database': expected {expected}, got: {got}"
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        Oban(database)
 
 
 def test_other_databases_are_refused() -> None:
