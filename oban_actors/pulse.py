@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from oban_actors import telemetry
 from oban_actors.actors import ActorError, Continue, GenServer, Reason, Sender, Timer
 from oban_actors.backoff import jitter
+from oban_actors.carrying import Cargo, Carry
 from oban_actors.claim import Claim
 from oban_actors.config import Config
 from oban_actors.engines import BeatReport, JobEngine
@@ -56,6 +57,9 @@ BEAT_TIME = 8.0
 
 LISTEN_TIME = 2.0
 """Seconds that the first ping waits for the notifier to listen."""
+
+SPREAD = 0.05
+"""By what part a beat may come sooner, so that nodes which started together drift apart."""
 
 PATIENCE = 6
 """Unproven beats between two requests to reconnect, once one did not help."""
@@ -116,7 +120,8 @@ class Pulse(GenServer):
     """Pings through the database, and learns from what comes back.
 
     In the same transaction the node's producers show that they live, the claims in the table are
-    compared with what really runs, and queues with available jobs are told.
+    compared with what really runs, and queues with available jobs are told. Who has to read about
+    as often lets it carry that too.
 
     Mirrors `Oban.Sonar`: the same channel, the same payload. Beside it stands a ping of our
     own, in the same transaction, which names the process and not only the node.
@@ -145,6 +150,7 @@ class Pulse(GenServer):
         self.publisher = publisher
         self.rosters = rosters
         self.proof = Proof(uuid.uuid4().hex)
+        self._cargo = Cargo()
         self._status: Status = "unknown"
         self._timer: Timer | None = None
         self._judging: Timer | None = None
@@ -191,6 +197,8 @@ class Pulse(GenServer):
                 self._hear(payload.get("token"))
             case Notification("sonar", payload):
                 self._hear_foreign(payload.get("node"))
+            case Carry():
+                self._cargo.add(message)
             case _Judge():
                 self._judge()
             case _:
@@ -211,8 +219,10 @@ class Pulse(GenServer):
     def _beat(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self.send_after(Beat(), jitter(self.config.pulse.interval, mode="dec"))
-        rosters = self.rosters()
+        self._timer = self.send_after(
+            Beat(), jitter(self.config.pulse.interval, mode="dec", mult=SPREAD)
+        )
+        rosters, cargo, self._cargo = self.rosters(), self._cargo, Cargo()
         # What runs is listed before the table is read: what is fetched meanwhile is not missed.
         running = {roster.queue: roster.running() for roster in rosters}
         # Counted from before it, as the others' clocks may have begun with its commit.
@@ -220,11 +230,16 @@ class Pulse(GenServer):
         seconds = min(BEAT_TIME, self.config.statement_timeout)
         try:
             report = self.repo.transaction(
-                partial(self._ping, rosters), attempts=1, statement_timeout=seconds, vital=True
+                partial(self._ping, rosters, cargo),
+                attempts=1,
+                statement_timeout=seconds,
+                vital=True,
             )
         except DatabaseError as error:
+            self._unload(cargo, began, error)
             self._failed(error)
             return
+        self._unload(cargo, began)
         self._failing = self._told_lost = False
         self._beat_at = began
         self._compare(rosters, running, report)
@@ -234,16 +249,21 @@ class Pulse(GenServer):
             patience = min(PROOF_TIME, self.config.pulse.interval / 2)
             self._judging = self.send_after(_Judge(), patience)
 
-    def _ping(self, rosters: list[Roster], connection: sa.Connection) -> BeatReport:
+    def _ping(self, rosters: list[Roster], cargo: Cargo, connection: sa.Connection) -> BeatReport:
         # Ours goes first: whoever hears a ping of Oban's right behind one of ours, from the
         # same session, knows that it isn't an Elixir node's.
         mine = {"name": self.config.name, "pulse": self.config.node, "token": self.proof.token}
         self.publisher.publish(connection, "actors", [mine])
         self.publisher.publish(connection, "sonar", [{"node": self.config.node, "ping": True}])
-        if not rosters:
-            return BeatReport([], frozenset())
         beats = [roster.beat() for roster in rosters]
-        return self.engine.beat(connection, beats, self.repo.now())
+        report = self.engine.beat(connection, beats, self.repo.now())
+        cargo.carry(connection, written=bool(beats))
+        return report
+
+    def _unload(self, cargo: Cargo, began: float, failure: DatabaseError | None = None) -> None:
+        ended = self.runtime.clock.boottime()
+        for ref, carried in cargo.unload(began, ended, failure):
+            self.tell(ref, carried)
 
     def _failed(self, error: DatabaseError) -> None:
         if not self._failing:

@@ -27,10 +27,11 @@ ON CONFLICT (uuid) DO NOTHING RETURNING uuid
 
 _REMOVE = "DELETE FROM {producers} WHERE uuid = cast(:uuid AS text)"
 
-_SERVER = "SELECT cast(extract(epoch FROM pg_postmaster_start_time()) AS text)"
-
+# One row at least, that says which server it is.
 _BEATS = """
-SELECT uuid, cast(beat_at AS text) FROM {producers} WHERE uuid <> cast(:uuid AS text)
+SELECT cast(extract(epoch FROM pg_postmaster_start_time()) AS text), uuid, cast(beat_at AS text)
+FROM (SELECT 1) AS server
+LEFT JOIN {producers} ON uuid IS DISTINCT FROM cast(:uuid AS text)
 """
 
 _CLAIMS = f"""
@@ -127,7 +128,6 @@ class PostgresRescue:
         }
         self._place_producer = text(_PLACE.format(**names))
         self._remove_producer = text(_REMOVE.format(**names))
-        self._server = text(_SERVER)
         self._producer_beats = text(_BEATS.format(**names))
         self._claims = text(_CLAIMS.format(**names))
         self._hold_producer = text(_HOLD.format(**names))
@@ -137,17 +137,20 @@ class PostgresRescue:
         self._left = text(_LEFT.format(**names))
 
     def report_producers(
-        self, connection: Connection, mark: str, age: float, now: datetime | None
+        self, connection: Connection, mark: str | None, age: float, now: datetime | None
     ) -> ProducerReport:
         """See `RescueEngine`."""
-        connection.execute(self._place_producer, {"uuid": mark})
-        server = connection.execute(self._server).scalar_one()
+        if mark is not None:
+            connection.execute(self._place_producer, {"uuid": mark})
         beats = connection.execute(self._producer_beats, {"uuid": mark}).all()
         parameters = {"age": age, "now": parameter("postgresql", now)}
         claims = connection.execute(self._claims, parameters).all()
-        connection.execute(self._remove_producer, {"uuid": mark})
+        if mark is not None:
+            connection.execute(self._remove_producer, {"uuid": mark})
         return ProducerReport(
-            server, {row[0]: row[1] for row in beats}, [ClaimGroup(*row) for row in claims]
+            beats[0][0],
+            {uuid: beat for _, uuid, beat in beats if uuid is not None},
+            [ClaimGroup(*row) for row in claims],
         )
 
     def hold_producer(self, connection: Connection, uuid: str, beat: str | None) -> bool:

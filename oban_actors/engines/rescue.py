@@ -92,7 +92,7 @@ class RescueEngine(Protocol):
     """The part of a `JobEngine` that rescues."""
 
     def report_producers(
-        self, connection: Connection, mark: str, age: float, now: datetime | None
+        self, connection: Connection, mark: str | None, age: float, now: datetime | None
     ) -> ProducerReport:
         """Read who beats and who has jobs, in a transaction in which beats could be written.
 
@@ -101,7 +101,7 @@ class RescueEngine(Protocol):
 
         Args:
             connection: to run on.
-            mark: the row's name, which nobody else has.
+            mark: the row's name, which nobody else has; None where beats were written just now.
             age: seconds after which a claim is `aged`.
             now: a virtual clock's time.
 

@@ -29,7 +29,9 @@ VALUES (:uuid, '', '', '', '', 0) ON CONFLICT (uuid) DO NOTHING
 
 _REMOVE = text("DELETE FROM oban_actors_producers WHERE uuid = :uuid")
 
-_BEATS = text("SELECT uuid, cast(beat_at AS TEXT) FROM oban_actors_producers WHERE uuid <> :uuid")
+_BEATS = text(
+    "SELECT uuid, cast(beat_at AS TEXT) FROM oban_actors_producers WHERE uuid IS NOT :uuid"
+)
 
 _CLAIMS = text(f"""
 SELECT {_UUID} AS uuid, queue, coalesce(max({_AGED}), 0)
@@ -74,13 +76,15 @@ class SqliteRescue:
     """What dead producers have left, for `SqliteEngine`."""
 
     def report_producers(
-        self, connection: Connection, mark: str, age: float, now: datetime | None
+        self, connection: Connection, mark: str | None, age: float, now: datetime | None
     ) -> ProducerReport:
         """See `RescueEngine`; a file has no server that could restart."""
-        connection.execute(_PLACE, {"uuid": mark})
+        if mark is not None:
+            connection.execute(_PLACE, {"uuid": mark})
         beats = connection.execute(_BEATS, {"uuid": mark}).all()
         claims = connection.execute(_CLAIMS, {"age": age, "now": parameter("sqlite", now)}).all()
-        connection.execute(_REMOVE, {"uuid": mark})
+        if mark is not None:
+            connection.execute(_REMOVE, {"uuid": mark})
         groups = [ClaimGroup(uuid, queue, bool(aged)) for uuid, queue, aged in claims]
         return ProducerReport("", {row[0]: row[1] for row in beats}, groups)
 

@@ -1,22 +1,32 @@
 """Lifeline: rescues the jobs of nodes that have died, by their beats and not by age."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from oban_actors.actors import ActorError, ChildSpec
+from oban_actors.carrying import Carried, Carry, Work
 from oban_actors.config import Config
-from oban_actors.messages import Rescue
+from oban_actors.messages import GetLeader, Rescue
 from oban_actors.options import Seconds
-from oban_actors.plugins.plugin import Duty, Plugin, PluginContext, PluginRun
+from oban_actors.peers.identity import owner
+from oban_actors.plugins.actor import PluginActor
+from oban_actors.plugins.plugin import Duty, Plugin, PluginContext, PluginResult, PluginRun
 from oban_actors.plugins.rescuing import Rescuer, Terms
 from oban_actors.plugins.watch import Watch
 from oban_actors.validation import OPTIONS
+
+logger = logging.getLogger("oban_actors")
 
 BEATS = 6
 """Beats, at least, that a node must have been able to miss before it is taken for dead."""
 
 LOOKS = 4
 """Looks, at least, in the time of a watch."""
+
+PATIENCE = 1.25
+"""Intervals after which it looks by itself, if no beat has brought a look."""
 
 FIRST_DELAY = 1.0
 """Seconds, at most, until the first look: what a watch lasts begins with it."""
@@ -32,6 +42,9 @@ class Lifeline(Plugin):
     others an interval later. Claims of nodes that don't beat, Elixir's, are given up by age. Jobs
     that wait with no attempt left, which no fetch takes, are discarded. Told or asked `Rescue()` it
     looks at once. Mirrors `Oban.Lifeline`, which goes by age alone.
+
+    Its looks are part of the node's own beats, and transactions of their own where beats are rarer
+    or don't come.
 
     Attributes:
         interval: seconds between two looks, default 10; at most a quarter of `watch`.
@@ -97,10 +110,7 @@ class Lifeline(Plugin):
             producers whose jobs could not be rescued this time.
 
         """
-        if self._rescuer is None:
-            self.keep(_rescuer=self._make())
-        assert self._rescuer is not None  # noqa: S101 (for the type checker)
-        return self._rescuer.perform(run)
+        return self.rescuer.perform(run)
 
     def next_delay(self, context: PluginContext) -> float:
         """Say when it looks next: at once while there is more to do, in time for the next death."""
@@ -113,6 +123,18 @@ class Lifeline(Plugin):
         due = rescuer.watch.due_in(context.config.clock.boottime(), rescuer.lag)
         return interval if due is None else min(interval, due + interval / 1000)
 
+    def child_spec(self, context: PluginContext) -> ChildSpec:
+        """Describe the actor that runs it."""
+        return LifelineActor.child_spec(self, context, name=("plugin", self.id))
+
+    @property
+    def rescuer(self) -> Rescuer:
+        """What it remembers."""
+        if self._rescuer is None:
+            self.keep(_rescuer=self._make())
+        assert self._rescuer is not None  # noqa: S101 (for the type checker)
+        return self._rescuer
+
     def _make(self) -> Rescuer:
         terms = Terms(
             interval=float(self.interval),  # type: ignore[arg-type]  # checked
@@ -120,3 +142,50 @@ class Lifeline(Plugin):
             limit=self.limit,
         )
         return Rescuer(terms, Watch(float(self.watch)))  # type: ignore[arg-type]  # checked
+
+
+class LifelineActor(PluginActor):
+    """Runs `Lifeline`: with the beats of this node, and by itself when they don't come.
+
+    Args:
+        plugin: what is run.
+        context: the instance's parts.
+
+    """
+
+    plugin: Lifeline
+
+    def __init__(self, plugin: Lifeline, context: PluginContext) -> None:
+        super().__init__(plugin, context)
+        self._asked: Work | None = None
+
+    def handle_info(self, message: Any) -> None:
+        """Take a look that a beat has brought; an older one than was asked for last is no use."""
+        if not isinstance(message, Carried):
+            super().handle_info(message)
+        elif message.work is self._asked:
+            self.plugin.rescuer.carried = message
+            super().handle_info(Rescue())
+
+    def _leads(self) -> bool:
+        leads = super()._leads()
+        # Who leads goes first, if it is one of ours: an Elixir leader knows of no beats.
+        self.plugin.rescuer.first = leads or not self._python_leads()
+        return leads
+
+    def _python_leads(self) -> bool:
+        try:
+            holder = self.ask("peer", GetLeader())
+        except ActorError as error:
+            logger.debug("no answer from the peer, so that nobody is known to lead: %s", error)
+            return False
+        return isinstance(holder, str) and owner(holder) is not None
+
+    def _next_delay(self, result: PluginResult) -> float:
+        delay, interval = super()._next_delay(result), float(self.plugin.interval)  # type: ignore[arg-type]  # checked
+        self._asked = None
+        if delay < interval or self.context.config.pulse.interval > interval:
+            return delay
+        self._asked = self.plugin.rescuer.looking(self.context)
+        self.tell("pulse", Carry(self._asked, self.actor_ref))
+        return interval * PATIENCE

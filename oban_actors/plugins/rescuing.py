@@ -1,24 +1,22 @@
 """Rescuing: what a Lifeline's actor does and remembers, from one look to the next."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
 import sqlalchemy as sa
 
+from oban_actors.carrying import Carried, Work
 from oban_actors.engines.rescue import ProducerReport, Rescued
 from oban_actors.errors import (
     DatabaseError,
     DatabaseUnavailable,
     StatementTimeout,
-    UndefinedTable,
 )
-from oban_actors.peers.identity import owner
-from oban_actors.peers.statements import LeaseTable
 from oban_actors.plugins.orphans import Orphans, beats_of, orphans_of
-from oban_actors.plugins.plugin import PluginRun
+from oban_actors.plugins.plugin import PluginContext, PluginRun
 from oban_actors.plugins.salvaging import Salvage
 from oban_actors.plugins.watch import Sighting, Watch
 
@@ -57,6 +55,24 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class _Look:
+    """What was seen.
+
+    Attributes:
+        first: whether who looked goes first.
+        age: seconds after which claims were given up then whose claimants don't beat.
+        report: who beats, and who has jobs.
+        waiting: queues with jobs that can run, if who looked goes first.
+
+    """
+
+    first: bool
+    age: float
+    report: ProducerReport
+    waiting: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class _Batch:
     """What one transaction came to, if it was committed."""
 
@@ -75,7 +91,8 @@ class Rescuer:
         watch: over the producers.
         looked: whether it has, or has tried to.
         more: whether there is more to do at once.
-        lag: seconds that it waits more than who goes first.
+        first: whether it goes first, and others wait for an interval more.
+        carried: a look that the Pulse has made for the next run.
 
     """
 
@@ -83,7 +100,8 @@ class Rescuer:
     watch: Watch
     looked: bool = False
     more: bool = False
-    lag: float = 0.0
+    first: bool = True
+    carried: Carried | None = None
     _mark: str = field(default_factory=lambda: f"lifeline:{uuid4().hex}")
     _salvage: Salvage = field(default_factory=Salvage)
     _tried: dict[Orphans, int] = field(default_factory=dict)
@@ -105,17 +123,14 @@ class Rescuer:
         self._salvage.unfit.clear()
         began = _now(run)
         try:
-            first = run.leader or not self._python_leads(run)
-            self.lag = 0.0 if first else self.terms.interval
-            report = self._look(run)
+            look = self._look(run)
         except DatabaseError:
             self.watch = self.watch.broken()
             raise
-        age = self.terms.rescue_after + self.lag
-        groups = orphans_of(report, self.watch, self._tried, age=age, lag=self.lag)
+        groups = orphans_of(look.report, self.watch, self._tried, age=look.age, lag=self.lag)
         done = self._rescue_all(run, groups, began)
-        if first and self.watch.fresh(_now(run)):
-            done += self._discard_used_up(run)
+        if look.first and look.waiting and self.watch.fresh(_now(run)):
+            done += self._discard_used_up(run, look.waiting)
         told = {
             "rescued_count": len(done.rescued),
             "rescued_jobs": done.rescued,
@@ -128,27 +143,35 @@ class Rescuer:
 
     # Looking
 
-    def _python_leads(self, run: PluginRun) -> bool:
-        # Who leads goes first, if it is one of ours: an Elixir leader knows of no beats.
-        context, peer = run.context, run.context.config.peer
-        if peer is None or peer.kind != "database":
-            return False
-        lease = LeaseTable(context.config, context.repo.dialect)
-        try:
-            row = run.transaction(lambda c: lease.look(c, run.now()), read_only=True, attempts=1)
-        except UndefinedTable:
-            return False
-        return row is not None and row.left > 0 and owner(row.node) is not None
+    @property
+    def lag(self) -> float:
+        """Seconds that it waits more than who goes first."""
+        return 0.0 if self.first else self.terms.interval
 
-    def _look(self, run: PluginRun) -> ProducerReport:
-        engine, age = run.context.engine, self.terms.rescue_after + self.lag
-        began = _now(run)
-        report = run.transaction(
-            lambda c: engine.report_producers(c, self._mark, age, run.now()), **self._terms(run)
+    def looking(self, context: PluginContext) -> Work:
+        """Give what is done to look, in whoever's transaction."""
+        first, age = self.first, self.terms.rescue_after + self.lag
+        engine, repo = context.engine, context.repo
+
+        def look(connection: sa.Connection, written: bool) -> _Look:  # noqa: FBT001 (a `Work`)
+            mark = None if written else self._mark
+            report = engine.report_producers(connection, mark, age, repo.now())
+            return _Look(first, age, report, engine.check_available(connection) if first else ())
+
+        return look
+
+    def _look(self, run: PluginRun) -> _Look:
+        carried, self.carried = self.carried, None
+        if carried is None:
+            work, began = self.looking(run.context), _now(run)
+            look = run.transaction(lambda c: work(c, False), **self._terms(run))
+            carried = Carried(work, began, _now(run), look)
+        found: _Look = carried.unpack()
+        seen = found.report
+        self.watch = self.watch.looked(
+            Sighting(carried.began, carried.ended, seen.server, beats_of(seen))
         )
-        sighting = Sighting(began, _now(run), report.server, beats_of(report))
-        self.watch = self.watch.looked(sighting)
-        return report
+        return found
 
     # Rescuing
 
@@ -217,13 +240,13 @@ class Rescuer:
             run.context.publisher.publish(connection, "insert", payloads)
         return _Batch(done, full)
 
-    def _discard_used_up(self, run: PluginRun) -> Rescued:
+    def _discard_used_up(self, run: PluginRun, queues: Sequence[str]) -> Rescued:
         engine = run.context.engine
         error = "** (PerformError) no attempt is left, so that it could not run"
 
         def work(connection: sa.Connection) -> _Batch:
             done, full = Rescued(), False
-            for queue in engine.check_available(connection):
+            for queue in queues:
                 aside = self._salvage.aside(run)
                 ids = engine.find_used_up(connection, queue, self._limit, aside)
                 done += self._salvage.change(connection, run, ids, "available", error)

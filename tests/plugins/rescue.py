@@ -74,6 +74,14 @@ class Scene:
         assert isinstance(result, PluginResult)
         return result
 
+    def settle(self) -> None:
+        """Wait until all that fell due is done: a beat, and the look that it carried."""
+        for name in ("pulse", ("plugin", "lifeline")):
+            # It has handled what its timer said before it answers anything else.
+            ref = self.oban.whereis(name)
+            assert ref is not None
+            ref.proxy().actor_urn.get(timeout=30)
+
     def wait(self, seconds: float, step: float = 10.0, *nodes: DeadNode) -> tuple[int, int]:
         """Let time pass, with the beats and looks that fall due; those nodes beat too.
 

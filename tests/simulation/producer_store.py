@@ -76,7 +76,7 @@ class ProducerStore:
     # Rescue
 
     def report_producers(
-        self, connection: SimConnection, mark: str, age: float, now: datetime | None
+        self, connection: SimConnection, mark: str | None, age: float, now: datetime | None
     ) -> ProducerReport:
         """See `RescueEngine`."""
 

@@ -41,6 +41,10 @@ class Heard:
         """Payloads that came on a channel."""
         return [m.payload for m in list(self._messages) if _on(m, channel)]
 
+    def told(self, kind: type) -> list[Any]:
+        """What came of one kind."""
+        return [m for m in list(self._messages) if isinstance(m, kind)]
+
     def wait_for(self, channel: str, count: int = 1) -> list[Any]:
         """Wait until so many payloads came on a channel."""
         wait_until(lambda: len(self.payloads(channel)) >= count, message=f"{count} on {channel}")
