@@ -90,7 +90,8 @@ class GenServer(pykka.ThreadingActor):
             sender: to be given to `reply`, where the answer is `NOREPLY` for now.
 
         Returns:
-            the answer, `Failure(error)` to raise an error in the asker, or `NOREPLY`.
+            the answer; `Failure(error)` to raise an error in the asker; `NOREPLY`, or
+            `Continue(arg)` for work before the next message: both answer by `reply`.
 
         """
         raise UnexpectedMessage(self._process.label, message)
@@ -355,6 +356,9 @@ class GenServer(pykka.ThreadingActor):
             return self.handle_info(message)
         else:
             result = self.handle_call(message, cast("Reply", sender))
+            if isinstance(result, Continue):
+                self._respond(cast("Reply", sender), NOREPLY)
+                return result
         if sender is None:
             return result
         self._respond(cast("Reply", sender), result)

@@ -48,7 +48,7 @@ class Monitor:
 
 @dataclass(frozen=True, slots=True)
 class Continue:
-    """Returned by `init`: `handle_continue(arg)` runs before any message."""
+    """Returned by `init` or a handler: `handle_continue(arg)` runs before the next message."""
 
     arg: object = None
 

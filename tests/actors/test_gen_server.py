@@ -18,6 +18,7 @@ from oban_actors.actors import (
     NoProcess,
     Reason,
     Runtime,
+    Sender,
     ServerCrashed,
     StartFailed,
     Stop,
@@ -25,7 +26,7 @@ from oban_actors.actors import (
 )
 from oban_actors.actors.process import process_of
 from tests.actors.conftest import StartLab
-from tests.actors.lab import Boom, Gate, Hooks, Journal, Lab, Run, crash, gone
+from tests.actors.lab import Boom, Gate, Hooks, Journal, Lab, Run, RunWith, crash, gone
 from tests.support.waiting import wait_until
 
 
@@ -166,6 +167,31 @@ def test_continue_from_handlers(start: StartLab, journal: Journal) -> None:
         *(("continue", "lab", left) for left in (2, 1, 0)),
         ("info", "lab", "next"),
     ]
+
+
+def test_continue_from_an_ask(start: StartLab, journal: Journal) -> None:
+    """An asked handler may put its work off too: before the next message, and answered later."""
+    gate, owed = Gate(), list[Sender]()
+
+    def goes_on(me: Lab, arg: str) -> None:
+        if arg == "bug":
+            raise Boom
+        me.reply(owed.pop(), arg)
+
+    def put_off(arg: str) -> RunWith:
+        return RunWith(lambda _, sender: (owed.append(sender), Continue(arg))[1])
+
+    ref = start(hooks=Hooks(goes_on=goes_on))
+    ref.tell(Run(gate))
+    answer = ref.ask(put_off("done"), block=False)
+    ref.tell("next")
+    gate.open()
+    assert answer.get() == "done"
+    ref.ask("sync")
+    assert journal.lines[1:] == [("continue", "lab", "done"), ("info", "lab", "next")]
+    assert process_of(ref).deferred == set()
+    with pytest.raises(ServerCrashed):
+        ref.ask(put_off("bug"))
 
 
 def test_crash_in_continue(journal: Journal) -> None:
