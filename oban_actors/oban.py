@@ -126,7 +126,10 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
 
         """
         return ChildSpec(
-            id=self.config.name if id is None else id, start=self._start_under, shutdown=shutdown
+            id=self.config.name if id is None else id,
+            start=self._start_under,
+            shutdown=shutdown,
+            type="supervisor",
         )
 
     def start(self, on_exit: Callable[[Reason], None] | None = None) -> Self:

@@ -99,6 +99,22 @@ def start_child(
     return spawn(cls, args, kwargs, parent=parent, name=name, timeout=timeout)
 
 
+def linked(started: object, parent: Process) -> Ref:
+    """Give what a spec's `start` returned, if it is an actor whose end `parent` will hear of.
+
+    Raises:
+        TypeError: it is anything else.
+
+    """
+    if isinstance(started, pykka.ActorRef) and process_of(started).parent is parent:
+        return started
+    msg = (
+        "expected start to return IGNORE or a reference to an actor started with the parent "
+        f"it was given, got: {started!r}"
+    )
+    raise TypeError(msg)
+
+
 def _await_start(actor: "GenServer", process: Process, timeout: float) -> Ref | Sentinel:
     # The wait is marked before the thread runs, so a child that calls its starter from
     # `init` is refused.

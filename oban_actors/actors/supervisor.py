@@ -8,8 +8,8 @@ from typing import Any
 from oban_actors.actors.clock import Clock
 from oban_actors.actors.errors import StartFailed
 from oban_actors.actors.gen_server import GenServer, Sender
-from oban_actors.actors.lifecycle import Parent, kill, send, shut_down
-from oban_actors.actors.messages import ChildExit, Failure, Name, Ref, Sentinel, Stop
+from oban_actors.actors.lifecycle import Parent, kill, linked, send, shut_down
+from oban_actors.actors.messages import IGNORE, ChildExit, Failure, Name, Ref, Stop
 from oban_actors.actors.process import process_of
 from oban_actors.actors.reasons import SHUTDOWN, Reason
 from oban_actors.actors.restarts import Intensity, affected, keeps_spec, wants_restart
@@ -169,7 +169,7 @@ class Supervisor(GenServer):
         **kwargs: Any,
     ) -> ChildSpec:
         """Describe it as a child of another supervisor; see `GenServer.child_spec`."""
-        return super().child_spec(
+        spec = super().child_spec(
             *args,
             id=id,
             name=name,
@@ -178,6 +178,7 @@ class Supervisor(GenServer):
             start_timeout=start_timeout,
             **kwargs,
         )
+        return spec.override(type="supervisor")
 
     # Callbacks
 
@@ -261,15 +262,14 @@ class Supervisor(GenServer):
                 self._intensity.max_seconds,
                 child.spec.id,
             )
-            child.restarting = False
             raise Stop(SHUTDOWN)
         child.restarts += 1
         ids = affected(self._strategy, list(self._children), child.spec.id)
         for id_ in reversed(ids):
             self._end_child(self._children[id_], SHUTDOWN)
-        self._start_again([self._children[id_] for id_ in ids if id_ in self._children], child)
+        self._start_again([self._children[id_] for id_ in ids if id_ in self._children])
 
-    def _start_again(self, children: list[_Child], failed: _Child) -> None:
+    def _start_again(self, children: list[_Child]) -> None:
         for child in children:
             try:
                 self._start_child(child)
@@ -278,21 +278,20 @@ class Supervisor(GenServer):
                 logger.error("child %s did not start again: %r", child.spec.id, error.reason)  # noqa: TRY400 (its crash is logged)
                 child.last_crash = repr(error.reason)
                 child.restarting = True
-                failed.restarting = failed is child
                 send(self.actor_ref, _TryAgain(child.spec.id))
                 return
 
     def _start_child(self, child: _Child) -> None:
         child.restarting, child.starting = False, True
         try:
-            ref = child.spec.start(Parent(self.actor_ref, self.runtime))
+            started = child.spec.start(Parent(self.actor_ref, self.runtime))
+            child.ref = None if started is IGNORE else linked(started, self._process)
         except StartFailed:
             raise
         except BaseException as error:  # SystemExit too: it is the child's own affair
             raise StartFailed(child.spec.id, error) from error
         finally:
             child.starting = False
-        child.ref = None if isinstance(ref, Sentinel) else ref
         if child.ref is None and not keeps_spec(child.spec.restart):
             del self._children[child.spec.id]
 

@@ -1,11 +1,13 @@
 """Children added, ended, started again and forgotten by hand, and what a spec may be."""
 
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
 
 from oban_actors.actors import (
     ChildExit,
+    ChildSpec,
     DeleteChild,
     Reason,
     RestartChild,
@@ -165,6 +167,7 @@ def test_ids_are_unique(journal: Journal) -> None:
         ({"shutdown": -1}, "expected shutdown to be zero or more seconds"),
         ({"shutdown": float("nan")}, "expected shutdown to be zero or more seconds"),
         ({"start": None}, "expected start to be callable"),
+        ({"type": "queue"}, "expected type to be one of"),
     ],
 )
 def test_specs_are_checked(options: dict[str, Any], error: str) -> None:
@@ -172,6 +175,30 @@ def test_specs_are_checked(options: dict[str, Any], error: str) -> None:
     spec = Lab.child_spec()
     with pytest.raises((ValueError, TypeError), match=error):
         spec.override(**options)
+
+
+def test_specs_cannot_change() -> None:
+    """A spec is what it was when it was checked."""
+    with pytest.raises(FrozenInstanceError):
+        Lab.child_spec().id = "other"  # type: ignore[misc]  # the fault to be found
+
+
+def test_defaults_by_type() -> None:
+    """A spec made by hand has the defaults of its type, and a class knows its type."""
+    worker = ChildSpec("a", _never)
+    assert (worker.restart, worker.shutdown, worker.type) == ("permanent", 5.0, "worker")
+    supervisor = ChildSpec("a", _never, type="supervisor")
+    assert (supervisor.restart, supervisor.shutdown) == ("permanent", None)
+    assert ChildSpec("a", _never, shutdown=None).shutdown is None
+    assert ChildSpec("a", _never, shutdown=0, type="supervisor").shutdown == 0
+    assert worker.override(id="b").shutdown == 5.0
+    assert Lab.child_spec().type == "worker"
+    assert Supervisor.child_spec().type == "supervisor"
+    assert Supervisor.child_spec(shutdown=1).shutdown == 1
+
+
+def _never(_: object) -> Any:
+    raise AssertionError
 
 
 def test_spec_defaults() -> None:

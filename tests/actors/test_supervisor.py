@@ -1,7 +1,10 @@
 """Supervisors: the order of starts, who is started again with whom, and restarts that fail."""
 
+import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pykka
 import pytest
 
 from oban_actors.actors import (
@@ -21,6 +24,8 @@ from oban_actors.actors import (
     UnknownChild,
     WhichChildren,
 )
+from oban_actors.actors.process import Process, process_of
+from oban_actors.actors.spec import RESTARTS
 from tests.actors.conftest import StartTree
 from tests.actors.lab import (
     Boom,
@@ -43,11 +48,30 @@ from tests.actors.lab import (
 
 def test_start_in_order(tree: StartTree, journal: Journal) -> None:
     """Children start from left to right, each when the one before is ready."""
-    gate = Gate()
-    gate.open()
-    root = tree([lab("a", journal, hooks=Hooks(init=gate)), lab("b", journal), lab("c", journal)])
-    assert journal.lines == [("start", tag) for tag in "abc"]
-    assert ids(root) == ["a", "b", "c"]
+    gate, first, ready = Gate(), list[Process](), list[bool]()
+
+    def hold(me: Lab) -> None:
+        first.append(process_of(me.actor_ref))
+        gate()
+
+    def begin(_: Lab) -> None:
+        ready.append(first[0].started.is_set())
+
+    specs = [lab("a", journal, hooks=Hooks(init=hold)), lab("b", journal, hooks=Hooks(init=begin))]
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(tree, specs)
+        gate.wait()
+        supervisor = first[0].parent
+        assert supervisor is not None
+        assert supervisor.waiting is not None
+        assert supervisor.waiting.target is first[0]
+        assert not supervisor.started.is_set()
+        assert journal.lines == []
+        gate.open()
+        root = starting.result(60)
+    assert ready == [True]
+    assert journal.lines == [("start", tag) for tag in "ab"]
+    assert ids(root) == ["a", "b"]
 
 
 @pytest.mark.parametrize("error", [Boom("init"), SystemExit(1)])
@@ -121,6 +145,22 @@ def test_custom_start(tree: StartTree) -> None:
     assert root.ask("made", 1) == 1
     end_child(root, "made", crash())
     assert root.ask("made", 2) == 2
+
+
+@pytest.mark.parametrize("strange", [None, "pid", Lab, pykka.ThreadingActor])
+def test_start_that_links_nothing(tree: StartTree, journal: Journal, strange: Any) -> None:
+    """A `start` that gives no actor, or one whose end its supervisor can't hear of, has failed."""
+    made: Any = strange.start() if callable(strange) else strange
+    root = tree([lab("a", journal)])
+    with pytest.raises(StartFailed) as caught:
+        root.ref.ask(StartChild(ChildSpec("mine", lambda _: made)))
+    assert caught.value.child == "mine"
+    assert isinstance(caught.value.reason, TypeError)
+    assert "expected" in str(caught.value.reason)
+    assert repr(made) in str(caught.value.reason)
+    assert known(root) == ["a"]
+    if callable(strange):
+        made.stop()
 
 
 # Who restarts
@@ -212,14 +252,28 @@ def test_siblings_without_pid(tree: StartTree, strategy: str) -> None:
     assert ids(root) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("restart", RESTARTS)
+def test_abnormal_ends_are_logged(
+    tree: StartTree, restart: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A child's crash is an error in the log, of whatever type it is; an end in order is not."""
+    root = tree([lab("a", restart=restart), lab("b", restart=restart)])
+    with caplog.at_level(logging.INFO):
+        end_child(root, "a", stopping(Reason("shutdown", "drained")))
+        assert caplog.messages == []
+        end_child(root, "b", crash(Boom("why")))
+    errors = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
+    assert "child b ended: crashed: Boom('why')" in errors
+
+
 # Restarts whose start fails
 
 
 @pytest.mark.parametrize("error", [Boom("init"), SystemExit(1)])
 def test_failing_restart_is_tried_again(
-    tree: StartTree, journal: Journal, error: BaseException
+    tree: StartTree, journal: Journal, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A restart that fails is tried again, without delay, until it succeeds."""
+    """A restart that fails is logged and tried again, without delay, until it succeeds."""
     first = [True]
     fail = failing(2, error)
 
@@ -231,6 +285,8 @@ def test_failing_restart_is_tried_again(
 
     root = tree([lab("a", journal, hooks=Hooks(init=init)), lab("b", journal)])
     end_child(root, "a", crash())
+    failed = f"child a did not start again: {error!r}"
+    assert [line for line in caplog.messages if "did not start again" in line] == [failed] * 2
     assert journal.about("start", "fail") == [
         ("start", "a"),
         ("start", "b"),
