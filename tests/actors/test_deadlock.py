@@ -20,7 +20,7 @@ from oban_actors.actors import (
     TerminateChild,
     WhichChildren,
 )
-from oban_actors.actors.process import process_of
+from oban_actors.actors.process import CURRENT, process_of
 from oban_actors.actors.reply import Reply
 from tests.actors.conftest import StartTree
 from tests.actors.lab import Gate, Hooks, Journal, Lab, Run, gone, lab
@@ -204,6 +204,22 @@ def test_child_that_asks_its_supervisor_in_init(tree: StartTree) -> None:
     with pytest.raises(StartFailed) as added:
         root.ref.ask(StartChild(lab("a", hooks=Hooks(init=ask_up))))
     assert _path(added.value) == ["a", "Supervisor", "a"]
+
+
+def test_wait_for_a_start_stands_before_it_begins(tree: StartTree) -> None:
+    """Or a child could ask its supervisor unseen, and the supervisor be refused in its place."""
+    marked: list[bool] = []
+
+    class Marked(Lab):
+        def _start_actor_loop(self) -> None:
+            starter = CURRENT.process
+            assert starter is not None
+            waiting = starter.waiting
+            marked.append(waiting is not None and waiting.target is self._process)
+            super()._start_actor_loop()
+
+    tree([Marked.child_spec()])
+    assert marked == [True]
 
 
 def test_child_that_asks_its_supervisor_in_terminate(tree: StartTree, journal: Journal) -> None:

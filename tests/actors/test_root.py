@@ -1,5 +1,6 @@
 """What a host holds of a tree, and what a root that gives up means to it."""
 
+import signal
 import subprocess
 import sys
 import textwrap
@@ -166,6 +167,35 @@ def test_shared_runtime(tree: StartTree, clock: VirtualClock) -> None:
     assert again.ask("a", "sync") == "sync"
     runtime.close()
     assert isinstance(runtime.timers, Timers)
+
+
+@pytest.mark.parametrize("wait", ["ask", "wait", "stop"])
+def test_signals_are_handled_meanwhile(tree: StartTree, wait: str) -> None:
+    """A host that waits for its tree handles a signal at once: Ctrl-C is not put off."""
+    gate = Gate()
+
+    def handled() -> bool:
+        # Again and again: one that comes just before a thread blocks does not wake it.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        return gate.opened.is_set()
+
+    def interrupt(*_: object) -> None:
+        wait_until(handled)
+
+    root = tree([lab("a", hooks=Hooks(ends=interrupt), shutdown=None)])
+    before = signal.signal(signal.SIGUSR1, gate.open)
+    try:
+        if wait == "ask":
+            root.ask("a", Run(interrupt), 60)
+        elif wait == "wait":
+            root.ref.tell(Exit())
+            assert root.wait(60) == SHUTDOWN
+        else:
+            assert root.stop(60) == SHUTDOWN
+    finally:
+        gate.open()
+        root.stop(60)
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_nested_roots(tree: StartTree) -> None:
