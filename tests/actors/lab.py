@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from pykka.messages import ProxyCall
 
 from oban_actors.actors import (
@@ -244,3 +245,19 @@ def stopping(reason: Reason) -> Run:
         raise Stop(reason)
 
     return Run(do)
+
+
+def spy_on_inbox(
+    patch: pytest.MonkeyPatch, ref: Any, kind: type, note: Callable[[], None] = lambda: None
+) -> list[Any]:
+    """Keep the messages of a kind that come to an actor."""
+    put, seen = ref.actor_inbox.put, list[Any]()
+
+    def spy(envelope: Any) -> None:
+        if isinstance(envelope.message, kind):
+            seen.append(envelope.message)
+            note()
+        put(envelope)
+
+    patch.setattr(ref.actor_inbox, "put", spy)
+    return seen

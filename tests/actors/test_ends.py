@@ -23,7 +23,6 @@ from oban_actors.actors import (
     ServerCrashed,
     StartChild,
     StartFailed,
-    TerminateChild,
     WhichChildren,
 )
 from oban_actors.actors.lifecycle import finish
@@ -32,7 +31,19 @@ from oban_actors.actors.reply import Reply
 from oban_actors.actors.restarts import affected, keeps_spec, wants_restart
 from oban_actors.actors.spec import RESTARTS, Restart, Strategy
 from tests.actors.conftest import StartTree
-from tests.actors.lab import Boom, Gate, Hooks, Journal, Lab, Run, crash, gone, lab, settled
+from tests.actors.lab import (
+    Boom,
+    Gate,
+    Hooks,
+    Journal,
+    Lab,
+    Run,
+    crash,
+    gone,
+    lab,
+    settled,
+    spy_on_inbox,
+)
 from tests.support.waiting import wait_until
 
 
@@ -116,7 +127,7 @@ def test_failing_start_is_heard_once(tree: StartTree, monkeypatch: pytest.Monkey
             _fail(me, "init")
 
     root = tree([lab("a", hooks=Hooks(init=init))])
-    exits = _spy_on_inbox(monkeypatch, root.ref, ChildExit)
+    exits = spy_on_inbox(monkeypatch, root.ref, ChildExit)
     root.tell("a", crash())
     wait_until(lambda: not fails)
     assert settled(root)
@@ -125,27 +136,6 @@ def test_failing_start_is_heard_once(tree: StartTree, monkeypatch: pytest.Monkey
         root.ref.ask(StartChild(late), timeout=60)
     assert root.tree().children[0].restarts == 2
     assert len(exits) == 1
-
-
-def test_killed_before_it_runs(journal: Journal) -> None:
-    """An actor whose starter is gone before its thread runs does not begin."""
-
-    class Late(Lab):
-        def _start_actor_loop(self) -> None:
-            self._process.killed = True
-            super()._start_actor_loop()
-
-    assert gone(Late.start("late", journal)).exit_reason == KILLED
-    assert journal.lines == []
-
-
-def test_asking_a_killed_actor() -> None:
-    """What comes to an actor that is to handle nothing more was not handled, and says so."""
-    ref = Lab.start()
-    process_of(ref).killed = True
-    with pytest.raises(NoProcess):
-        ref.ask("late", timeout=60)
-    assert gone(ref).exit_reason == KILLED
 
 
 def test_asker_outlives_whom_it_asked(tree: StartTree) -> None:
@@ -163,22 +153,6 @@ def test_asker_outlives_whom_it_asked(tree: StartTree) -> None:
 
 
 # In which order
-
-
-def _spy_on_inbox(
-    patch: pytest.MonkeyPatch, ref: Any, kind: type, note: Callable[[], None] = lambda: None
-) -> list[Any]:
-    """Keep the messages of a kind that come to an actor."""
-    put, seen = ref.actor_inbox.put, list[Any]()
-
-    def spy(envelope: Any) -> None:
-        if isinstance(envelope.message, kind):
-            seen.append(envelope.message)
-            note()
-        put(envelope)
-
-    patch.setattr(ref.actor_inbox, "put", spy)
-    return seen
 
 
 def _spy_on_names(patch: pytest.MonkeyPatch, watched: Callable[[Any], bool], note: Any) -> None:
@@ -220,8 +194,8 @@ def test_order_of_an_end(
         return fail(self, error)
 
     _spy_on_names(monkeypatch, lambda ref: ref is a, journal)
-    _spy_on_inbox(monkeypatch, root.ref, ChildExit, lambda: journal("supervisor"))
-    _spy_on_inbox(monkeypatch, b, Down, lambda: journal("watcher"))
+    spy_on_inbox(monkeypatch, root.ref, ChildExit, lambda: journal("supervisor"))
+    spy_on_inbox(monkeypatch, b, Down, lambda: journal("watcher"))
     monkeypatch.setattr(Reply, "fail", spy_on_answer)
     gate.open()
     with pytest.raises(ServerCrashed):
@@ -291,26 +265,6 @@ def test_one_at_a_time(tree: StartTree, journal: Journal) -> None:
     gate.open()
     assert ended.get(timeout=60) is True
     assert journal.about("end") == [("end", "b", "shutdown"), ("end", "a", "shutdown")]
-
-
-def test_brutal_kill_asks_nothing(
-    tree: StartTree, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A child to be killed gets no request that it might begin to act on."""
-    root, gate = (
-        tree([lab("a", journal, hooks=Hooks(killed=lambda _: gate.open()), shutdown=0)]),
-        Gate(),
-    )
-    a = root.whereis("a")
-    assert a is not None
-    requests = _spy_on_inbox(monkeypatch, a, Exit)
-    a.tell(Run(gate))
-    gate.wait()
-    a.tell("behind")
-    root.ref.ask(TerminateChild("a"))
-    assert gone(a).exit_reason == KILLED
-    assert requests == []
-    assert journal.lines == [("start", "a"), ("kill", "a")]
 
 
 def test_reason_goes_down_the_tree(tree: StartTree) -> None:

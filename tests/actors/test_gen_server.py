@@ -87,6 +87,20 @@ def test_failing_constructor() -> None:
         Bad.start()
 
 
+def test_no_thread_to_be_had() -> None:
+    """Where the system gives no more threads, the start has failed, and the name is free."""
+
+    class Bodiless(Lab):
+        def _start_actor_loop(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    runtime = Runtime()
+    with pytest.raises(StartFailed, match="can't start new thread"):
+        Bodiless.start_link(name="one", runtime=runtime)
+    assert runtime.registry.whereis("one") is None
+    assert pykka.ActorRegistry.get_all() == []
+
+
 def test_init_that_stops() -> None:
     """`Stop` in `init` is a failed start with that reason."""
 

@@ -5,7 +5,7 @@ from typing import Any
 import pykka
 import pytest
 
-from oban_actors.actors import Down, GenServer, Monitor, Ref, ServerCrashed
+from oban_actors.actors import Continue, Down, GenServer, Monitor, Ref, ServerCrashed
 from oban_actors.actors.process import process_of
 from tests.actors.conftest import StartLab
 from tests.actors.lab import Boom, Gate, Lab, Run, crash, gone
@@ -72,9 +72,9 @@ def test_demonitor(watcher: Ref, start: StartLab) -> None:
     kept, ended = watcher.ask(ref), watcher.ask(ref)
     watcher.ask(ended)
     watcher.ask(ended)
+    assert process_of(ref).monitors == [kept]
     ref.stop()
     assert [down.monitor for down in watcher.ask("downs")] == [kept]
-    assert process_of(ref).monitors == []
 
 
 def test_demonitor_takes_back_what_is_on_its_way(watcher: Ref, start: StartLab) -> None:
@@ -93,6 +93,27 @@ def test_demonitor_takes_back_what_is_on_its_way(watcher: Ref, start: StartLab) 
     gate.open()
     held.get()
     assert _kinds(watcher) == []
+
+
+def test_work_put_off_at_a_down(start: StartLab) -> None:
+    """Whoever hears of an end may put off what follows, as at any other message."""
+    done: list[object] = []
+
+    class Heir(GenServer):
+        def handle_call(self, message: Any, sender: Any) -> Any:
+            return done if message is None else self.monitor(message)
+
+        def handle_info(self, message: Any) -> Continue:
+            return Continue(message.reason.kind)
+
+        def handle_continue(self, arg: object) -> None:
+            done.append(arg)
+
+    heir, ref = Heir.start(), start()
+    heir.ask(ref)
+    ref.stop()
+    assert heir.ask(None) == ["normal"]
+    heir.stop()
 
 
 def test_none_is_lost_in_the_race(watcher: Ref) -> None:

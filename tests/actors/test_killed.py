@@ -1,0 +1,141 @@
+"""Kills: nothing more is handled, from which moment on, and who is killed along."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from oban_actors.actors import (
+    KILLED,
+    Continue,
+    Exit,
+    NoProcess,
+    StartChild,
+    StartFailed,
+    Supervisor,
+    TerminateChild,
+    lifecycle,
+)
+from oban_actors.actors.process import process_of
+from tests.actors.conftest import StartTree
+from tests.actors.lab import Boom, Gate, Hooks, Journal, Lab, Run, gone, lab, spy_on_inbox
+
+
+def test_killed_before_it_runs(journal: Journal) -> None:
+    """An actor whose starter is gone before its thread runs does not begin."""
+
+    class Late(Lab):
+        def _start_actor_loop(self) -> None:
+            self._process.killed = True
+            super()._start_actor_loop()
+
+    assert gone(Late.start("late", journal)).exit_reason == KILLED
+    assert journal.lines == []
+
+
+def test_asking_a_killed_actor() -> None:
+    """What comes to an actor that is to handle nothing more was not handled, and says so."""
+    ref = Lab.start()
+    process_of(ref).killed = True
+    with pytest.raises(NoProcess):
+        ref.ask("late", timeout=60)
+    assert gone(ref).exit_reason == KILLED
+
+
+def test_brutal_kill_asks_nothing(
+    tree: StartTree, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child to be killed gets no request that it might begin to act on."""
+    root, gate = (
+        tree([lab("a", journal, hooks=Hooks(killed=lambda _: gate.open()), shutdown=0)]),
+        Gate(),
+    )
+    a = root.whereis("a")
+    assert a is not None
+    requests = spy_on_inbox(monkeypatch, a, Exit)
+    a.tell(Run(gate))
+    gate.wait()
+    a.tell("behind")
+    root.ref.ask(TerminateChild("a"))
+    assert gone(a).exit_reason == KILLED
+    assert requests == []
+    assert journal.lines == [("start", "a"), ("kill", "a")]
+
+
+def test_no_more_work_is_done(tree: StartTree, journal: Journal) -> None:
+    """What a handler puts off when its time is over is not done."""
+    gate = Gate()
+    root = tree([lab("a", journal, hooks=Hooks(killed=gate.open), shutdown=0.001)])
+    a = root.whereis("a")
+    assert a is not None
+    a.tell(Run(lambda _: (gate(), Continue("more"))[1]))
+    gate.wait()
+    root.ref.ask(TerminateChild("a"), timeout=60)
+    assert gone(a).exit_reason == KILLED
+    assert journal.lines == [("start", "a"), ("kill", "a")]
+
+
+def test_last_words_of_the_abandoned(
+    tree: StartTree, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What an actor crashes with after it was abandoned is nobody's error any more."""
+    monkeypatch.setattr(lifecycle.kill, "__defaults__", (0.01,))
+    gate, root = Gate(), tree([lab("a", shutdown=0.001)])
+    a = root.whereis("a")
+    assert a is not None
+
+    def late(_: Lab) -> None:
+        gate()
+        raise Boom("too late")
+
+    a.tell(Run(late))
+    gate.wait()
+    root.ref.ask(TerminateChild("a"), timeout=60)
+    assert root.runtime.abandoned == 1
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        gate.open()
+        assert gone(a).exit_reason == KILLED
+    assert caplog.messages == []
+
+
+def test_who_is_starting_is_killed_first(tree: StartTree, journal: Journal) -> None:
+    """A supervisor killed while a child's `init` blocks frees that one too, the last of all."""
+    gate = Gate()
+    inner = Supervisor.child_spec(
+        [
+            lab("a", journal, shutdown=0),
+            lab("b", journal, hooks=Hooks(init=gate, killed=gate.open)),
+        ],
+        id="inner",
+        start_timeout=0.05,
+    )
+    root = tree([])
+    with pytest.raises(StartFailed, match="init took longer"):
+        root.ref.ask(StartChild(inner), timeout=60)
+    assert journal.about("kill")[:2] == [("kill", "b"), ("kill", "a")]
+
+
+def test_who_is_asked_is_not_killed(tree: StartTree) -> None:
+    """A supervisor that is killed while it waits for an answer takes only its children along."""
+
+    class Asking(Supervisor):
+        def handle_info(self, message: Any) -> None:
+            if message == "ask":
+                self.ask("other", Run(gate), 60)
+            super().handle_info(message)
+
+        def on_kill(self) -> None:
+            super().on_kill()
+            gate.open()
+
+    gate = Gate()
+    inner = Asking.child_spec([lab("a")], id="inner", name="inner", shutdown=0)
+    root = tree([lab("other"), inner])
+    a, other = root.whereis("a"), root.whereis("other")
+    root.tell("inner", "ask")
+    gate.wait()
+    root.ref.ask(TerminateChild("inner"), timeout=60)
+    assert gone(a).exit_reason == KILLED
+    assert other is not None
+    assert other.ask("still there?") == "still there?"
