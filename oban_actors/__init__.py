@@ -5,6 +5,7 @@ from oban_actors.args_codec import ArgsCodec
 from oban_actors.config import Config
 from oban_actors.errors import (
     ActorError,
+    AlreadyRegistered,
     CallTimeout,
     ClaimLost,
     CodecError,
@@ -12,6 +13,7 @@ from oban_actors.errors import (
     ConfigError,
     DatabaseError,
     DatabaseUnavailable,
+    Deadlock,
     ForkedError,
     InvalidJob,
     JobLocked,
@@ -30,7 +32,10 @@ from oban_actors.errors import (
     StartFailed,
     StatementTimeout,
     TransientError,
+    UndefinedTable,
+    UnexpectedMessage,
     UnfitTransaction,
+    WireError,
 )
 from oban_actors.job import Job, JobState
 from oban_actors.messages import (
@@ -68,6 +73,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ActorError",
     "Address",
+    "AlreadyRegistered",
     "ArgsCodec",
     "Beat",
     "CallTimeout",
@@ -79,6 +85,7 @@ __all__ = [
     "ConfigError",
     "DatabaseError",
     "DatabaseUnavailable",
+    "Deadlock",
     "Election",
     "Evaluate",
     "ForkedError",
@@ -127,9 +134,12 @@ __all__ = [
     "StatementTimeout",
     "SystemClock",
     "TransientError",
+    "UndefinedTable",
+    "UnexpectedMessage",
     "UnfitTransaction",
     "Unlisten",
     "VirtualClock",
+    "WireError",
     "Worker",
     "__version__",
     "worker",

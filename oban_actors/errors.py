@@ -45,6 +45,7 @@ __all__ = [
     "UndefinedTable",
     "UnexpectedMessage",
     "UnfitTransaction",
+    "WireError",
 ]
 
 
@@ -90,6 +91,10 @@ class JobLocked(ObanError):
 
 class UnfitTransaction(ObanError):
     """What is asked for can't be done in the host's transaction as it is."""
+
+
+class WireError(ObanError, ValueError):
+    """A payload or a channel can't be sent, or a payload that came can't be read."""
 
 
 class NotStarted(ObanError):

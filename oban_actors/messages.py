@@ -79,7 +79,16 @@ class LeaseView:
 class Listen:
     """To the Notifier: send `ref` a `Notification` for whatever comes on these channels.
 
-    Asked, it answers when they are listened to. Mirrors `Oban.Notifier.listen/2`.
+    Asked, it answers whether they are listened to now; if not, they are once it can connect.
+    Mirrors `Oban.Notifier.listen/2`.
+
+    Args:
+        channels: without the prefix.
+        ref: the actor that listens, until it says `Unlisten` or ends.
+
+    Raises:
+        WireError: a channel's name can't be one; raised in whoever asks.
+
     """
 
     channels: Sequence[str]
@@ -88,7 +97,15 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Unlisten:
-    """To the Notifier: send `ref` nothing more of these channels."""
+    """To the Notifier: send `ref` nothing more of these channels.
+
+    Mirrors `Oban.Notifier.unlisten/2`.
+
+    Args:
+        channels: without the prefix.
+        ref: the actor that listened.
+
+    """
 
     channels: Sequence[str]
     ref: Ref
@@ -100,9 +117,13 @@ class Notify:
 
     Args:
         channel: the channel, without the prefix.
-        payloads: JSON objects.
+        payloads: JSON objects of at most 7,999 bytes each.
         published: they stood in a transaction that has committed, other nodes hear of them
-            from the database: tell this node's listeners without the detour.
+            from the database: tell this node's listeners without the detour; default False.
+
+    Raises:
+        WireError: a payload or the channel can't be sent; none was. Raised in whoever asks.
+        DatabaseError: the database failed; likewise.
 
     """
 

@@ -145,6 +145,8 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
             StartFailed: a part did not start, or the instance runs already.
             SchemaMissing: there is no jobs table; call `migrate`.
             ConfigError: the port of the health endpoint is taken.
+            DatabaseError: the tables can't be looked at.
+            ForkedError: this process is a fork of the one that made this object.
 
         """
         self._refuse_fork()
@@ -266,8 +268,12 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
     def whereis(self, name: Name) -> Ref:
         """Find the living actor of a name: `stager`, `peer`, `notifier`, `pulse`, `oban`.
 
+        A queue's are `("producer", queue)`, `("foreman", queue)` and `("watchman", queue)`, a
+        plugin's `("plugin", id)`. Mirrors `Oban.Registry.whereis/2`.
+
         Raises:
             NoProcess: nobody has the name now.
+            ForkedError: this process is a fork of the one that made this object.
 
         """
         self._refuse_fork()
@@ -288,6 +294,8 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
             NoProcess: nobody has the name now.
             ServerCrashed: it died over the question.
             CallTimeout: no answer came in time.
+            Deadlock: it would wait for itself, directly or through others.
+            ForkedError: this process is a fork of the one that made this object.
 
         """
         return self.whereis(name).ask(message, timeout=timeout)
@@ -317,27 +325,42 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
     def migrate(self, version: int | None = None) -> int:
         """Create the tables, or bring them to the newest version; safe to repeat.
 
+        Mirrors `Oban.Migration.up/1`. See docs/database.md for the rights it takes.
+
         Args:
             version: Oban's version to stop at; the newest known one by default.
 
         Returns:
-            the version that the tables have now.
+            the version that the tables have now; `sys.maxsize` for jobs tables that somebody else
+            looks after.
 
         Raises:
-            SchemaTooNew: a newer version made them.
+            ConfigError: the version asked for is unknown.
+            SchemaTooNew: a newer version made them; nothing was changed.
+            DatabaseError: the database refused or failed; nothing was changed.
+            ForkedError: this process is a fork of the one that made this object.
 
         """
         self._refuse_fork()
         return migrate(self.repo, elixir_indexes=self.config.elixir_indexes, version=version)
 
     def rollback(self, version: int = 0) -> int:
-        """Take the tables back to an older version; 0 drops them, with all jobs.
+        """Take the tables back to an older version; 0, the default, drops them with all jobs.
+
+        Unlike `Oban.Migration.down/1`, where the version is the last one to be undone, it is the
+        one that is left.
 
         Args:
             version: Oban's version to go back to.
 
         Returns:
             the version that the tables have now.
+
+        Raises:
+            ConfigError: the version asked for is unknown.
+            SchemaTooNew: a newer version made them; nothing was changed.
+            DatabaseError: the database refused or failed; nothing was changed.
+            ForkedError: this process is a fork of the one that made this object.
 
         """
         self._refuse_fork()

@@ -1,9 +1,12 @@
 """The errors: one family each, facts as attributes."""
 
+import importlib
 import pickle
+import pkgutil
 
 import pytest
 
+import oban_actors
 from oban_actors import errors
 from oban_actors.actors import errors as actor_errors
 from oban_actors.errors import (
@@ -71,6 +74,21 @@ def test_every_error_can_be_imported_from_one_place() -> None:
         if isinstance(value, type) and issubclass(value, Exception):
             assert getattr(errors, name) is value
             assert name in errors.__all__
+
+
+def test_every_error_of_ours_is_public() -> None:
+    """Whatever part raises it, a caller finds it in one place, and in the package itself."""
+    for module in pkgutil.walk_packages(oban_actors.__path__, "oban_actors."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found, kinds = set(), [ObanError, errors.ActorError]
+    while kinds:
+        kind = kinds.pop()
+        found |= {kind} if kind.__module__.startswith("oban_actors.") else set()
+        kinds += kind.__subclasses__()
+
+    assert {kind.__name__ for kind in found} == set(errors.__all__)
+    assert set(errors.__all__) <= set(oban_actors.__all__)
 
 
 def test_every_error_says_what_it_means() -> None:

@@ -5,10 +5,9 @@ from typing import Any, NoReturn
 
 import pytest
 
-from oban_actors import Election, ServerCrashed, Stage
+from oban_actors import Election, ServerCrashed, Stage, WireError
 from oban_actors.actors import SYSTEM_CLOCK
 from oban_actors.messages import Switched
-from oban_actors.notifiers.wire import WireError
 from oban_actors.passes import Passes
 from oban_actors.peers.database import DatabasePeer
 from oban_actors.peers.elections import Elections

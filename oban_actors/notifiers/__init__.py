@@ -16,7 +16,6 @@ from oban_actors.notifiers.publisher import (
     sends_by_statement,
 )
 from oban_actors.notifiers.sqlite import SqliteNotifier
-from oban_actors.notifiers.wire import WireError
 from oban_actors.repo import Repo
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "PostgresNotifier",
     "Publisher",
     "SqliteNotifier",
-    "WireError",
     "listen",
     "make_publisher",
     "note_sent",

@@ -5,8 +5,9 @@ import logging
 from oban_actors.actors import Ref, Registry, send
 from oban_actors.actors.clock import real_monotonic
 from oban_actors.config import Config
+from oban_actors.errors import WireError
 from oban_actors.messages import Notification, Reconnected
-from oban_actors.notifiers.wire import WireError, decode
+from oban_actors.notifiers.wire import decode
 
 logger = logging.getLogger("oban_actors")
 

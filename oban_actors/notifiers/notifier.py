@@ -8,10 +8,10 @@ from typing import Any
 
 from oban_actors.actors import Continue, Failure, GenServer, Ref, Sender
 from oban_actors.config import Config
-from oban_actors.errors import DatabaseError
+from oban_actors.errors import DatabaseError, WireError
 from oban_actors.messages import Listen, Notify, Reconnect, TryLock, Unlisten, Unlock
 from oban_actors.notifiers.delivery import Delivery
-from oban_actors.notifiers.wire import WireError, check_channel, encode
+from oban_actors.notifiers.wire import check_channel, encode
 
 logger = logging.getLogger("oban_actors")
 

@@ -11,14 +11,14 @@ from oban_actors.actors import NOREPLY, Failure, Reason, Sender, send
 from oban_actors.actors.clock import real_monotonic
 from oban_actors.backoff import exponential, jitter
 from oban_actors.config import Config
-from oban_actors.errors import DatabaseError, DatabaseUnavailable
+from oban_actors.errors import DatabaseError, DatabaseUnavailable, WireError
 from oban_actors.messages import LockLost, Notify, TryLock, Unlock
 from oban_actors.notifiers.attempt import Attempt
 from oban_actors.notifiers.link import Link
 from oban_actors.notifiers.notifier import Notifier
 from oban_actors.notifiers.publisher import PostgresPublisher
 from oban_actors.notifiers.select_mailbox import Readable, SelectMailbox, Tick
-from oban_actors.notifiers.wire import WireError, check_channel
+from oban_actors.notifiers.wire import check_channel
 from oban_actors.repo import Repo
 
 logger = logging.getLogger("oban_actors")

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from uuid import UUID
 
 from oban_actors.config import Config
-from oban_actors.errors import ObanError
+from oban_actors.errors import WireError
 
 MAX_BYTES = 7_999
 """The longest payload that PostgreSQL takes; all notifiers share the limit."""
@@ -22,10 +22,6 @@ _MAX_CHANNEL = 63
 _GZIP = "H4sI"
 _MARKED = "Z:"
 _GZIP_WINDOW = 31
-
-
-class WireError(ObanError, ValueError):
-    """A payload or a channel can't be sent, or a payload that came can't be read."""
 
 
 def encode(payload: Mapping[str, Any]) -> str:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from oban_actors.errors import WireError
 from oban_actors.messages import (
     Listen,
     Notification,
     Notify,
 )
-from oban_actors.notifiers import WireError
 from tests.notifiers.rig import Rig
 from tests.support.events import Recorder
 

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oban_actors.config import Config
+from oban_actors.errors import WireError
 from oban_actors.notifiers.wire import (
     MAX_BYTES,
     MAX_INFLATED,
-    WireError,
     check_channel,
     decode,
     encode,

@@ -23,8 +23,8 @@ from oban_actors import (
 from oban_actors.cli.queue_report import look
 from oban_actors.doctor import examine
 from oban_actors.doctor.exam import identifier, literal
+from oban_actors.errors import WireError
 from oban_actors.metrics.ages import Ages
-from oban_actors.notifiers.wire import WireError
 from oban_actors.plugins import Cron, Lifeline, Pruner
 from oban_actors.unique import ALL, Unique
 from oban_actors.worker_registry import forget
