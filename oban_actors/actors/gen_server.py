@@ -279,16 +279,13 @@ class GenServer(pykka.ThreadingActor):
 
     def _actor_loop(self) -> None:
         process = CURRENT.process = self._process
-        try:
-            begun, first = self._begin()
-            if begun:
-                process.started.set()
-                reason = self._serve(first)
-                if not process.killed:
-                    reason = self._clean_up(reason)
-                finish(process, KILLED if process.killed else reason)
-        finally:
-            CURRENT.process = None
+        begun, first = self._begin()
+        if begun:
+            process.started.set()
+            reason = self._serve(first)
+            if not process.killed:
+                reason = self._clean_up(reason)
+            finish(process, KILLED if process.killed else reason)
 
     # The life of an actor
 

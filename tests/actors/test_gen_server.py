@@ -299,8 +299,8 @@ def test_exit_is_handled_in_order(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("error", [Boom("late"), SystemExit(1)])
-def test_failing_terminate(error: BaseException) -> None:
-    """An error in `terminate` is the reason it ended with; it ends all the same, its name free."""
+def test_failing_terminate(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    """An error in `terminate` is logged, and why it ended; it ends all the same, its name free."""
 
     def fail(*_: object) -> None:
         raise error
@@ -312,6 +312,7 @@ def test_failing_terminate(error: BaseException) -> None:
     assert reason is not None
     assert reason.detail is error
     assert runtime.registry.names() == {}
+    assert "one crashed in terminate" in caplog.messages
 
 
 def test_unexpected_messages(start: StartLab, caplog: pytest.LogCaptureFixture) -> None:

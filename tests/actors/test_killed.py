@@ -45,7 +45,7 @@ def test_asking_a_killed_actor() -> None:
 def test_brutal_kill_asks_nothing(
     tree: StartTree, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A child to be killed gets no request that it might begin to act on."""
+    """A child to be killed gets no request that it might begin to act on, and no time."""
     root, gate = (
         tree([lab("a", journal, hooks=Hooks(killed=lambda _: gate.open()), shutdown=0)]),
         Gate(),
@@ -53,12 +53,32 @@ def test_brutal_kill_asks_nothing(
     a = root.whereis("a")
     assert a is not None
     requests = spy_on_inbox(monkeypatch, a, Exit)
+    monkeypatch.setattr(lifecycle, "await_event", lambda *_: journal("waits"))
     a.tell(Run(gate))
     gate.wait()
     a.tell("behind")
     root.ref.ask(TerminateChild("a"))
     assert gone(a).exit_reason == KILLED
     assert requests == []
+    assert journal.lines == [("start", "a"), ("kill", "a")]
+
+
+def test_nothing_more_once_it_is_freed(tree: StartTree, journal: Journal) -> None:
+    """An actor freed by `on_kill` ends while that still runs: it takes no further message."""
+    gate, ended = Gate(), list[bool]()
+
+    def free(me: Lab) -> None:
+        gate.open()
+        ended.append(process_of(me.actor_ref).exited.wait(30))
+
+    root = tree([lab("a", journal, hooks=Hooks(killed=free), shutdown=0.001)])
+    a = root.whereis("a")
+    assert a is not None
+    a.tell(Run(gate))
+    gate.wait()
+    a.tell("behind")
+    root.ref.ask(TerminateChild("a"), timeout=60)
+    assert ended == [True]
     assert journal.lines == [("start", "a"), ("kill", "a")]
 
 

@@ -4,8 +4,9 @@ import logging
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import pykka
@@ -59,6 +60,52 @@ def test_close_refuses_what_waits() -> None:
         with pytest.raises(NoProcess):
             reply.get(timeout=0)
     assert len(inbox) == 0
+
+
+class _Racing:
+    """A queue that lets something happen just before each put, or just after it was empty."""
+
+    def __init__(
+        self, before_put: Callable[[], None] | None = None, when_empty: Any = None
+    ) -> None:
+        self._queue = SimpleQueue[Any]()
+        self._before_put = before_put
+        self._when_empty = when_empty
+
+    def put(self, envelope: Any) -> None:
+        """Let it happen, and then put."""
+        if self._before_put is not None:
+            self._before_put()
+        self._queue.put(envelope)
+
+    def get_nowait(self) -> Any:
+        """Let it happen, once, if there is nothing."""
+        try:
+            return self._queue.get_nowait()
+        except Empty:
+            then, self._when_empty = self._when_empty, None
+            if then is not None:
+                then()
+            raise
+
+
+def test_close_in_the_midst_of_a_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An inbox that closes when a put has begun, and is drained before it ends, keeps nothing."""
+    inbox, reply = Mailbox(), Reply()
+    monkeypatch.setattr(inbox, "_queue", _Racing(before_put=inbox.close))
+    inbox.put(Envelope("late", reply))
+    with pytest.raises(NoProcess):
+        reply.get(timeout=0)
+
+
+def test_put_in_the_midst_of_a_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put that comes when a closing inbox has found nothing more is refused all the same."""
+    inbox, reply = Mailbox(), Reply()
+    late = _Racing(when_empty=lambda: inbox.put(Envelope("late", reply)))
+    monkeypatch.setattr(inbox, "_queue", late)
+    inbox.close()
+    with pytest.raises(NoProcess):
+        reply.get(timeout=0)
 
 
 def test_foreign_future_is_refused_too() -> None:

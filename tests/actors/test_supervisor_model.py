@@ -21,14 +21,13 @@ from oban_actors.actors import (
     ServerCrashed,
     StartChild,
     StartFailed,
-    Stop,
     Supervisor,
     TerminateChild,
     UnknownChild,
     VirtualClock,
     WhichChildren,
 )
-from tests.actors.lab import Boom, Hooks, Journal, Lab, Run, crash, lab, settled
+from tests.actors.lab import Boom, Gate, Hooks, Journal, Lab, crash, lab, settled, stopping
 
 IDS = "abcd"
 MAX_RESTARTS = 3
@@ -38,13 +37,15 @@ Fate = Literal["fail", "ignore"]
 Outcome = Literal["done", "unknown", "refused", "failed"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Modelled:
     """One child of the model."""
 
     id: str
     type: str
     up: bool = False
+    unheard: bool = False
+    restarting: bool = False
 
 
 @dataclass
@@ -57,6 +58,7 @@ class Model:
     now: float = 0.0
     restarts: list[float] = field(default_factory=list)
     alive: bool = True
+    inbox: list[tuple[Modelled, str]] = field(default_factory=list)
     log: list[tuple[str, ...]] = field(default_factory=list)
 
     def find(self, id_: str) -> Modelled | None:
@@ -97,12 +99,23 @@ class Model:
         self.children.remove(child)
         return "done"
 
-    def exits(self, id_: str, kind: str) -> None:
-        """What an exit does."""
-        child = self.find(id_)
-        assert child is not None
-        child.up = False
-        self.log.append(("end", id_, kind))
+    def exits(self, *ends: tuple[str, str]) -> None:
+        """What exits do that come before the supervisor has heard of the first."""
+        for id_, kind in ends:
+            child = self.find(id_)
+            assert child is not None
+            child.up, child.unheard = False, True
+            self.log.append(("end", id_, kind))
+            self.inbox.append((child, kind))
+        while self.inbox and self.alive:
+            child, kind = self.inbox.pop(0)
+            if kind == "try again" and child in self.children and child.restarting:
+                self._bring_back(child)
+            elif child in self.children and child.unheard:
+                self._hear(child, kind)
+
+    def _hear(self, child: Modelled, kind: str) -> None:
+        child.unheard = False
         if child.type == "permanent" or (child.type == "transient" and kind == "crashed"):
             self._bring_back(child)
         elif child.type == "temporary":
@@ -114,28 +127,27 @@ class Model:
             self._end(child)
         self.alive = False
 
-    def _bring_back(self, child: Modelled | None) -> None:
-        while child is not None:
-            self.restarts = [
-                self.now,
-                *(at for at in self.restarts if at >= self.now - MAX_SECONDS),
-            ]
-            if len(self.restarts) > MAX_RESTARTS:
-                self.shut_down()
+    def _bring_back(self, child: Modelled) -> None:
+        self.restarts = [self.now, *(at for at in self.restarts if at >= self.now - MAX_SECONDS)]
+        if len(self.restarts) > MAX_RESTARTS:
+            self.shut_down()
+            return
+        first = {
+            "one_for_one": self.children.index(child),
+            "rest_for_one": self.children.index(child),
+            "one_for_all": 0,
+        }[self.strategy]
+        group = self.children[first:] if self.strategy != "one_for_one" else [child]
+        for one in reversed(group):
+            self._end(one)
+        for one in group:
+            if one in self.children and not self._begin(one):
+                one.restarting = True
+                self.inbox.append((one, "try again"))
                 return
-            first = {
-                "one_for_one": self.children.index(child),
-                "rest_for_one": self.children.index(child),
-                "one_for_all": 0,
-            }[self.strategy]
-            group = self.children[first:] if self.strategy != "one_for_one" else [child]
-            for one in reversed(group):
-                self._end(one)
-            child = next(
-                (one for one in group if one in self.children and not self._begin(one)), None
-            )
 
     def _begin(self, child: Modelled) -> bool:
+        child.restarting = False
         fates = self.fates.get(child.id, [])
         fate = fates.pop(0) if fates else None
         if fate == "fail":
@@ -152,7 +164,7 @@ class Model:
     def _end(self, child: Modelled) -> None:
         if child.up:
             self.log.append(("end", child.id, "shutdown"))
-        child.up = False
+        child.up = child.unheard = child.restarting = False
         if child.type == "temporary":
             self.children.remove(child)
 
@@ -163,7 +175,19 @@ ENDS = {
     "drained": Reason("shutdown", "drained"),
 }
 any_id = st.sampled_from(IDS)
+any_end = st.sampled_from([*ENDS, "error", "exit"])
 any_type = st.sampled_from(["permanent", "transient", "temporary"])
+
+
+class Held(Supervisor):
+    """A supervisor that can be kept busy."""
+
+    def handle_info(self, message: Any) -> None:
+        """Stand before the gate, or do as any supervisor."""
+        if isinstance(message, Gate):
+            message()
+        else:
+            super().handle_info(message)
 
 
 class SupervisorMachine(RuleBasedStateMachine):
@@ -186,7 +210,7 @@ class SupervisorMachine(RuleBasedStateMachine):
         self.model = Model(strategy)
         for id_, type_ in zip(IDS, types, strict=False):
             self.model.start(id_, type_)
-        self.root = Supervisor.start(
+        self.root = Held.start(
             [self._spec(id_, type_) for id_, type_ in zip(IDS, types, strict=False)],
             strategy=strategy,
             clock=self.clock,
@@ -211,22 +235,34 @@ class SupervisorMachine(RuleBasedStateMachine):
         return self.root is not None and self.root.alive
 
     @precondition(alive)
-    @rule(id_=any_id, end=st.sampled_from([*ENDS, "error", "exit"]))
+    @rule(id_=any_id, end=any_end)
     def child_ends(self, id_: str, end: str) -> None:
         """A child stops by itself, or crashes."""
+        self.children_end({id_: end})
+
+    @precondition(alive)
+    @rule(ends=st.dictionaries(any_id, any_end, min_size=2))
+    def children_end(self, ends: dict[str, str]) -> None:
+        """Some end, and their supervisor, busy, hears of all at once."""
         assert self.root is not None
-        child = self.model.find(id_)
-        ref = self.root.whereis(id_)
-        assert (ref is not None) == (child is not None and child.up)
-        if ref is None:
-            return
-        if end in ENDS:
-            ref.ask(Run(lambda _: _raise(Stop(ENDS[end]))))
-            self.model.exits(id_, ENDS[end].kind)
-        else:
-            with pytest.raises(ServerCrashed):
-                ref.ask(crash(Boom if end == "error" else SystemExit))
-            self.model.exits(id_, "crashed")
+        gate, exits = Gate(), []
+        if len(ends) > 1:
+            self.root.ref.tell(gate)
+            gate.wait()
+        for id_, end in ends.items():
+            child = self.model.find(id_)
+            ref = self.root.whereis(id_)
+            assert (ref is not None) == (child is not None and child.up)
+            if ref is None:
+                continue
+            if end in ENDS:
+                ref.ask(stopping(ENDS[end]))
+            else:
+                with pytest.raises(ServerCrashed):
+                    ref.ask(crash(Boom if end == "error" else SystemExit))
+            exits.append((id_, ENDS[end].kind if end in ENDS else "crashed"))
+        gate.open()
+        self.model.exits(*exits)
         self.compare()
 
     @precondition(alive)
@@ -331,10 +367,6 @@ class SupervisorMachine(RuleBasedStateMachine):
     def _set_fates(self, id_: str, fates: list[Fate]) -> None:
         self.fates[id_] = list(fates)
         self.model.fates[id_] = list(fates)
-
-
-def _raise(error: BaseException) -> None:
-    raise error
 
 
 TestSupervisorMachine = pytest.mark.slow(SupervisorMachine.TestCase)

@@ -179,6 +179,30 @@ def test_cancelled_as_it_fires() -> None:
     runtime.close()
 
 
+def test_cancelled_while_it_is_sent(start: StartLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancel that comes when the message is on its way into the inbox is too late."""
+    runtime, ref = Runtime(), start()
+    put, answers, threads = ref.actor_inbox.put, list[bool](), list[threading.Thread]()
+
+    def cancel() -> None:
+        answers.append(timer.cancel())
+
+    def slow(envelope: Any) -> None:
+        threads.append(threading.Thread(target=cancel))
+        threads[0].start()
+        threads[0].join(0.05)  # it waits for the timers' lock, or has its answer by then
+        put(envelope)
+
+    monkeypatch.setattr(ref.actor_inbox, "put", slow)
+    armed = threading.Event()
+    timer = runtime.timers.send_after(ref, Run(lambda _: armed.set()), 0.001)
+    assert armed.wait(30)
+    threads[0].join(30)
+    assert answers == [False]
+    monkeypatch.undo()
+    runtime.close()
+
+
 def test_many_cancelled_take_no_room(clock: VirtualClock) -> None:
     """Timers that are set and cancelled all the time don't pile up until they would be due."""
     runtime, ref = Runtime(clock), Tally.start()
