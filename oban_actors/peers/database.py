@@ -269,7 +269,9 @@ class DatabasePeer(GenServer):
             node, seconds = payload.get("beat"), payload.get("next")
             ours = payload.get("name") == self.config.name
             if ours and isinstance(node, str) and isinstance(seconds, int | float):
-                self._lease = self._lease.beat(node, seconds, now)
+                renewed = payload.get("renewed")
+                known = renewed if isinstance(renewed, int | float) else None
+                self._lease = self._lease.beat(node, seconds, now, known)
         elif channel == "leader" and payload.get("down") == self.config.name:
             self._lease = self._lease.down(now)
 

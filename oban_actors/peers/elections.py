@@ -107,5 +107,10 @@ class Elections:
     def _beat(self, connection: sa.Connection, lease: Lease) -> None:
         stager, renew = self._config.stager, lease.rules.renew
         within = renew if stager is None else min(renew, stager.interval)
-        beat = {"name": self._config.name, "beat": lease.rules.node, "next": within}
+        beat = {
+            "name": self._config.name,
+            "beat": lease.rules.node,
+            "next": within,
+            "renewed": lease.rules.lease,
+        }
         self._publisher.publish(connection, "actors", [beat])

@@ -39,6 +39,9 @@ FIRST_BEAT = 1.3
 AGAIN = 1.0
 """Seconds between two tries of a silent holder's lock, or two looks because of strange beats."""
 
+EARLY = 0.04
+"""By what part of its time a renewal may come sooner."""
+
 FARTHEST = 30.0
 """Seconds that a follower sleeps at most, however far ahead the row says it expires."""
 
@@ -269,8 +272,17 @@ class Lease:
             return self
         return _sooner(self, now if self.held is None else max(now, self.acted_at + AGAIN))
 
-    def beat(self, node: str, seconds: float, now: float) -> "Lease":
-        """A leader beats, and says when it will again."""
+    def beat(self, node: str, seconds: float, now: float, renewed: float | None = None) -> "Lease":
+        """A leader beats, and says when it will again.
+
+        Args:
+            node: the leader.
+            seconds: until it will.
+            now: when that was heard.
+            renewed: seconds that its lease lasts from the transaction on that told it, where that
+                has renewed it: so the row is known without a look, for a while.
+
+        """
         if node == self.rules.node:
             return self
         known = self.seen is not None and owner(self.seen.node) == node
@@ -279,7 +291,10 @@ class Lease:
             return _sooner(self, max(now, self.acted_at + AGAIN, self.aside_until))
         if not self.rules.fast:
             return self
-        return replace(self, silent_at=now + min(max(seconds, 0.0), self.rules.renew) + GRACE)
+        after = replace(self, silent_at=now + min(max(seconds, 0.0), self.rules.renew) + GRACE)
+        until = min(now + (renewed or 0.0), self.acted_at + FARTHEST)
+        # A look that is due is not put off: it may have been called for.
+        return _sleep(after, until, NUDGE) if now < self.wake_at < until else after
 
     def announced(self, pid: int | None, node: object) -> "Lease":
         """A Python node announces its next ping."""
@@ -347,7 +362,8 @@ def _sooner(lease: Lease, at: float) -> Lease:
 
 
 def _until_renewal(lease: Lease, now: float) -> Lease:
-    return _sleep(lease, now + lease.rules.renew * 0.9, lease.rules.renew * 0.1)
+    early = lease.rules.renew * EARLY
+    return _sleep(lease, now + lease.rules.renew - early, early)
 
 
 def _settled(lease: Lease, now: float) -> Lease:

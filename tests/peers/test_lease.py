@@ -70,9 +70,9 @@ def test_renews_a_little_before_the_interval_is_over() -> None:
     """The renewal is jittered down, so it never comes late by design."""
     lease = leader()
 
-    assert lease.plan(4.4) is Plan.WAIT
-    assert lease.plan(4.5) is Plan.RENEW
-    assert lease.next_at(0.0) == pytest.approx(4.5)
+    assert lease.plan(4.79) is Plan.WAIT
+    assert lease.plan(4.8) is Plan.RENEW
+    assert lease.next_at(0.0) == pytest.approx(4.8)
     assert lease.next_at(1.0) == pytest.approx(5.0)
 
 
@@ -279,6 +279,44 @@ def test_bounds_what_a_beat_may_promise() -> None:
     lease = follower(OTHER + LOCKED, FAST).beat(OTHER, 3600.0, 1.0)
 
     assert lease.silent_at == 1.0 + FAST.renew + GRACE
+
+
+def test_a_renewal_that_was_heard_of_saves_a_look() -> None:
+    """The row stands for as long as that says; a beat that renews nothing says nothing of it."""
+    lease = follower(OTHER + LOCKED, FAST)
+    assert lease.beat(OTHER, 1.0, 4.0).wake_at == 10.0
+
+    heard = lease.beat(OTHER, 1.0, 4.0, 15.0)
+    assert heard.wake_at == 19.0
+    assert heard.beat(OTHER, 1.0, 18.0).plan(18.9) is Plan.WAIT
+    assert heard.beat(OTHER, 1.0, 18.0).plan(19.0) is Plan.CLAIM
+    assert heard.plan(5.3) is Plan.LOCK
+
+
+def test_it_looks_at_times_whatever_it_hears() -> None:
+    """It takes nobody's word for longer than half a minute, nor for nonsense."""
+    lease = follower(OTHER + LOCKED, FAST)
+    for now in range(1, 30):
+        lease = lease.beat(OTHER, 1.0, float(now), 15.0)
+    assert lease.wake_at == FARTHEST
+    assert lease.beat(OTHER, 1.0, FARTHEST, 15.0).plan(FARTHEST) is Plan.CLAIM
+
+    for told in (-1.0, float("nan"), float("-inf"), 0, None):
+        assert follower(OTHER + LOCKED, FAST).beat(OTHER, 1.0, 4.0, told).wake_at == 10.0
+    assert follower(OTHER + LOCKED, FAST).beat(OTHER, 1.0, 4.0, 1e300).wake_at == FARTHEST
+
+
+def test_a_look_that_was_called_for_is_not_put_off() -> None:
+    """A renewal that was on its way when the leader resigned is no reason to wait."""
+    lease = follower(OTHER + LOCKED, FAST).down(4.0).beat(OTHER, 1.0, 4.0, 15.0)
+
+    assert lease.plan(4.0) is Plan.CLAIM
+    assert lease.next_at(1.0) <= 4.1
+
+
+def test_where_beats_are_not_counted_on_the_row_is_read() -> None:
+    """Without locks nobody would notice that they stop."""
+    assert follower(OTHER + LOCKED).beat(OTHER, 1.0, 4.0, 15.0).wake_at == 10.0
 
 
 def test_looks_when_somebody_unexpected_beats() -> None:

@@ -33,6 +33,11 @@ TOLD = [
     Notification("leader", {"lock": "web.9"}),
     Notification("actors", {"name": "Oban", "beat": "web.9/oban_actors:x", "next": 1.0}, 7),
     Notification("actors", {"name": "Oban", "beat": 7, "next": None}, 7),
+    Notification(
+        "actors",
+        {"name": "Oban", "beat": "web.9/oban_actors:x", "next": 1.0, "renewed": "long"},
+        7,
+    ),
     Notification("actors", {"name": "Oban", "pulse": "web.9", "token": "t"}, 7),
     Notification("sonar", {"node": "web.9", "ping": True}, 7),
     Notification("sonar", {"node": 7, "ping": True}, 7),
