@@ -13,50 +13,11 @@ from oban_actors.errors import CommitUnknown
 from oban_actors.repo import Repo, transactions
 from oban_actors.repo.transactions import TRANSACTION_ID
 from tests.repo.conftest import Notes
+from tests.repo.gate import Gate
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import wait_until
 
 Admin = psycopg.Connection[Any]
-
-
-GATE = 4711
-
-
-class Gate:
-    """Makes each COMMIT that wrote to a table wait until the gate is opened.
-
-    Args:
-        notes: the table.
-        admin: a connection that does not pass the network.
-
-    """
-
-    def __init__(self, notes: Notes, admin: Admin) -> None:
-        self.admin = admin
-        prefix = notes.repo.config.prefix
-        admin.execute(f"""
-            CREATE FUNCTION {prefix}.gate() RETURNS trigger LANGUAGE plpgsql AS
-            $$ BEGIN PERFORM pg_advisory_xact_lock({GATE}); RETURN NULL; END $$
-        """)
-        admin.execute(f"""
-            CREATE CONSTRAINT TRIGGER gate AFTER INSERT ON {notes.table}
-            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {prefix}.gate()
-        """)
-        admin.execute(f"SELECT pg_advisory_lock({GATE})")
-
-    def open(self) -> None:
-        """Let every COMMIT through."""
-        self.admin.execute(f"SELECT pg_advisory_unlock({GATE})")
-
-    def waiting(self) -> int | None:
-        """Name the server process whose COMMIT waits here."""
-        row = self.admin.execute(
-            "SELECT max(pid) FROM pg_locks "
-            "WHERE locktype = 'advisory' AND objid = %s AND NOT granted",
-            [GATE],
-        ).fetchone()
-        found: int | None = row[0] if row else None
-        return found
 
 
 def write(notes: Notes, connection: Connection, *, mark: bool = True) -> str:
@@ -105,7 +66,7 @@ def submit(
 def test_lost_answer_of_a_commit(far: Repo, proxy: TcpProxy, admin: Admin, insert: Insert) -> None:
     """A COMMIT that took place, but whose answer was lost, is found out and not done twice."""
     notes = Notes(far)
-    gate = Gate(notes, admin)
+    gate = Gate(notes.repo.config.prefix, notes.table, admin)
     with ThreadPoolExecutor(1) as threads:
         running = submit(threads, insert, far, notes, gate)
         proxy.freeze()
@@ -124,7 +85,7 @@ def test_lost_end_of_the_question(
 ) -> None:
     """Whoever has read what became of a COMMIT knows it, though the question's own is lost."""
     notes = Notes(far)
-    gate = Gate(notes, admin)
+    gate = Gate(notes.repo.config.prefix, notes.table, admin)
     ask = transactions._status
 
     def ask_and_lose(connection: Connection, transaction_id: str | None) -> str | None:
@@ -151,7 +112,7 @@ def test_lost_end_of_the_question(
 def test_commit_that_never_was(far: Repo, admin: Admin, insert: Insert) -> None:
     """A COMMIT that the server did not carry out is found out, and the work is done again."""
     notes = Notes(far)
-    gate = Gate(notes, admin)
+    gate = Gate(notes.repo.config.prefix, notes.table, admin)
     with ThreadPoolExecutor(1) as threads:
         running = submit(threads, insert, far, notes, gate)
         first = gate.waiting()
@@ -167,7 +128,7 @@ def test_commit_that_never_was(far: Repo, admin: Admin, insert: Insert) -> None:
 def test_server_that_took_over(far: Repo, admin: Admin) -> None:
     """A server that never came as far as the transaction says so, and the work is done again."""
     notes = Notes(far)
-    gate = Gate(notes, admin)
+    gate = Gate(notes.repo.config.prefix, notes.table, admin)
 
     def work(connection: Connection) -> None:
         notes.add(connection, 1)
@@ -186,7 +147,7 @@ def test_server_that_took_over(far: Repo, admin: Admin) -> None:
 def test_unknown_outcome(far: Repo, admin: Admin) -> None:
     """Where nobody can say what became of a COMMIT, that is the answer."""
     notes = Notes(far)
-    gate = Gate(notes, admin)
+    gate = Gate(notes.repo.config.prefix, notes.table, admin)
     with ThreadPoolExecutor(1) as threads:
         running = submit(threads, partial(transaction, mark=False), far, notes, gate)
         admin.execute("SELECT pg_terminate_backend(%s)", [gate.waiting()])
@@ -200,7 +161,7 @@ def test_unknown_outcome(far: Repo, admin: Admin) -> None:
 def test_lost_answer_of_idempotent_work(far: Repo, proxy: TcpProxy, admin: Admin) -> None:
     """Work for which twice is once is simply run again."""
     notes = Notes(far)
-    gate = Gate(notes, admin)
+    gate = Gate(notes.repo.config.prefix, notes.table, admin)
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(far.transaction, lambda c: write(notes, c))
         wait_until(gate.waiting)
