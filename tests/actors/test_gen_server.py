@@ -119,7 +119,7 @@ def test_init_that_takes_too_long(journal: Journal) -> None:
     with pytest.raises(StartFailed, match="init took longer than 0 seconds"):
         Lab.start_link(("lab", journal, hooks), name="one", runtime=runtime, timeout=0)
     assert runtime.registry.whereis("one") is None
-    assert ("end", "lab", "killed") not in journal.lines
+    assert journal.about("end") == []
     assert runtime.abandoned == 0
 
 
@@ -261,6 +261,27 @@ def test_crash_keeps_no_frames() -> None:
     assert reason.detail.__cause__.__traceback__ is None
     assert "ValueError: first" in reason.trace
     assert "in do" in reason.trace
+
+
+def test_crash_of_many_keeps_no_frames() -> None:
+    """Nor do the errors in a group hold any."""
+
+    def do(_: Lab) -> None:
+        errors = []
+        for word in ("one", "two"):
+            try:
+                raise Boom(word)  # noqa: TRY301 (its frame is what is tested)
+            except Boom as error:
+                errors.append(error)
+        raise ExceptionGroup("both", errors)
+
+    ref = Lab.start()
+    ref.tell(Run(do))
+    reason = gone(ref).exit_reason
+    assert reason is not None
+    assert isinstance(reason.detail, ExceptionGroup)
+    assert [error.__traceback__ for error in reason.detail.exceptions] == [None, None]
+    assert "Boom: two" in reason.trace
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import inspect
 import logging
 import threading
+from importlib.metadata import requires
 from typing import Any
 
 import pykka
@@ -84,6 +85,12 @@ def test_overridden_members() -> None:
     assert actor.use_daemon_thread is False
     assert GenServer.use_daemon_thread is True
     assert {"put", "get", "empty"} <= set(dir(Mailbox))
+
+
+def test_version_is_bounded() -> None:
+    """What is overridden may change in pykka's next major version, so that is not taken."""
+    (pin,) = (one for one in requires("oban_actors") or () if one.startswith("pykka"))
+    assert set(pin.removeprefix("pykka").split(",")) == {">=4.5", "<5"}
 
 
 def test_refs_are_pykkas(start: StartLab) -> None:

@@ -128,7 +128,9 @@ def test_crash_of_a_killed_actor(tree: StartTree, journal: Journal) -> None:
 
 @pytest.mark.parametrize("error", [Boom(), SystemExit()])
 @pytest.mark.usefixtures("_short")
-def test_failing_on_kill(tree: StartTree, error: BaseException) -> None:
+def test_failing_on_kill(
+    tree: StartTree, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     """An error in `on_kill` is logged and ends nobody else."""
 
     def fail(_: Lab) -> None:
@@ -137,6 +139,7 @@ def test_failing_on_kill(tree: StartTree, error: BaseException) -> None:
     root = tree([lab("a", hooks=Hooks(killed=fail), shutdown=0)])
     root.ref.ask(TerminateChild("a"))
     assert root.alive
+    assert "a crashed in on_kill" in caplog.messages
 
 
 def test_stuck_in_terminate(tree: StartTree, journal: Journal) -> None:

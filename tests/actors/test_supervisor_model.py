@@ -1,6 +1,7 @@
 """A supervisor against a pure model of OTP's rules, driven by hypothesis."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -241,10 +242,12 @@ class SupervisorMachine(RuleBasedStateMachine):
         self.children_end({id_: end})
 
     @precondition(alive)
-    @rule(ends=st.dictionaries(any_id, any_end, min_size=2))
-    def children_end(self, ends: dict[str, str]) -> None:
-        """Some end, and their supervisor, busy, hears of all at once."""
+    @rule(ends=st.dictionaries(any_id, any_end, min_size=2), failing=st.sets(any_id))
+    def children_end(self, ends: dict[str, str], failing: Collection[str] = ()) -> None:
+        """Some end, and their supervisor, busy, hears of all at once; some fail to start again."""
         assert self.root is not None
+        for id_ in failing:
+            self._set_fates(id_, ["fail"])
         gate, exits = Gate(), []
         if len(ends) > 1:
             self.root.ref.tell(gate)
@@ -307,7 +310,7 @@ class SupervisorMachine(RuleBasedStateMachine):
         self._set_fates(id_, ["ignore"])
 
     @precondition(alive)
-    @rule(seconds=st.sampled_from([0.5, 2.0, MAX_SECONDS, MAX_SECONDS + 0.5]))
+    @rule(seconds=st.sampled_from([0.5, 2.5, MAX_SECONDS, MAX_SECONDS + 0.5]))
     def time_passes(self, seconds: float) -> None:
         """The window of restarts moves on."""
         self.clock.advance(seconds)
