@@ -1,6 +1,7 @@
 """Pruner: deletes jobs that have ended, once they are old enough."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,6 +26,9 @@ RUN_TIME = 2.0
 
 RUN_BATCHES = 20
 """Batches that delete something, after which a run begins no more."""
+
+QUIET = 2
+"""Intervals, at most, after which it looks again where nothing has ended that could go."""
 
 MOST_NAMED = 10_000
 """Deleted jobs that a run names at most; all are counted."""
@@ -62,7 +66,8 @@ class Pruner(Plugin):
 
     Attributes:
         interval: seconds between two runs, default 30. While there is more to delete, runs follow
-            each other at once.
+            each other at once; where nothing has ended, the next comes when what ends now may be
+            old enough, two intervals later at most.
         max_age: seconds for which a job is kept after it ended, a number or a timedelta, default
             60; None, or "never" in a file that has no such value: for ever.
         limit: most jobs that are looked at, and so deleted, in one batch, default 10,000. Where
@@ -118,9 +123,11 @@ class Pruner(Plugin):
         return work.perform(self, run)
 
     def next_delay(self, context: PluginContext) -> float:
-        """Say when it runs next: at once while there is more to do."""
-        more = self._work is not None and self._work.more
-        return 0.0 if more else float(self.interval)  # type: ignore[arg-type]  # checked
+        """Say when it runs next: at once while there is more to do, later while there is none."""
+        interval, work = float(self.interval), self._work  # type: ignore[arg-type]  # checked
+        if work is None or not (work.more or work.empty):
+            return interval
+        return 0.0 if work.more else max(interval, min(self._youngest(), QUIET * interval))
 
     def age_of(self, group: EndedGroup) -> float | None:
         """Say how many seconds jobs of a group are kept; None: for ever."""
@@ -129,6 +136,15 @@ class Pruner(Plugin):
         of_state = self.states.get(group.state, self.max_age)
         return ages.get(group.state, of_state)  # type: ignore[return-value]  # checked
 
+    def _youngest(self) -> float:
+        """Say how old a job is at least that goes."""
+        of_queues = (
+            ages if isinstance(ages, Mapping) else {"": ages} for ages in self.queues.values()
+        )
+        by_state = (self.states, *of_queues)
+        ages = [self.max_age, *(age for ages in by_state for age in ages.values())]
+        return min((float(age) for age in ages if age is not None), default=math.inf)  # type: ignore[arg-type]  # checked
+
 
 @dataclass(slots=True)
 class _Work:
@@ -136,6 +152,7 @@ class _Work:
 
     walk: PruneWalk
     more: bool = False
+    empty: bool = False
     aside: SetAside = field(default_factory=SetAside)
 
     def perform(self, pruner: Pruner, run: PluginRun) -> Mapping[str, Any]:
@@ -163,7 +180,9 @@ class _Work:
 
     def _begin(self, pruner: Pruner, run: PluginRun) -> None:
         groups = run.context.repo.transaction(run.context.engine.ended_groups, read_only=True)
-        self.walk.begin(group for group in groups if pruner.age_of(group) is not None)
+        found = [group for group in groups if pruner.age_of(group) is not None]
+        self.empty = not found
+        self.walk.begin(found)
 
     def _look(
         self, pruner: Pruner, run: PluginRun, batch: Sequence[PruneLook], refused: list[int]

@@ -9,7 +9,7 @@ import pytest
 
 from oban_actors import ConfigError, Oban
 from oban_actors.engines.prune import EndedGroup
-from oban_actors.plugins import PrunedJob, Pruner
+from oban_actors.plugins import PluginContext, PluginRun, PrunedJob, Pruner
 from tests.engines.conftest import Store
 from tests.plugins.pruning import ask, ended, ids
 from tests.support.databases import Database
@@ -64,6 +64,39 @@ def test_it_runs_every_interval(store: Store, start_oban: Starter, events: Recor
 
     events.wait_for("oban.plugin.stop", _pruned)
     assert ids(store) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds"),
+    [
+        ({}, 60.0),
+        ({"max_age": 45}, 45.0),
+        ({"max_age": 10}, 30.0),
+        ({"max_age": DAY}, 60.0),
+        ({"max_age": None}, 60.0),
+        ({"max_age": DAY, "states": {"discarded": 40}}, 40.0),
+        ({"max_age": DAY, "queues": {"a": 50}}, 50.0),
+        ({"max_age": DAY, "queues": {"a": None, "b": {"cancelled": 55}}}, 55.0),
+    ],
+)
+def test_where_nothing_has_ended_it_looks_when_something_may_be_old_enough(
+    store: Store, start_oban: Starter, options: dict[str, Any], seconds: float
+) -> None:
+    """Two intervals later at most; each interval as soon as there is something, however young."""
+    oban = start_oban.leading(plugins=[Pruner(interval=3600)])
+    context = PluginContext(oban.config, oban.repo, oban._engine, oban._publisher, oban._inserter)
+    pruner = Pruner(**options)
+    pruner.validate()
+    pruner = pruner.fresh()
+    assert pruner.next_delay(context) == 30.0
+
+    pruner.perform(PluginRun(context, "shared", leader=True))
+    assert pruner.next_delay(context) == seconds
+
+    ended(store, "completed", 1)
+    pruner.perform(PluginRun(context, "shared", leader=True))
+    kept_for_ever = pruner.max_age is None
+    assert pruner.next_delay(context) == (seconds if kept_for_ever else 30.0)
 
 
 def test_more_than_one_run_does_is_done_at_once(
