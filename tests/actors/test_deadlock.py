@@ -157,6 +157,17 @@ def test_cycle_that_dissolves_while_it_is_looked_at(tree: StartTree) -> None:
     process_of(a).waiting = None
 
 
+def test_others_cycle(tree: StartTree) -> None:
+    """Who asks one of a circle that it is no part of is neither refused nor goes round for ever."""
+    root = tree([lab("a"), lab("b"), lab("c")])
+    a, b = (process_of(root.whereis(name)) for name in "ab")  # type: ignore[arg-type]  # they live
+    for one, other in ((a, b), (b, a)):
+        one.waiting = wait = Reply()
+        wait.target = other
+    assert root.ask("c", Run(_asking("a", "hello"))) == "hello"
+    a.waiting = b.waiting = None
+
+
 def test_two_who_ask_each_other(tree: StartTree) -> None:
     """When two ask each other at one time, one at least is refused, and neither waits."""
     root = tree([lab("a"), lab("b")], max_restarts=10**6)

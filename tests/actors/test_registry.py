@@ -117,8 +117,21 @@ def test_subscriptions_of_the_dead_vanish(start: StartLab) -> None:
     runtime.registry.subscribe("news", two)
     runtime.registry.subscribe("sport", one)
     one.stop()
+    assert runtime.registry._listeners == {"news": [two]}
     assert runtime.registry.subscribers("news") == [two]
     assert runtime.registry.channels() == {"news"}
+
+
+def test_listeners_of_another_tree(start: StartLab) -> None:
+    """One whose end this registry is not told of hears nothing either, and is forgotten."""
+    registry, one, two = Registry(), start("one"), start("two")
+    registry.subscribe("news", one)
+    registry.subscribe("news", two)
+    registry.subscribe("sport", one)
+    one.stop()
+    assert registry.subscribers("news") == [two]
+    assert registry.channels() == {"news"}
+    assert registry._listeners == {"news": [two]}
 
 
 def test_subscriptions_outlive_who_delivers(tree: StartTree) -> None:
