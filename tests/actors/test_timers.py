@@ -127,8 +127,10 @@ def test_earlier_timer_is_not_kept_waiting() -> None:
     """A timer that is due before the one that is waited for fires first."""
     runtime, ref = Runtime(), Tally.start()
     late = runtime.timers.send_after(ref, "late", 3600)
+    runtime.timers.send_after(ref, "now", 0)
+    wait_until(lambda: _got(ref) == ["now"])  # what it waits for from here on is the late one
     runtime.timers.send_after(ref, "soon", 0.001)
-    wait_until(lambda: _got(ref) == ["soon"])
+    wait_until(lambda: _got(ref) == ["now", "soon"])
     assert late.cancel() is True
     ref.stop()
     runtime.close()
