@@ -67,6 +67,9 @@ class VirtualClock:
     Args:
         start: the wall time it begins with, aware; the default is the real time of now.
 
+    Raises:
+        ValueError: the time has no zone.
+
     """
 
     virtual = True

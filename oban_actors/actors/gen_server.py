@@ -135,7 +135,13 @@ class GenServer(pykka.ThreadingActor):
         return first
 
     def send_after(self, message: object, seconds: float) -> Timer:
-        """Tell this actor something later; the timer dies with it."""
+        """Tell this actor something later; the timer dies with it.
+
+        Args:
+            message: what.
+            seconds: the delay; below zero is zero.
+
+        """
         return self.runtime.timers.send_after(self.actor_ref, message, seconds)
 
     def whereis(self, name: Name) -> Ref | None:
@@ -164,6 +170,10 @@ class GenServer(pykka.ThreadingActor):
 
     def tell(self, target: Ref | Name, message: object) -> bool:
         """Send a message; a dead actor or vacant name is no error.
+
+        Args:
+            target: a reference or a name.
+            message: what.
 
         Returns:
             whether somebody was there.

@@ -31,7 +31,13 @@ KILL_GRACE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """Who starts a child: its supervisor, and what the tree shares."""
+    """Who starts a child: its supervisor, and what the tree shares.
+
+    Attributes:
+        ref: the supervisor.
+        runtime: registry, timers and clock of its tree.
+
+    """
 
     ref: Ref
     runtime: Runtime
@@ -39,6 +45,10 @@ class Parent:
 
 def send(ref: Ref, message: object) -> bool:
     """Tell an actor something; that it is dead is no error, as in Erlang.
+
+    Args:
+        ref: the actor.
+        message: what.
 
     Returns:
         whether it was alive.

@@ -14,14 +14,25 @@ Name = Hashable
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """A supervisor's request to end, handled in the order of the inbox."""
+    """A supervisor's request to end, handled in the order of the inbox.
+
+    Args:
+        reason: what the actor ends with, default `SHUTDOWN`.
+
+    """
 
     reason: Reason = SHUTDOWN
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ChildExit:
-    """Tells a supervisor that a child ended, and why."""
+    """Tells a supervisor that a child ended, and why.
+
+    Attributes:
+        ref: the child.
+        reason: why it ended.
+
+    """
 
     ref: Ref
     reason: Reason
@@ -29,7 +40,14 @@ class ChildExit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Down:
-    """Tells whoever monitors an actor that it ended, and why."""
+    """Tells whoever monitors an actor that it ended, and why. Mirrors OTP's `DOWN`.
+
+    Attributes:
+        monitor: the watch, as `monitor` gave it.
+        ref: the actor.
+        reason: why it ended; `NOPROC` where it had before.
+
+    """
 
     monitor: "Monitor"
     ref: Ref
@@ -37,7 +55,13 @@ class Down:
 
 
 class Monitor:
-    """One watch over one actor; give it to `demonitor` to end it."""
+    """One watch over one actor; give it to `demonitor` to end it.
+
+    Attributes:
+        ref: the actor that is watched.
+        owner: who watches.
+
+    """
 
     __slots__ = ("owner", "ref")
 

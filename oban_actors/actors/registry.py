@@ -22,6 +22,10 @@ class Registry:
     def register(self, name: Name, ref: Ref) -> None:
         """Give an actor a name.
 
+        Args:
+            name: any hashable value.
+            ref: the actor.
+
         Raises:
             AlreadyRegistered: another living actor has it.
             NoProcess: the actor has ended.
@@ -46,7 +50,13 @@ class Registry:
             return {name: ref for name, ref in self._names.items() if ref.is_alive()}
 
     def subscribe(self, channel: str, ref: Ref) -> None:
-        """Let an actor hear what comes on a channel; twice is once, an ended one hears nothing."""
+        """Let an actor hear what comes on a channel; twice is once, an ended one hears nothing.
+
+        Args:
+            channel: any name.
+            ref: the actor.
+
+        """
         with self._lock:
             if not ref.is_alive():
                 return
@@ -55,7 +65,13 @@ class Registry:
                 self._listeners[channel] = [*listeners, ref]
 
     def unsubscribe(self, channel: str, ref: Ref) -> None:
-        """End a subscription; none is no error."""
+        """End a subscription; none is no error.
+
+        Args:
+            channel: as in `subscribe`.
+            ref: as in `subscribe`.
+
+        """
         with self._lock:
             self._drop_listener(channel, ref)
 

@@ -26,28 +26,63 @@ START_TIMEOUT = 300.0
 
 @dataclass(frozen=True, slots=True)
 class StartChild:
-    """Asks a supervisor to add a child and start it; answers with its reference."""
+    """Asks a supervisor to add a child and start it; answers with its reference.
+
+    Args:
+        spec: the child's.
+
+    Raises:
+        ValueError: a child of its id is there; raised in whoever asks.
+        TypeError: it is no `ChildSpec`; likewise.
+        StartFailed: it did not start; likewise.
+
+    """
 
     spec: ChildSpec
 
 
 @dataclass(frozen=True, slots=True)
 class TerminateChild:
-    """Asks a supervisor to end a child; its spec stays, unless it is temporary."""
+    """Asks a supervisor to end a child; its spec stays, unless it is temporary.
+
+    Args:
+        id: the child's.
+
+    Raises:
+        UnknownChild: there is none; raised in whoever asks.
+
+    """
 
     id: Hashable
 
 
 @dataclass(frozen=True, slots=True)
 class RestartChild:
-    """Asks a supervisor to start a child that was ended; answers with its reference."""
+    """Asks a supervisor to start a child that was ended; answers with its reference.
+
+    Args:
+        id: the child's.
+
+    Raises:
+        UnknownChild: there is none, or it runs; raised in whoever asks.
+        StartFailed: it did not start; likewise.
+
+    """
 
     id: Hashable
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteChild:
-    """Asks a supervisor to forget a child that was ended."""
+    """Asks a supervisor to forget a child that was ended.
+
+    Args:
+        id: the child's.
+
+    Raises:
+        UnknownChild: there is none, or it runs; raised in whoever asks.
+
+    """
 
     id: Hashable
 

@@ -26,11 +26,13 @@ _LONGEST = 1e9
 
 
 class Timer:
-    """One message to be sent once.
+    """One message to be sent once; `Timers.send_after` makes it, and the timers send it.
 
     Attributes:
         due_ns: when, by the monotonic clock, in nanoseconds: whole, so that what is due
             after 0.1 s three times is due after 0.3 s.
+        target: a reference or a name, looked up when it is due.
+        message: what is sent.
         live: whether it is neither sent nor cancelled.
 
     """
