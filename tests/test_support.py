@@ -1,5 +1,6 @@
 """The harness itself: servers leave nothing behind, the proxy goes silent, checks tell."""
 
+import inspect
 import os
 import signal
 import socket
@@ -15,12 +16,13 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from tests import conftest
 from tests.bench.report import Report
 from tests.support import programs
 from tests.support.events import Recorder
 from tests.support.keeper import processes_in
 from tests.support.leaks import no_leaked_threads
-from tests.support.ports import HOST
+from tests.support.ports import HOST, free_port
 from tests.support.postgres import PostgresServer, StopMode
 from tests.support.proxy import TcpProxy
 from tests.support.scratch import Scratch, reachable, unprivileged
@@ -209,6 +211,41 @@ def test_newest_programs_are_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             (place / program).chmod(0o755)
 
     assert programs.program_directory.__wrapped__() == tmp_path / "b"
+
+
+def test_embedded_programs_are_the_last_resort(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are taken where the machine has none, and where there are none at all that is said."""
+    place = tmp_path / "bin"
+    place.mkdir()
+    for program in ("postgres", "initdb"):
+        (place / program).write_text("#!/bin/sh\necho postgres 17.1\n")
+        (place / program).chmod(0o755)
+    monkeypatch.setattr(programs, "_machine", list)
+    monkeypatch.setattr(programs, "_embedded", lambda: [place])
+    assert programs.program_directory.__wrapped__() == place
+
+    monkeypatch.setattr(programs, "_embedded", list)
+
+    with pytest.raises(FileNotFoundError, match="make test"):
+        programs.program_directory.__wrapped__()
+
+
+def test_a_server_that_is_named_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is started beside it."""
+    url = "postgresql://someone@127.0.0.1:5999/somewhere"
+    monkeypatch.setenv("OBAN_TEST_DATABASE_URL", url)
+    monkeypatch.setattr(conftest, "PostgresServer", None)
+
+    made = inspect.unwrap(conftest.postgres_server)()
+
+    assert next(made).conninfo("mine") == "postgresql://someone@127.0.0.1:5999/mine"
+
+
+def test_no_server_is_on_the_usual_port() -> None:
+    """Nor on any that a service of the machine's may want."""
+    assert all(free_port() >= 10_000 for _ in range(200))
 
 
 def test_proxy_forwards(own_server: PostgresServer, proxy: TcpProxy) -> None:
