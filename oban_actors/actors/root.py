@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -47,7 +46,6 @@ class Root:
         self.ref = ref
         self.runtime = runtime
         self._process = process_of(ref)
-        self._pid = os.getpid()
         if owns_runtime:
             self._at_end(lambda _: runtime.close())
         if on_exit is not None:
@@ -147,9 +145,8 @@ class Root:
             callback(reason)
 
     def _stop_at_exit(self) -> None:
-        if self._pid == os.getpid() and self.alive:
-            with contextlib.suppress(CallTimeout):
-                self.stop(EXIT_TIMEOUT)
+        with contextlib.suppress(CallTimeout):
+            self.stop(EXIT_TIMEOUT)
 
 
 _ROOTS: "weakref.WeakSet[Root]" = weakref.WeakSet()

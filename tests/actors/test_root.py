@@ -17,6 +17,7 @@ from oban_actors.actors import (
     Exit,
     NoProcess,
     Reason,
+    Root,
     Runtime,
     StartFailed,
     Supervisor,
@@ -113,6 +114,15 @@ def test_on_exit_of_a_root_that_is_gone(tree: StartTree) -> None:
     root = tree([lab("a", hooks=Hooks(init=stop))], on_exit=ends.append)
     root.wait(30)
     wait_until(lambda: ends)
+    assert ends == [NORMAL]
+
+
+def test_handle_on_a_root_that_has_ended() -> None:
+    """Who gets its handle only then is called back at once."""
+    runtime, ends = Runtime(), list[Reason]()
+    ref = Supervisor.start_link(runtime=runtime)
+    ref.stop()
+    assert Root(ref, runtime, ends.append, owns_runtime=False).wait() == NORMAL
     assert ends == [NORMAL]
 
 
