@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects import postgresql
 
-from oban_actors.errors import ConfigError, SchemaTooNew
+from oban_actors.errors import SchemaTooNew
 from oban_actors.repo import indexes, schema
+from oban_actors.validation import OPTIONS
 
 if TYPE_CHECKING:
     from oban_actors.repo.repo import Repo
@@ -146,7 +147,8 @@ def _migrate(
     own_transaction: bool = False,
 ) -> int:
     postgres = connection.dialect.name == "postgresql"
-    goal = _known(connection, version, lowest=1)
+    newest = NEWEST[connection.dialect.name]
+    goal = newest if version is None else _known(connection, version, lowest=1)
     facts = _locked_facts(connection, prefix)
     if postgres and own_transaction:
         # Only now: the wait for another process that migrates has no end but its own.
@@ -170,15 +172,9 @@ def _migrate(
     return max(goal, facts.version)
 
 
-def _known(connection: Connection, version: int | None, *, lowest: int) -> int:
+def _known(connection: Connection, version: int, *, lowest: int) -> int:
     newest = NEWEST[connection.dialect.name]
-    if version is None:
-        return newest
-    if lowest <= version <= newest:
-        return version
-    raise ConfigError(
-        f"invalid value for 'version': expected a number from {lowest} to {newest}, got: {version}"
-    )
+    return OPTIONS.integer("version", version, low=lowest, high=newest)
 
 
 def _patience(repo: "Repo") -> float | None:
