@@ -16,7 +16,7 @@ from oban_actors.actors import (
     TerminateChild,
     lifecycle,
 )
-from oban_actors.actors.process import process_of
+from oban_actors.actors.process import CURRENT, process_of
 from tests.actors.conftest import StartTree
 from tests.actors.lab import Boom, Gate, Hooks, Journal, Lab, Run, gone, lab, spy_on_inbox
 
@@ -80,6 +80,22 @@ def test_nothing_more_once_it_is_freed(tree: StartTree, journal: Journal) -> Non
     root.ref.ask(TerminateChild("a"), timeout=60)
     assert ended == [True]
     assert journal.lines == [("start", "a"), ("kill", "a")]
+
+
+def test_wait_for_an_end_stands_throughout(tree: StartTree) -> None:
+    """What `on_kill` asks or starts does not hide that its supervisor waits for the killed one."""
+    stands: list[bool] = []
+
+    def free(me: Lab) -> None:
+        Lab.start().stop()
+        supervisor = CURRENT.process
+        assert supervisor is not None
+        waiting = supervisor.waiting
+        stands.append(waiting is not None and waiting.target is process_of(me.actor_ref))
+
+    root = tree([lab("a", hooks=Hooks(killed=free), shutdown=0)])
+    root.ref.ask(TerminateChild("a"))
+    assert stands == [True]
 
 
 def test_no_more_work_is_done(tree: StartTree, journal: Journal) -> None:
