@@ -90,7 +90,7 @@ class PluginActor(GenServer):
         leads = self._leads()
         with telemetry.span("oban.plugin", self._about()) as event:
             result = self._run(leader=leads)
-            event.set(leader=result.leader, **result.extra)
+            event.set(leader=result.leader, **{**self.plugin.nothing, **result.extra})
             if result.error is not None:
                 event.set(error=result.error)
         self._note(result.error)

@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from oban_actors.actors import ChildSpec
@@ -48,6 +49,7 @@ class Cron(Plugin):
 
     duty: ClassVar[Duty] = "own"
     message: ClassVar[type[Any]] = Evaluate
+    nothing: ClassVar[Mapping[str, Any]] = MappingProxyType({"jobs": (), "inserted_count": 0})
 
     crontab: Sequence[Sequence[Any]] = ()
     timezone: str = DEFAULT_ZONE

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from oban_actors.actors import ActorError, ChildSpec
@@ -57,6 +58,9 @@ class Lifeline(Plugin):
 
     duty: ClassVar[Duty] = "own"
     message: ClassVar[type[Any]] = Rescue
+    nothing: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"rescued_count": 0, "rescued_jobs": (), "discarded_count": 0, "discarded_jobs": ()}
+    )
 
     interval: Seconds = 10.0  # type: ignore[assignment]  # seconds once it was checked
     rescue_after: Seconds = 3600.0

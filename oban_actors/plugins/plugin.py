@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from sqlalchemy import Connection
@@ -156,12 +157,15 @@ class Plugin(ABC):
             and `run.transaction` makes sure of that; `own`: every node runs it, so that what it
             does must be safe to be done by several.
         message: what the actor is told to make it run.
+        nothing: what its event says of a run that did nothing, as this node does not lead or the
+            database failed: what `perform` returns otherwise, as none. Default: nothing.
 
     """
 
     interval: float = 60.0
     duty: ClassVar[Duty] = "shared"
     message: ClassVar[type[Any]] = Perform
+    nothing: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
     def __new__(cls, *_args: Any, **options: Any) -> Self:
         """Refuse unknown options by name, before the dataclass's own `__init__` sees them."""

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from oban_actors.engines.prune import ENDED, EndedGroup, PruneLook, PruneLooked
@@ -78,6 +79,7 @@ class Pruner(Plugin):
     """
 
     message: ClassVar[type[Any]] = Prune
+    nothing: ClassVar[Mapping[str, Any]] = MappingProxyType({"pruned_count": 0, "pruned_jobs": ()})
 
     interval: Seconds = 30.0  # type: ignore[assignment]  # seconds once it was checked
     max_age: Age = 60.0

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from oban_actors.errors import DatabaseError
@@ -45,6 +46,9 @@ class Reindexer(Plugin):
     """
 
     message: ClassVar[type[Any]] = Reindex
+    nothing: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"reindexed_count": 0, "reindexed": (), "dropped": (), "failed": (), "missing": ()}
+    )
 
     schedule: str = "@midnight"
     timezone: str = DEFAULT_ZONE
