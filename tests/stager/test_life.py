@@ -2,9 +2,10 @@
 
 import pytest
 
-from oban_actors import Stage
+from oban_actors import DatabaseError, Stage
 from oban_actors.actors import RestartChild, TerminateChild, VirtualClock
 from oban_actors.messages import Notification, Reconnected, Switched
+from oban_actors.passes import Passes
 from oban_actors.staging import BURST
 from tests.stager.passes import SLOW, of_stager, stage
 from tests.support.events import Recorder
@@ -114,6 +115,24 @@ def test_a_follower_in_local_mode_polls_for_its_own_producers(start_oban: Starte
     assert stage(oban).queues == ("alpha",)
     assert heard.wait_for("insert")[0] == {"queue": "alpha"}
     producer.stop()
+
+
+def test_queues_are_told_though_staging_fails(
+    start_oban: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs that could run all the same need not wait until staging works again."""
+    oban = start_oban.leading(stager=SLOW, insert_notify=False)
+    heard = start_oban.hear(oban, "insert")
+    oban.insert(available())
+
+    def fail(*_: object) -> None:
+        raise DatabaseError("put in")
+
+    monkeypatch.setattr(Passes, "stage", fail)
+    result = stage(oban)
+
+    assert (str(result.error), result.queues) == ("put in", ("alpha",))
+    assert heard.wait_for("insert")[0] == {"queue": "alpha"}
 
 
 def test_a_reconnected_notifier_makes_it_look_at_once(start_oban: Starter) -> None:
