@@ -1,7 +1,10 @@
 """In which order a tree ends, and what it leaves to the host."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import pytest
 
 from oban_actors.actors import Down, GenServer, Ref
 from tests.support.instances import Starter
@@ -57,3 +60,12 @@ def test_signals_are_the_hosts(start_oban: Starter) -> None:
 
     with start_oban.make():
         assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_run_is_for_the_main_thread(start_oban: Starter) -> None:
+    """Elsewhere no handler can be installed: that is said, and nothing is started."""
+    oban = start_oban.make()
+    with ThreadPoolExecutor(1) as threads, pytest.raises(ValueError, match="main thread"):
+        threads.submit(oban.run).result(60)
+
+    assert not oban.alive
