@@ -181,6 +181,9 @@ def finish(process: Process, reason: Reason) -> bool:
     if ref is None or runtime is None or actor is None:
         return False
     begun = process.started.is_set()
+    if not begun and not process.ignored and process.start_error is None:
+        # Killed meanwhile: its starter, who will hear of no end, must not take it for running.
+        process.start_error = Stop(reason)
     ref.actor_stopped.set()
     runtime.registry.forget(ref)
     if process.parent is None:

@@ -18,19 +18,33 @@ from oban_actors.actors import (
 )
 from oban_actors.actors.process import CURRENT, process_of
 from tests.actors.conftest import StartTree
-from tests.actors.lab import Boom, Gate, Hooks, Journal, Lab, Run, gone, lab, spy_on_inbox
+from tests.actors.lab import Boom, Gate, Hooks, Journal, Lab, Run, gone, ids, lab, spy_on_inbox
 
 
 def test_killed_before_it_runs(journal: Journal) -> None:
-    """An actor whose starter is gone before its thread runs does not begin."""
+    """An actor that is killed before its thread runs does not begin, and its start has failed."""
 
     class Late(Lab):
         def _start_actor_loop(self) -> None:
             self._process.killed = True
             super()._start_actor_loop()
 
-    assert gone(Late.start("late", journal)).exit_reason == KILLED
+    with pytest.raises(StartFailed) as caught:
+        Late.start("late", journal)
+    assert caught.value.reason == KILLED
     assert journal.lines == []
+
+
+def test_killed_while_it_starts(tree: StartTree) -> None:
+    """Nor does a supervisor take a child for running that was killed in its `init`."""
+    root = tree([])
+
+    def kill(me: Lab) -> None:
+        process_of(me.actor_ref).killed = True
+
+    with pytest.raises(StartFailed):
+        root.ref.ask(StartChild(lab("a", hooks=Hooks(init=kill))))
+    assert ids(root) == []
 
 
 def test_asking_a_killed_actor() -> None:
@@ -136,20 +150,23 @@ def test_last_words_of_the_abandoned(
 
 
 def test_who_is_starting_is_killed_first(tree: StartTree, journal: Journal) -> None:
-    """A supervisor killed while a child's `init` blocks frees that one too, the last of all."""
+    """A supervisor killed while a child's `init` blocks frees that one first."""
     gate = Gate()
-    inner = Supervisor.child_spec(
-        [
-            lab("a", journal, shutdown=0),
-            lab("b", journal, hooks=Hooks(init=gate, killed=gate.open)),
-        ],
-        id="inner",
-        start_timeout=0.05,
-    )
+    starting = lab("b", journal, hooks=Hooks(init=gate, killed=gate.open))
+    inner = Supervisor.child_spec([lab("a", journal), starting], id="inner")
     root = tree([])
-    with pytest.raises(StartFailed, match="init took longer"):
-        root.ref.ask(StartChild(inner), timeout=60)
-    assert journal.about("kill")[:2] == [("kill", "b"), ("kill", "a")]
+    added = root.ref.ask(StartChild(inner), block=False)
+    gate.wait()
+    a = root.whereis("a")
+    assert a is not None
+    supervisor = process_of(a).parent
+    assert supervisor is not None
+    lifecycle.kill(supervisor)
+    with pytest.raises(StartFailed):
+        added.get(timeout=60)
+    gone(a)
+    assert journal.about("kill", "end")[0] == ("kill", "b")
+    assert ids(root) == []
 
 
 def test_who_is_asked_is_not_killed(tree: StartTree) -> None:
