@@ -52,7 +52,7 @@ class Deadlock(ActorError):
 
 
 class StartFailed(ActorError):
-    """An actor did not start: its `init` failed, took too long, or its name was taken.
+    """An actor did not start: its `init` failed or took too long, or its name was taken.
 
     Attributes:
         child: the id or class of what was to be started.
