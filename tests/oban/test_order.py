@@ -1,14 +1,15 @@
 """In which order a tree ends, and what it leaves to the host."""
 
 import signal
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
-from oban_actors.actors import Down, GenServer, Ref
+from oban_actors import Oban, Reason
+from oban_actors.actors import GenServer, Name
+from oban_actors.actors.process import process_of
 from tests.support.instances import Starter
-from tests.support.waiting import wait_until
 
 IN_ORDER = ["notifier", "queues", "peer", "pulse", "stager", "plugins"]
 
@@ -17,21 +18,23 @@ class _Own(GenServer):
     """An actor of the host's in the tree."""
 
 
-class _Watcher(GenServer):
-    """Notes who ends, in the order in which they do."""
+def note_ends(oban: Oban, names: Sequence[Name]) -> list[Name]:
+    """Note who has ended by `terminate`, in the order in which they do."""
+    ended: list[Name] = []
 
-    def __init__(self, refs: dict[str, Ref]) -> None:
-        super().__init__()
-        self.refs = refs
-        self.ended: list[str] = []
+    def watch(name: Name) -> None:
+        actor = process_of(oban.whereis(name)).actor
+        terminate: Callable[[Reason], None] = actor.terminate
 
-    def init(self) -> None:
-        for ref in self.refs.values():
-            self.monitor(ref)
+        def noted(reason: Reason) -> None:
+            terminate(reason)
+            ended.append(name)
 
-    def handle_info(self, message: Any) -> None:
-        if isinstance(message, Down):
-            self.ended += [name for name, ref in self.refs.items() if ref is message.ref]
+        actor.terminate = noted  # type: ignore[method-assign]  # what is noted is when it returns
+
+    for name in names:
+        watch(name)
+    return ended
 
 
 def test_it_ends_in_order(start_oban: Starter) -> None:
@@ -41,16 +44,12 @@ def test_it_ends_in_order(start_oban: Starter) -> None:
     """
     oban = start_oban.leading(plugins=[_Own], queues={"alpha": 1}, stager={"interval": 0.2})
     assert [node.id for node in oban.tree().children] == IN_ORDER
-    producer = oban.whereis(("producer", "alpha"))
-    refs = {name: oban.whereis(name) for name in ("oban", "notifier", "peer", "pulse", "stager")}
-    watcher = _Watcher.start(refs | {"producer": producer})
-    ended: list[str] = watcher.proxy().ended.get()
+    producer = ("producer", "alpha")
+    ended = note_ends(oban, ["oban", "notifier", producer, "peer", "pulse", "stager"])
 
     oban.stop()
 
-    wait_until(lambda: len(ended) == 6)
-    watcher.stop()
-    assert ended == ["stager", "peer", "producer", "pulse", "notifier", "oban"]
+    assert ended == ["stager", "peer", producer, "pulse", "notifier", "oban"]
 
 
 def test_signals_are_the_hosts(start_oban: Starter) -> None:
