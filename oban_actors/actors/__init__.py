@@ -32,18 +32,18 @@ from oban_actors.actors.messages import (
 )
 from oban_actors.actors.reasons import KILLED, NOPROC, NORMAL, SHUTDOWN, Reason
 from oban_actors.actors.registry import Registry
-from oban_actors.actors.root import Root
-from oban_actors.actors.runtime import Runtime
-from oban_actors.actors.spec import ChildSpec
-from oban_actors.actors.supervisor import (
+from oban_actors.actors.requests import (
     DeleteChild,
     RestartChild,
     StartChild,
-    Supervisor,
     TerminateChild,
     UnknownChild,
     WhichChildren,
 )
+from oban_actors.actors.root import Root
+from oban_actors.actors.runtime import Runtime
+from oban_actors.actors.spec import ChildSpec
+from oban_actors.actors.supervisor import Supervisor
 from oban_actors.actors.timers import Timer, Timers
 from oban_actors.actors.tree import Node
 

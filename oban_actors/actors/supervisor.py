@@ -12,6 +12,14 @@ from oban_actors.actors.lifecycle import Parent, kill, linked, send, shut_down
 from oban_actors.actors.messages import IGNORE, ChildExit, Failure, Name, Ref, Stop
 from oban_actors.actors.process import process_of
 from oban_actors.actors.reasons import SHUTDOWN, Reason
+from oban_actors.actors.requests import (
+    DeleteChild,
+    RestartChild,
+    StartChild,
+    TerminateChild,
+    UnknownChild,
+    WhichChildren,
+)
 from oban_actors.actors.restarts import Intensity, affected, keeps_spec, wants_restart
 from oban_actors.actors.root import Root
 from oban_actors.actors.runtime import Runtime
@@ -22,78 +30,6 @@ logger = logging.getLogger("oban_actors.actors")
 
 START_TIMEOUT = 300.0
 """Seconds that a supervisor's children may take, together, to start."""
-
-
-@dataclass(frozen=True, slots=True)
-class StartChild:
-    """Asks a supervisor to add a child and start it; answers with its reference.
-
-    Args:
-        spec: the child's.
-
-    Raises:
-        ValueError: a child of its id is there; raised in whoever asks.
-        TypeError: it is no `ChildSpec`; likewise.
-        StartFailed: it did not start; likewise.
-
-    """
-
-    spec: ChildSpec
-
-
-@dataclass(frozen=True, slots=True)
-class TerminateChild:
-    """Asks a supervisor to end a child; its spec stays, unless it is temporary.
-
-    Args:
-        id: the child's.
-
-    Raises:
-        UnknownChild: there is none; raised in whoever asks.
-
-    """
-
-    id: Hashable
-
-
-@dataclass(frozen=True, slots=True)
-class RestartChild:
-    """Asks a supervisor to start a child that was ended; answers with its reference.
-
-    Args:
-        id: the child's.
-
-    Raises:
-        UnknownChild: there is none, or it runs; raised in whoever asks.
-        StartFailed: it did not start; likewise.
-
-    """
-
-    id: Hashable
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteChild:
-    """Asks a supervisor to forget a child that was ended.
-
-    Args:
-        id: the child's.
-
-    Raises:
-        UnknownChild: there is none, or it runs; raised in whoever asks.
-
-    """
-
-    id: Hashable
-
-
-@dataclass(frozen=True, slots=True)
-class WhichChildren:
-    """Asks a supervisor for its children's ids and references (None: none now)."""
-
-
-class UnknownChild(LookupError):
-    """The supervisor has no child of this id, or none in the state that the request needs."""
 
 
 @dataclass(frozen=True, slots=True)

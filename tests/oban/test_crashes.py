@@ -28,18 +28,23 @@ from oban_actors import (
     Unlisten,
     worker,
 )
-from oban_actors.actors import ChildExit, Exit, Ref, ServerCrashed, Supervisor, send
+from oban_actors.actors import (
+    ChildExit,
+    DeleteChild,
+    Exit,
+    Ref,
+    RestartChild,
+    ServerCrashed,
+    StartChild,
+    Supervisor,
+    TerminateChild,
+    WhichChildren,
+    send,
+)
 from oban_actors.actors.process import process_of
 from oban_actors.actors.reasons import SHUTDOWN, Reason
 from oban_actors.actors.restarts import Intensity
-from oban_actors.actors.supervisor import (
-    DeleteChild,
-    RestartChild,
-    StartChild,
-    TerminateChild,
-    WhichChildren,
-    _TryAgain,
-)
+from oban_actors.actors.supervisor import _TryAgain
 from oban_actors.health import Check as Seen
 from oban_actors.health import Vitals
 from oban_actors.messages import (
