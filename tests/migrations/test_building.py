@@ -1,4 +1,4 @@
-"""The indexes of our own are built while others go on writing."""
+"""Migrating while others go on writing."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +12,7 @@ from tests.migrations.elixir import install
 from tests.support.databases import Database
 from tests.support.waiting import wait_until
 
-BUILDING = (
+WAITING = (
     "SELECT 1 FROM pg_stat_activity WHERE query LIKE %s AND state = 'active' "
     "AND wait_event_type = 'Lock'"
 )
@@ -37,7 +37,7 @@ def test_writers_do_not_wait_for_the_build(
         older.execute(insert)
         migrating = threads.submit(migrate, repo)
         building = f"% INDEX %{pg.prefix}%"
-        wait_until(lambda: migrating.done() or admin.execute(BUILDING, [building]).fetchone())
+        wait_until(lambda: migrating.done() or admin.execute(WAITING, [building]).fetchone())
         assert not migrating.done()
 
         admin.execute(insert)
@@ -46,3 +46,23 @@ def test_writers_do_not_wait_for_the_build(
         assert migrating.result(60) == 14
 
     assert repo.verify().staging_index is True
+
+
+def test_a_step_that_waits_lets_writers_pass(
+    repo: Repo, pg: Database, pg_conninfo: str, admin: Admin
+) -> None:
+    """One that needs the whole table gives up its place now and then, or all would wait for it."""
+    install(admin, pg.prefix, 11)
+    table = f"{pg.prefix}.oban_jobs"
+    admin.execute("SET lock_timeout = '60s'")
+    with ThreadPoolExecutor(1) as threads, psycopg.connect(pg_conninfo) as older:
+        older.execute(f"SELECT count(*) FROM {table}")
+        migrating = threads.submit(migrate, repo)
+        step = f"ALTER TABLE %{pg.prefix}%"
+        wait_until(lambda: migrating.done() or admin.execute(WAITING, [step]).fetchone())
+        assert not migrating.done()
+
+        admin.execute(f"INSERT INTO {table} (worker) VALUES ('w')")
+
+        older.commit()
+        assert migrating.result(60) == 14
