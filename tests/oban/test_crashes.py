@@ -45,6 +45,7 @@ from oban_actors.actors.process import process_of
 from oban_actors.actors.reasons import SHUTDOWN, Reason
 from oban_actors.actors.restarts import Intensity
 from oban_actors.actors.supervisor import _TryAgain
+from oban_actors.carrying import Carried, Carry
 from oban_actors.health import Check as Seen
 from oban_actors.health import Vitals
 from oban_actors.messages import (
@@ -116,9 +117,16 @@ UNASKED: Any = SimpleNamespace(abandon=lambda: None)
 """An attempt to connect that the notifier knows nothing of."""
 WELL = Seen(ok=True, about={})
 
+
+def _carried(_: object, __: bool) -> None:  # noqa: FBT001 (as a beat calls it)
+    """Read nothing."""
+
+
 MADE: dict[str, Callable[[Ref], Any]] = {
     "Beat": lambda _: Beat(),
     "CancelClaims": lambda _: CancelClaims((), "cancelled"),
+    "Carried": lambda _: Carried(_carried, 0.0, 0.0),
+    "Carry": lambda ref: Carry(_carried, ref),
     "Check": lambda _: Check(),
     "ChildExit": lambda ref: ChildExit(ref, SHUTDOWN),
     "DeleteChild": lambda _: DeleteChild(NOBODY),
