@@ -39,6 +39,14 @@ _CLAIM_OF_ONE = f"id = :id AND +state = 'executing' AND attempted_at = :fence AN
 
 _COMPLETE = f"UPDATE oban_jobs SET state = 'completed', completed_at = :now WHERE {_CLAIM_OF_ONE}"
 
+# All of one fetch: no way back to Python between two rows. The text that a claim of ours has
+# written is compared before the JSON that any other may be.
+_COMPLETE_ALL = f"""
+UPDATE oban_jobs SET state = 'completed', completed_at = :now
+WHERE id IN (SELECT value FROM json_each(:ids)) AND +state = 'executing' AND attempted_at = :fence
+  AND (attempted_by = :by OR {_UUID} = :uuid)
+"""
+
 _RECORD_ERROR = (
     f"UPDATE oban_jobs SET errors = json_insert({_ERRORS}, '$[#]', :error) WHERE {_CLAIM_OF_ONE}"
 )
@@ -66,14 +74,22 @@ _COLUMNS = CLAIMED.replace("{", "").replace("}", "")
 
 # Rows that have used up their attempts are passed over where they stand.
 _PICK = """
-SELECT id FROM oban_jobs WHERE state = 'available' AND queue = :queue AND attempt < max_attempts
-ORDER BY priority, scheduled_at, id LIMIT :limit
+SELECT json_group_array(id) FROM (
+  SELECT id FROM oban_jobs WHERE state = 'available' AND queue = :queue AND attempt < max_attempts
+  ORDER BY priority, scheduled_at, id LIMIT :limit)
 """
 
-_CLAIM = f"""
+_CLAIM = """
 UPDATE oban_jobs SET state = 'executing', attempt = attempt + 1, attempted_at = :now,
   attempted_by = :by
-WHERE id IN (SELECT value FROM json_each(:ids)) RETURNING {_COLUMNS}
+WHERE id IN (SELECT value FROM json_each(:ids))
+"""
+
+# As one value: for each row that is given to Python, whoever runs jobs has to let go of the
+# interpreter's lock.
+_READ = f"""
+SELECT json_group_array(json_array({_COLUMNS})) FROM oban_jobs
+WHERE id IN (SELECT value FROM json_each(:ids))
 """
 
 _BYTES = ", ".join(
@@ -143,16 +159,24 @@ class SqliteTurns:
     def _write(
         self, connection: Connection, claimant: Claimant, acks: Sequence[Ack], at: str
     ) -> dict[int, str]:
-        uuid = claimant.uuid
-        plain = all(ack.state == JobState.COMPLETED and ack.error is None for ack in acks)
-        if plain:
-            values = [_values(ack, uuid, at) for ack in acks]
-            written = connection.exec_driver_sql(_COMPLETE, values).rowcount
-        else:
+        ended: dict[datetime, list[int]] = {}
+        others: list[Ack] = []
+        for ack in acks:
+            if ack.state == JobState.COMPLETED and ack.error is None:
+                ended.setdefault(ack.attempted_at, []).append(ack.job_id)
+            else:
+                others.append(ack)
+        written = 0
+        for fence, ids in ended.items():
+            values = _owner(claimant) | {"fence": to_text(fence), "now": at, "ids": json.dumps(ids)}
+            written += connection.exec_driver_sql(_COMPLETE_ALL, values).rowcount
+        if others:
             moment = to_moment(at)
-            values = [_values(ack, uuid, at) | _more(ack, moment) for ack in acks]
-            written = connection.exec_driver_sql(_RECORD, values).rowcount
-        return {} if written == len(acks) else judge(acks, self._look(connection, acks), uuid)
+            each = [_claim(claimant, a.job_id, a.attempted_at) | _more(a, moment) for a in others]
+            written += connection.exec_driver_sql(_RECORD, each).rowcount
+        return (
+            {} if written == len(acks) else judge(acks, self._look(connection, acks), claimant.uuid)
+        )
 
     def _look(self, connection: Connection, acks: Sequence[Ack]) -> dict[int, Shown]:
         rows = raw_rows(connection, _SHOWN, {"ids": json.dumps([ack.job_id for ack in acks])})
@@ -171,19 +195,19 @@ def _distinct(at: str) -> str:
 def _claim_rows(
     connection: Connection, claimant: Claimant, queue: str, limit: int, at: str
 ) -> list[Row]:
-    picked = raw_rows(connection, _PICK, {"queue": queue, "limit": limit})
-    if not picked:
+    ids: str = raw_rows(connection, _PICK, {"queue": queue, "limit": limit})[0][0]
+    if ids == "[]":
         return []
-    ids = json.dumps([job_id for (job_id,) in picked])
-    by = json.dumps([claimant.node, claimant.uuid], ensure_ascii=False, separators=(",", ":"))
+    values = {"now": at, "by": _owner(claimant)["by"], "ids": ids}
+    connection.exec_driver_sql(_CLAIM, values).close()
     try:
-        return raw_rows(connection, _CLAIM, {"now": at, "by": by, "ids": ids})
-    except (sqlite3.OperationalError, OperationalError) as error:
-        if "decode" not in str(error):
-            raise
-    # One has text that is not UTF-8. They are claimed all the same: a statement of this kind has
-    # changed all its rows before it gives the first.
-    return [tuple(map(_decoded, row)) for row in raw_rows(connection, _READ_BYTES, {"ids": ids})]
+        ((rows,),) = raw_rows(connection, _READ, {"ids": ids})
+        return [tuple(row) for row in json.loads(rows)]
+    except (sqlite3.OperationalError, OperationalError, ValueError):
+        # One has a value that JSON has no place for, or text that is not UTF-8.
+        return [
+            tuple(map(_decoded, row)) for row in raw_rows(connection, _READ_BYTES, {"ids": ids})
+        ]
 
 
 def _decoded(value: Any) -> Any:
@@ -193,13 +217,15 @@ def _decoded(value: Any) -> Any:
         return value
 
 
-def _values(ack: Ack, uuid: str, at: str) -> dict[str, Any]:
-    return {"id": ack.job_id, "fence": to_text(ack.attempted_at), "uuid": uuid, "now": at}
+def _owner(claimant: Claimant) -> dict[str, str]:
+    by = json.dumps([claimant.node, claimant.uuid], ensure_ascii=False, separators=(",", ":"))
+    return {"by": by, "uuid": claimant.uuid}
 
 
 def _more(ack: Ack, at: datetime) -> dict[str, Any]:
     later = ack.state in (JobState.SCHEDULED, JobState.RETRYABLE)
     return {
+        "now": to_text(at),
         "state": str(ack.state),
         "error": None if ack.error is None else error_json(ack.error),
         "due_at": to_text(at + timedelta(seconds=delay_of(ack))) if later else None,

@@ -131,6 +131,32 @@ def test_text_that_is_none(sqlite_store: Store) -> None:
     assert len(turn.unreadable) == 2
 
 
+def test_a_number_that_json_has_not(sqlite_store: Store) -> None:
+    """An infinite number makes its row unreadable, and no other."""
+    sqlite_store.run("INSERT INTO {jobs} (worker, priority) VALUES ('w', 1e999)")
+    (good,) = sqlite_store.insert(Job.new(worker="w"))
+
+    turn = Hand(sqlite_store).turn(limit=10)
+
+    assert [job.id for job in turn.jobs] == [good.id]
+    assert len(turn.unreadable) == 1
+
+
+def test_a_claim_that_was_written_anew(sqlite_store: Store) -> None:
+    """A claim is the same however another program has spaced its JSON."""
+    sqlite_store.insert(Job.new(worker="w"))
+    hand = Hand(sqlite_store)
+    (job,) = hand.fetch()
+    sqlite_store.run("UPDATE {jobs} SET attempted_by = replace(attempted_by, ',', ' , ')")
+    assert job.id is not None
+    assert job.attempted_at is not None
+
+    turn = hand.turn([Ack(job.id, job.attempted_at, JobState.COMPLETED)])
+
+    assert turn.settled == {job.id}
+    assert sqlite_store.run("SELECT state FROM {jobs}") == [("completed",)]
+
+
 def test_attempted_at_of_sqlite(sqlite_store: Store) -> None:
     """The fence is text with six digits, the same after it was read and written again."""
     sqlite_store.insert(Job.new(worker="w"))
