@@ -1,6 +1,7 @@
 """The event loop of an instance, and the crew that runs async jobs on it."""
 
 import asyncio
+import contextvars
 import logging
 import threading
 import weakref
@@ -13,6 +14,9 @@ logger = logging.getLogger("oban_actors")
 
 END_TIME = 2.0
 """Seconds that cancelled tasks have to end in before the loop is left to itself."""
+
+BURST = 64
+"""Jobs that one task runs while none of them waits, before the loop's other work has its turn."""
 
 
 class EventLoop:
@@ -42,6 +46,10 @@ class EventLoop:
         with self._lock:
             loop = self._loop or self._begin()
             loop.call_soon_threadsafe(function)
+
+    def uses(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        """Whether this is the loop in use, or with None, whether there is none."""
+        return self._loop is loop
 
     def close(self) -> None:
         """Cancel what runs and end the loop; what does not end in time is left to itself."""
@@ -95,7 +103,10 @@ def _run(
 
 
 class AsyncCrew:
-    """Runs each claim as a task of the instance's event loop.
+    """Runs claims in tasks of the instance's event loop.
+
+    A job that waits for something has its task to itself. Jobs that do not, one after another,
+    share one: making a task costs more than all else that is done for a short job.
 
     Args:
         loop: the instance's.
@@ -157,34 +168,49 @@ class AsyncCrew:
         """The loop is the instance's, and ends with it."""
 
     def _begin(self) -> None:
-        while self._line:
+        loop = asyncio.get_running_loop()
+        # A loop that is being closed begins nothing: it would not see it end.
+        if self._line and self._loop.uses(loop):
+            self._begun.add(loop.create_task(self._run()))
+
+    async def _run(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (for type checkers)
+        self._begun.discard(task)
+        ident, clean = threading.get_ident(), contextvars.copy_context()
+        waited = False
+
+        def go_on() -> None:
+            nonlocal waited
+            waited = True
+            self._begin()
+
+        # Comes to pass as soon as this task waits, be it in a job or for its turn.
+        asyncio.get_running_loop().call_soon(go_on)
+        for _ in range(BURST):
             try:
                 claim = self._line.popleft()
             except IndexError:
                 return
-            task = asyncio.get_running_loop().create_task(self._run(claim))
-            self._begun.add(task)
-
-    async def _run(self, claim: Claim) -> None:
-        claim.thread = threading.get_ident()
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 (for type checkers)
-        self._begun.discard(task)
-        # From here on: cancelled before its first step, it would not come to its `finally`.
-        self._tasks[claim] = task
-        if claim.running.cancelled:
-            task.cancel()
-        try:
-            await self._perform(claim)
-        finally:
-            self._over(claim)
+            claim.thread = ident
+            self._tasks[claim] = task
+            if claim.running.cancelled:
+                task.cancel()
+            try:
+                await self._perform(claim)
+            finally:
+                self._over(claim)
+            if waited or task.cancelling() or _differ(clean, contextvars.copy_context()):
+                return
 
     def _over(self, claim: Claim) -> None:
         if self._tasks.pop(claim, None) is not None:
             self._finish(claim)
 
     def abandon(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give up tasks that did not end when cancelled: without their loop they run no more.
+        """Give up tasks that did not end when cancelled, and what still waits in the line.
+
+        Without their loop they run no more.
 
         Args:
             loop: which has ended, perhaps long after another one took its place.
@@ -193,3 +219,13 @@ class AsyncCrew:
         for claim, task in list(self._tasks.items()):
             if task.get_loop() is loop:
                 self._over(claim)
+        if self._loop.uses(None):
+            for claim in self.take_back():
+                self._finish(claim)
+
+
+def _differ(one: contextvars.Context, other: contextvars.Context) -> bool:
+    try:
+        return one != other
+    except Exception:  # noqa: BLE001 (values are compared, and theirs may say anything)
+        return True

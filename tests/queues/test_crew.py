@@ -1,10 +1,6 @@
 """Threads that run claims: as many as there is work for, and none for longer than needed."""
 
-import asyncio
-import contextlib
-import gc
 import threading
-import weakref
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -13,7 +9,6 @@ import pytest
 
 from oban_actors.claim import Claim
 from oban_actors.queues.crew import ThreadCrew
-from oban_actors.queues.loop import AsyncCrew, EventLoop
 from tests.queues.claims import claim, ended
 from tests.support.waiting import wait_until
 
@@ -210,135 +205,3 @@ def test_a_run_that_raises_all_the_same_gives_its_claim_back(
     # The thread tells of its own end last, after another has taken its place.
     wait_until(lambda: bool(seen))
     assert isinstance(seen[0], MemoryError)
-
-
-def test_async_jobs_run_together() -> None:
-    """A thousand tasks that wait for each other are all there at the same time."""
-    loop, finished = EventLoop("test"), list[Claim]()
-    begun = 0
-    all_begun: asyncio.Event | None = None
-
-    async def perform(one: Claim) -> None:
-        nonlocal begun, all_begun
-        all_begun = all_begun or asyncio.Event()
-        begun += 1
-        if begun == 1_000:
-            all_begun.set()
-        await all_begun.wait()
-        ended(one)
-
-    crew = AsyncCrew(loop, perform, finished.append)
-    crew.add([claim(n) for n in range(1_000)])
-    try:
-        wait_until(lambda: len(finished) == 1_000)
-    finally:
-        loop.close()
-
-
-def test_an_interrupted_task_is_cancelled() -> None:
-    """The worker sees `asyncio.CancelledError`, and its claim comes back."""
-    loop, finished = EventLoop("test"), list[Claim]()
-    begun, cancelled = threading.Event(), threading.Event()
-
-    async def perform(one: Claim) -> None:
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.set()
-            ended(one)
-
-    crew = AsyncCrew(loop, perform, finished.append)
-    one = claim()
-    crew.add([one])
-    try:
-        assert begun.wait(30)
-        crew.interrupt(one)
-        assert cancelled.wait(30)
-        wait_until(lambda: finished == [one])
-    finally:
-        loop.close()
-
-
-def test_closing_the_loop_ends_what_runs() -> None:
-    """Tasks are cancelled, their claims come back, and the thread is gone."""
-    loop, finished = EventLoop("test"), list[Claim]()
-    begun = threading.Event()
-
-    async def perform(_: Claim) -> None:
-        begun.set()
-        await asyncio.Event().wait()
-
-    crew = AsyncCrew(loop, perform, finished.append)
-    crew.add([claim()])
-    assert begun.wait(30)
-
-    loop.close()
-
-    wait_until(lambda: len(finished) == 1)
-    assert [t for t in threading.enumerate() if t.name == "oban-test-loop"] == []
-
-
-def test_tasks_that_do_not_end_are_let_go(caplog: pytest.LogCaptureFixture) -> None:
-    """They are logged once, their claims come back, and nothing of them is kept."""
-    loop, finished = EventLoop("test"), list[Claim]()
-    begun = threading.Event()
-    tasks: list[weakref.ref[asyncio.Task[Any]]] = []
-
-    async def perform(_: Claim) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.append(weakref.ref(task))
-        del task
-        begun.set()
-        while True:
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.Event().wait()
-
-    crew = AsyncCrew(loop, perform, finished.append)
-    crew.add([claim()])
-    assert begun.wait(30)
-
-    with caplog.at_level("WARNING"):
-        loop.close()
-        wait_until(lambda: len(finished) == 1)
-        wait_until(lambda: (gc.collect(), tasks[0]() is None)[1])
-
-    told = [(record.name, record.getMessage()) for record in caplog.records]
-    assert told == [("oban_actors", "tasks go no further, as they did not end when cancelled: 1")]
-
-
-def test_a_loop_that_ends_late_gives_up_no_tasks_of_the_next_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A job blocked it when the tree stopped, which was started again and runs another one."""
-    monkeypatch.setattr("oban_actors.queues.loop.END_TIME", 0.01)
-    loop, finished = EventLoop("test"), list[Claim]()
-    begun, gate, go_on = [threading.Event(), threading.Event()], threading.Event(), asyncio.Event()
-    late, next_one = claim(1), claim(2)
-
-    async def perform(one: Claim) -> None:
-        begun[one.id - 1].set()
-        if one is late:
-            gate.wait(60)  # as none should: it blocks the loop, which can't be stopped
-            await asyncio.Event().wait()
-        await go_on.wait()
-        ended(one)
-
-    crew = AsyncCrew(loop, perform, finished.append)
-    crew.add([late])
-    assert begun[0].wait(30)
-    (old,) = [each for each in threading.enumerate() if each.name == "oban-test-loop"]
-    loop.close()
-    crew.add([next_one])
-    try:
-        assert begun[1].wait(30)
-        gate.set()
-        old.join(30)
-        assert not old.is_alive()
-        assert finished == [late]
-        loop.call(go_on.set)
-        wait_until(lambda: finished == [late, next_one])
-        assert next_one.ack is not None
-    finally:
-        loop.close()
