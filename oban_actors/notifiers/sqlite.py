@@ -37,7 +37,8 @@ class Pace:
 
     A write to the file comes before its commit can be seen, by as long as the disk takes. So
     after word of a write it is looked at once, and then ever later; a slow look is for what no
-    word came of.
+    word came of. Where write follows on write and none of them brings news, as while a queue
+    drains, the looks are fewer: they would cost what the queue could do meanwhile.
 
     Args:
         watched: whether there is word of writes at all.
@@ -46,21 +47,31 @@ class Pace:
 
     watched: bool
     step: int = 0
+    vain: int = 0
 
     CLOSE = 9
+    SOON = 2
+    MOST_VAIN = 3
     SLOW = 1.0
     UNWATCHED_FIRST = 0.01
     UNWATCHED_LAST = 0.1
 
     def touched(self) -> None:
         """Note word of a write, or without such word a write that was found."""
+        self.vain = min(self.vain + 1, self.MOST_VAIN) if self.step <= self.SOON else 0
         self.step = 0
+
+    def found(self) -> None:
+        """Note that a look brought news."""
+        self.vain = 0
 
     def delay(self) -> float:
         """Give the seconds until the next look."""
         self.step += 1
         if self.watched:
-            return 0.001 * 2 ** (self.step - 1) if self.step <= self.CLOSE else self.SLOW
+            return (
+                0.001 * 2 ** max(self.step - 1, self.vain) if self.step <= self.CLOSE else self.SLOW
+            )
         return min(self.UNWATCHED_FIRST * 1.25 ** (self.step - 1), self.UNWATCHED_LAST)
 
 
@@ -216,6 +227,7 @@ class SqliteNotifier(Notifier):
             for entry in news.entries:
                 self.delivery.deliver(entry.channel, entry.text)
             if news.entries:
+                self._pace.found()
                 self._sweep_later()
             if not news.more:
                 return

@@ -302,3 +302,20 @@ def test_looks_grow_apart() -> None:
     assert (delays[0], delays[-1]) == (0.01, 0.1)
     alone.touched()
     assert alone.delay() == 0.01
+
+
+def test_writes_that_bring_no_news_are_followed_less_closely() -> None:
+    """Up to some milliseconds, and only for as long as one follows on the other."""
+
+    def after_a_write(pace: Pace) -> float:
+        pace.touched()
+        return pace.delay()
+
+    pace = Pace(watched=True, step=Pace.CLOSE)
+    assert [after_a_write(pace) for _ in range(6)] == [0.001, 0.002, 0.004, 0.008, 0.008, 0.008]
+
+    pace.found()
+    assert after_a_write(pace) == 0.002
+    for _ in range(Pace.SOON + 1):
+        pace.delay()
+    assert after_a_write(pace) == 0.001
