@@ -17,7 +17,7 @@ from oban_actors.config import Config
 from oban_actors.errors import DatabaseError, DatabaseUnavailable, ForkedError
 from oban_actors.repo import schema
 from oban_actors.repo.connect import Source, lone_connection, make_engine
-from oban_actors.repo.message import Rows, send
+from oban_actors.repo.message import Rows, Sender, message_of
 from oban_actors.repo.slots import Lane, Slots
 from oban_actors.repo.sqlstates import translate
 from oban_actors.repo.times import NOW, Dialect, parameter
@@ -62,6 +62,8 @@ class Repo:
         self.sql_now = NOW[self.dialect]
         self._watchdog = Watchdog(config.name)
         self._slots = Slots(config.pool_size, config.statement_timeout)
+        # Who needs another way to listen has a pooler on this one.
+        self._sender = Sender(prepares=config.notifier.listen_url is None)
         self._tree: Runtime | None = None
         self._pid = os.getpid()
         event.listen(self.engine, "connect", self._on_connect, insert=True)
@@ -151,13 +153,15 @@ class Repo:
         """Run statements in a transaction of their own that is one message to PostgreSQL.
 
         Its beginning, its settings and its COMMIT go with it, so that it takes one round trip, and
-        never waits for this process while it holds locks. It is tried again as in `transaction`,
+        never waits for this process while it holds locks. What a session is sent again it
+        prepares, and neither parses nor plans a third time. It is tried again as in `transaction`,
         and doing it twice has to be the same as doing it once, unless it is `identified`.
 
         Args:
             statements: in psycopg's style: `%(name)s`, and `%%` for a percent sign. Each sees
                 what those before it did.
-            parameters: their values, which psycopg writes into the text.
+            parameters: their values, which psycopg writes into the text. Cast what does not get
+                a type from where it stands: prepared, it would be text.
             attempts: as in `transaction`, and so are the others.
             patience: seconds after which a conflict with others is no longer tried again;
                 `statement_timeout` by default.
@@ -183,11 +187,11 @@ class Repo:
             attempts,
             patience=while_allowed if patience is None else patience,
         )
-        text = "; ".join([*begin, *statements, *(["COMMIT"] if identified is None else [])])
+        sent = message_of(begin, tuple(statements), commit=identified is None)
 
         def work(connection: Connection) -> list[Rows]:
             self._on_statement()
-            rows = send(connection, text, parameters)
+            rows = self._sender.send(connection, sent, parameters)
             if identified is not None:
                 connection.info[TRANSACTION_ID] = identified(rows)
             return rows

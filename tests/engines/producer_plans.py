@@ -20,7 +20,11 @@ Works = Callable[[Hand, list[Job]], Mapping[str, Work]]
 
 
 def check_producer_plans(
-    store: Store, works: Works, used: Mapping[str, set[str]], everywhere: Collection[str] = ()
+    store: Store,
+    works: Works,
+    used: Mapping[str, set[str]],
+    everywhere: Collection[str] = (),
+    shown: Callable[..., str] = explained,
 ) -> None:
     """Nothing is scanned, sorted or joined but by these indexes, however many rows are claimed.
 
@@ -29,12 +33,13 @@ def check_producer_plans(
         works: what is done.
         used: by which indexes each finds rows.
         everywhere: which of them look at all queues.
+        shown: gives the plans of one of them.
 
     """
     store.run("INSERT INTO {jobs} (queue, worker) SELECT 'q1', 'w' FROM generate_series(1, 300)")
     hand = Hand(store, queue="q1")
     for name, work in works(hand, hand.fetch(200)).items():
-        plan = explained(store, work, options=SHOWN)
+        plan = shown(store, work, options=SHOWN)
         lines = plan.splitlines()
         found = {
             line.split("Scan using ")[1].split(" ")[0]

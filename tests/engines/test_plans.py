@@ -1,13 +1,13 @@
 """Which way the databases go: every hot statement by an index, whatever the table's state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event
 
-from oban_actors.repo.message import send
+from oban_actors.repo.message import message_of, send
 from tests.engines.conftest import Store
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -70,7 +70,17 @@ def available_plan(store: Store) -> str:
     return explained(store, store.engine.check_available, options=SHOWN)
 
 
-def message_plans(store: Store) -> list[str]:
+def prepared_plan(connection: Connection, statement: str, values: Mapping[str, Any]) -> str:
+    """Tell how a statement of a message goes where a session has prepared it."""
+    one = message_of((), (statement,), commit=False)
+    (name,) = one.names
+    send(connection, one.preparing([name]).removesuffix("COMMIT"), None)
+    setting, call = one.short.split("; ", 1)
+    rows, *_ = send(connection, f"{setting}; EXPLAIN {SHOWN} {call}; DEALLOCATE {name}", values)
+    return "\n".join(map(str, rows))
+
+
+def message_plans(store: Store, *, prepared: bool) -> list[str]:
     """Tell how each statement of a pass in one message goes."""
     values = {
         "now": NOON.replace(tzinfo=None),
@@ -84,6 +94,8 @@ def message_plans(store: Store) -> list[str]:
     def explain(connection: Connection) -> list[str]:
         connection.exec_driver_sql("SELECT set_config('oban_actors.leads', 'yes', true)")
         assert store.engine.pass_sql is not None
+        if prepared:
+            return [prepared_plan(connection, each, values) for each in store.engine.pass_sql]
         return [
             "\n".join(map(str, send(connection, f"EXPLAIN {SHOWN} {statement}", values)[0]))
             for statement in store.engine.pass_sql
@@ -95,8 +107,9 @@ def message_plans(store: Store) -> list[str]:
 def check_plans(store: Store) -> None:
     """Only the staging index, the primary key and one condition on the state are used."""
     check_paths(stage_plan(store), available_plan(store))
-    stage, tell, _, next_due = message_plans(store)
-    check_paths(f"{stage}\n{next_due}", tell)
+    for prepared in (False, True):
+        stage, tell, _, next_due = message_plans(store, prepared=prepared)
+        check_paths(f"{stage}\n{next_due}", tell)
 
 
 def check_paths(staging: str, available: str) -> None:

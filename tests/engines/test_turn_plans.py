@@ -17,7 +17,7 @@ from tests.engines.producer_plans import (
     check_sqlite_plans,
     in_any_table,
 )
-from tests.engines.test_plans import COMPOUND, NOON
+from tests.engines.test_plans import COMPOUND, NOON, prepared_plan
 from tests.engines.turning import ERROR, Hand, ack
 
 
@@ -65,6 +65,43 @@ def test_plans(pg_store: Store) -> None:
     """On an empty, full, badly known, well known and truncated table, plans are the same."""
     for _ in in_any_table(pg_store):
         check_producer_plans(pg_store, works, USED)
+
+
+def messages(hand: Hand, jobs: list[Job]) -> dict[str, Callable[[Connection], Any]]:
+    """Give the plans of turns that are one message, as sessions keep them."""
+    engine, claimant, queue = hand.store.engine, hand.claimant, hand.queue
+    acks = {
+        "fetch": [],
+        "complete": [ack(job) for job in jobs],
+        "record": [ack(job, "retryable", error=ERROR) for job in jobs],
+    }
+
+    def plan(acks: list[Ack]) -> Callable[[Connection], str]:
+        message = engine.turn_message(claimant, queue, acks, 50, None)
+        assert message is not None
+        return lambda c: prepared_plan(c, message.statement, message.parameters)
+
+    return {name: plan(each) for name, each in acks.items()}
+
+
+@pytest.mark.slow
+def test_plans_that_sessions_keep(pg_store: Store) -> None:
+    """They are the same, whatever the table was when they were made."""
+    for _ in in_any_table(pg_store):
+        check_producer_plans(pg_store, messages, USED, shown=planned)
+
+
+def planned(store: Store, work: Callable[[Connection], Any], *, options: str) -> str:
+    """Give the plan that the work gives, and roll back what it did."""
+    plans: list[str] = []
+
+    def look(connection: Connection) -> None:
+        plans.append(work(connection))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.repo.transaction(look)
+    return plans[0]
 
 
 @pytest.mark.slow
