@@ -19,7 +19,7 @@ from oban_actors.notifiers.wire import encode
 from oban_actors.peers import duty_idle, holds_lease, lease_gate
 from oban_actors.repo import Repo
 from oban_actors.repo.times import parameter
-from oban_actors.staging import SetAside, is_of_a_row
+from oban_actors.staging import DatabaseClock, SetAside, is_of_a_row
 
 logger = logging.getLogger("oban_actors")
 
@@ -70,7 +70,7 @@ class Passes:
         clock: the tree's.
 
     Attributes:
-        database_time: when the database's clock was read last, by itself and by the monotonic one.
+        database_clock: what the database's clock showed in them.
 
     """
 
@@ -92,7 +92,7 @@ class Passes:
         self._idle = duty_idle(config)
         self._aside = SetAside()
         self._gate = lease_gate(config) if sends_by_statement(publisher) else None
-        self.database_time: tuple[datetime, float] | None = None
+        self.database_clock = DatabaseClock()
 
     def stage(self, beat: Mapping[str, Any] | None) -> StageResult:
         """Make one pass.
@@ -232,4 +232,4 @@ class Passes:
         return tuple(queues)
 
     def _read_clock(self, done: StagedPass) -> None:
-        self.database_time = (done.now, self._clock.monotonic())
+        self.database_clock.read(done.now, self._clock.monotonic())

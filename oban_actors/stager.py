@@ -4,7 +4,7 @@ import logging
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from oban_actors import telemetry
@@ -32,6 +32,9 @@ logger = logging.getLogger("oban_actors")
 
 SUCCESSOR_DELAY = 1.0
 """Seconds, at most, until the first pass of a Stager that follows one that crashed."""
+
+FAR = 1e6
+"""Seconds beyond which it does not matter when a job is due."""
 
 MOMENT = 1e-6
 """Seconds until a job that has become due since it was looked at."""
@@ -157,11 +160,11 @@ class Stager(GenServer):
 
     def _due_in(self, result: StageResult) -> float | None:
         # Counted from when it was read: the pass went on for as long as a job may be late.
-        due = result.next_due_in
-        if due is None or due <= 0 or self._passes.database_time is None:
+        due, clock = result.next_due_in, self._passes.database_clock
+        if due is None or due <= 0 or clock.latest is None:
             return due
-        _, read_at = self._passes.database_time
-        return max(due - (self.runtime.clock.monotonic() - read_at), MOMENT)
+        due_at = clock.shows_at(clock.latest + timedelta(seconds=min(due, FAR)))
+        return max(due_at - self.runtime.clock.monotonic(), MOMENT)
 
     def _arm(self, seconds: float) -> None:
         if self._timer is not None:
@@ -180,16 +183,18 @@ class Stager(GenServer):
         try:
             moment = datetime.fromisoformat(due)
         except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
             logger.warning("dropped a notification with an unreadable due time: %r", due)
             return
         # Told of many, or of one that is put off by no time again and again, it keeps its pace.
         now = self.runtime.clock.monotonic()
         soonest = self._pace.soonest(now)
-        if self._passes.database_time is None:
+        clock = self._passes.database_clock
+        if clock.latest is None:
             self._arm_sooner(soonest)
-            return
-        then, at = self._passes.database_time
-        self._arm_sooner(max(soonest, (moment - then).total_seconds() - (now - at)))
+        else:
+            self._arm_sooner(max(soonest, clock.shows_at(moment) - now))
 
     # A pass
 

@@ -1,6 +1,8 @@
 """The Stager's decisions, apart from their effects: when to look next, and what to leave out."""
 
+from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -12,8 +14,11 @@ BURST = 20
 RATE = 40.0
 """Passes a second in the long run, however many due times there are."""
 
-SLACK = 0.0005
+SLACK = 0.00001
 """Seconds a pass comes after a due time, so that rounding does not make it come before."""
+
+READINGS = 8
+"""Readings of the database's clock that are compared."""
 
 LOCKED_DELAY = 0.05
 """Seconds until another look at rows that were due but locked twice; doubled each time."""
@@ -51,6 +56,38 @@ class Outcome:
     full: bool = False
     failed: bool = False
     next_due_in: float | None = None
+
+
+@dataclass(slots=True)
+class DatabaseClock:
+    """When, by the monotonic clock, the database's clock shows what.
+
+    What it showed is heard later than it was read, by as long as the answer took. The least
+    delayed of the latest readings tells most; the others only say that it is no later. So a pass
+    comes when a job is due, and not as much later as the one before took to be heard of.
+
+    Attributes:
+        latest: what it showed last, None before it was read.
+
+    """
+
+    latest: datetime | None = None
+    _delays: deque[float] = field(default_factory=lambda: deque(maxlen=READINGS))
+
+    def read(self, now: datetime, heard_at: float) -> None:
+        """Note a reading.
+
+        Args:
+            now: what it showed, aware.
+            heard_at: monotonic seconds at which that was heard.
+
+        """
+        self.latest = now
+        self._delays.append(heard_at - now.timestamp())
+
+    def shows_at(self, moment: datetime) -> float:
+        """Give the monotonic seconds at which it shows this, if it was read."""
+        return moment.timestamp() + min(self._delays)
 
 
 @dataclass(slots=True)

@@ -44,6 +44,7 @@ def test_an_unknown_message_is_dropped_an_unknown_question_is_a_bug(start_oban: 
     stager = oban.whereis("stager")
     oban.tell("stager", "nonsense")
     oban.tell("stager", Notification("actors", {"name": "Oban", "due": "soon"}))
+    oban.tell("stager", Notification("actors", {"name": "Oban", "due": "2026-11-27T12:00:00"}))
     oban.tell("stager", Notification("actors", {"name": "Oban", "due": 7}))
     assert stage(oban).error is None
     assert oban.whereis("stager") is stager

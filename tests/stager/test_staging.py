@@ -1,5 +1,7 @@
 """The Stager's decisions: when the next pass comes, and which rows are left out."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +15,8 @@ from oban_actors.staging import (
     FAILED_MOST,
     LOCKED_DELAY,
     RATE,
+    READINGS,
+    DatabaseClock,
     Outcome,
     Pace,
     SetAside,
@@ -33,6 +37,29 @@ def test_comes_when_the_next_job_is_due() -> None:
 
     assert delay == pytest.approx(0.7, abs=0.01)
     assert delay >= 0.7
+
+
+def test_the_least_delayed_reading_of_the_clock_counts() -> None:
+    """When it was heard is no sooner than when it was read, and the soonest comes closest."""
+    clock, noon = DatabaseClock(), datetime(2026, 11, 27, 12, tzinfo=UTC)
+    for second, delay in enumerate([0.004, 0.001, 0.5]):
+        clock.read(noon + timedelta(seconds=second), 100.0 + second + delay)
+
+    assert clock.latest == noon + timedelta(seconds=2)
+    assert clock.shows_at(noon + timedelta(seconds=7)) == pytest.approx(107.001, abs=1e-5)
+
+
+@pytest.mark.parametrize("step", [-30.0, 30.0])
+def test_a_clock_that_was_set_is_followed(step: float) -> None:
+    """Forwards at once, and backwards as soon as no reading is left from before."""
+    clock, noon = DatabaseClock(), datetime(2026, 11, 27, 12, tzinfo=UTC)
+    for second in range(READINGS):
+        clock.read(noon + timedelta(seconds=second), 100.0 + second)
+    for second in range(READINGS, READINGS + (1 if step > 0 else READINGS)):
+        clock.read(noon + timedelta(seconds=second + step), 100.0 + second)
+
+    at = noon + timedelta(seconds=60 + step)
+    assert clock.shows_at(at) == pytest.approx(160.0, abs=1e-5)
 
 
 def test_follows_a_full_pass_at_once() -> None:
