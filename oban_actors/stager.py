@@ -152,6 +152,7 @@ class Stager(GenServer):
         result = self._pass()
         outcome = Outcome(
             led=result.leader,
+            staged=result.staged_count > 0,
             full=result.staged_count >= self.options.limit,
             failed=result.error is not None,
             next_due_in=self._due_in(result),

@@ -45,6 +45,7 @@ class Outcome:
 
     Args:
         led: whether it was allowed to stage.
+        staged: it staged some.
         full: it staged as many as it may at once.
         failed: the database failed.
         next_due_in: seconds until the earliest row not staged, by the database's clock; zero
@@ -53,6 +54,7 @@ class Outcome:
     """
 
     led: bool = False
+    staged: bool = False
     full: bool = False
     failed: bool = False
     next_due_in: float | None = None
@@ -134,8 +136,9 @@ class Pace:
             self._locked = 0
             return self.interval
         if due <= 0:
-            # Once it may only have become due while the pass ran: that is not put off.
-            self._locked = min(self._locked + 1, 16)
+            # Once it may only have become due while the pass ran: that is not put off. Nor is it
+            # while passes bring something, or a steady stream would look like locked rows.
+            self._locked = 1 if outcome.staged else min(self._locked + 1, 16)
             if self._locked == 1:
                 return min(self._earliest(), self.interval)
             return min(LOCKED_DELAY * 2.0 ** (self._locked - 2), self.interval)

@@ -91,6 +91,19 @@ def test_a_job_that_became_due_during_the_pass_is_not_put_off() -> None:
         pace.next_delay(Outcome(led=True), now)
 
 
+def test_a_steady_stream_is_not_taken_for_locked_rows() -> None:
+    """Each pass brings some, and meanwhile another one has become due: nothing is put off."""
+    pace = Pace(1.0)
+    now = 0.0
+    for _ in range(200):
+        delay = pace.next_delay(Outcome(led=True, staged=True, next_due_in=-0.001), now)
+        assert delay <= 1 / RATE + 1e-9
+        now += delay
+
+    still = Outcome(led=True, next_due_in=-0.001)
+    assert pace.next_delay(still, now) == LOCKED_DELAY
+
+
 def test_backs_off_from_a_failing_database() -> None:
     """The delays double up to a bound, and a success ends them."""
     pace = Pace(30.0)
