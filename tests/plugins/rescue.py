@@ -12,6 +12,7 @@ from oban_actors.plugins import Lifeline
 from oban_actors.queues.roster import producer_uuid
 from tests.support.events import Event, Recorder
 from tests.support.instances import Starter, Tables
+from tests.support.waiting import wait_until
 
 PAGE = 100
 
@@ -82,6 +83,13 @@ class Scene:
             assert ref is not None
             ref.proxy().actor_urn.get(timeout=30)
 
+    def wait_for_ping(self) -> None:
+        """Wait until the last ping is back, which a clock that jumps on would not give its time."""
+        pulse = self.oban.whereis("pulse")
+        assert pulse is not None
+        proxy = pulse.proxy()
+        wait_until(lambda: not proxy.proof.get(timeout=30).pending, message="the ping is back")
+
     def wait(self, seconds: float, step: float = 10.0, *nodes: DeadNode) -> tuple[int, int]:
         """Let time pass, with the beats and looks that fall due; those nodes beat too.
 
@@ -96,6 +104,7 @@ class Scene:
                 node.beat()
             self.oban.ask("pulse", Beat(), timeout=30)
             self.look()
+            self.wait_for_ping()
         return self.totals()
 
     def totals(self) -> tuple[int, int]:

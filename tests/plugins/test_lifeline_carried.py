@@ -48,6 +48,11 @@ def test_a_look_costs_no_transaction_of_its_own(
     """A beat brings it, on a node with queues and on one without; a dead node is found by it."""
     for queues in ({}, {"alpha": 1}):
         one = scene(start_oban, events, queues=queues, name=f"with {len(queues)}")
+        # Producers look once when they start, and once more when the notifier listens.
+        for name in ("notifier", *(("producer", queue) for queue in queues)):
+            ref = one.oban.whereis(name)
+            assert ref is not None
+            ref.proxy().actor_urn.get(timeout=30)
         # The first one is its own.
         one.clock.advance(1)
         one.look()

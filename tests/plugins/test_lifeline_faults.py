@@ -1,9 +1,11 @@
 """A Lifeline among rows that refuse, locks, crashes at each step, and others that rescue too."""
 
+import contextlib
 from collections import Counter
 from typing import Any
 
 import pytest
+from pykka import ActorDeadError
 
 from oban_actors import DatabaseUnavailable, Job, Rescue, StatementTimeout
 from oban_actors.plugins import rescuing
@@ -164,7 +166,8 @@ def test_a_crash_at_any_step_leaves_all_or_nothing(
     ref = one.oban.whereis(("plugin", "lifeline"))
     assert ref is not None
     one.clock.advance(15)
-    ref.tell(Rescue())
+    with contextlib.suppress(ActorDeadError):  # a beat may have carried a look by now
+        ref.tell(Rescue())
     wait_until(lambda: not ref.is_alive())
     assert one.states() == ["executing"] * 3
     assert one.producers() == [dead.claimant.uuid]
