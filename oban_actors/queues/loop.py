@@ -222,6 +222,9 @@ class AsyncCrew:
         if self._loop.uses(None):
             for claim in self.take_back():
                 self._finish(claim)
+        else:
+            # It may have been the old loop that was asked to begin them.
+            self.wake()
 
 
 def _differ(one: contextvars.Context, other: contextvars.Context) -> bool:

@@ -205,6 +205,38 @@ def test_what_waits_in_the_line_of_a_loop_that_is_closed_comes_back() -> None:
     assert [each.ack for each in finished if each.id] == [None, None]
 
 
+def test_what_an_old_loop_was_asked_to_begin_the_next_one_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A job blocked the old one past its end, and another runs already on the next."""
+    monkeypatch.setattr("oban_actors.queues.loop.END_TIME", 0.01)
+    begun, gate = [threading.Event(), threading.Event()], threading.Event()
+    ran: list[int] = []
+
+    async def perform(one: Claim) -> None:
+        ran.append(one.id)
+        if one.id < len(begun):
+            begun[one.id].set()
+        if one.id == 0:
+            gate.wait(60)  # as none should: it blocks the loop
+        elif one.id == 1:
+            await asyncio.Event().wait()
+        ended(one)
+
+    with crew_that(perform) as (crew, finished):
+        crew.add([claim(0)])
+        assert begun[0].wait(30)
+        crew._loop.close()
+        crew.add([claim(1)])
+        assert begun[1].wait(30)
+        # As if the old loop had been asked to begin them.
+        crew._line.extend([claim(2), claim(3)])
+        gate.set()
+        wait_until(lambda: len(finished) == 3)
+
+    assert ran == [0, 1, 2, 3]
+
+
 def test_async_jobs_run_together() -> None:
     """A thousand tasks that wait for each other are all there at the same time."""
     loop, finished = EventLoop("test"), list[Claim]()
