@@ -69,6 +69,29 @@ class Scene:
         made = [Job.new(worker="tests.Worker", queue=queue, **options) for _ in range(count)]
         return self.oban.insert_all(made)
 
+    def death(self) -> DeadNode:
+        """Insert a job, and let a node beat, claim it and never be heard of again."""
+        self.insert()
+        dead = self.node()
+        dead.beat()
+        dead.claim()
+        return dead
+
+    def seconds_until_rescued(self, most: float) -> int:
+        """Let time pass second by second, with all that falls due, until no job is claimed.
+
+        Raises:
+            AssertionError: one still is after that many seconds.
+
+        """
+        waited = 0
+        while self.states() == ["executing"]:
+            assert waited < most
+            self.clock.advance(1)
+            waited += 1
+            self.settle()
+        return waited
+
     def look(self) -> PluginResult:
         """Let the Lifeline look."""
         result = self.oban.ask(("plugin", "lifeline"), Rescue(), timeout=60)

@@ -70,10 +70,7 @@ def test_a_look_costs_no_transaction_of_its_own(
 def test_a_dead_node_is_found_by_carried_looks_alone(start_oban: Starter, events: Recorder) -> None:
     """As soon as by looks that it makes by itself."""
     one = scene(start_oban, events)
-    one.insert()
-    dead = one.node()
-    dead.beat()
-    dead.claim()
+    one.death()
     one.look()
 
     for _ in range(6):
@@ -171,20 +168,9 @@ def test_without_beats_it_looks_by_itself(
         # It takes what it is asked, and never beats.
         monkeypatch.setattr(Pulse, "_beat", lambda _: None)
     one = scene(start_oban, events, **options)
-    one.insert()
-    dead = one.node()
-    dead.beat()
-    dead.claim()
-    waited = 0
-    while one.states() == ["executing"]:
-        assert waited < 75
-        one.clock.advance(1)
-        waited += 1
-        ref = one.oban.whereis(LIFELINE)
-        assert ref is not None
-        ref.proxy().actor_urn.get(timeout=30)
+    one.death()
 
-    assert waited >= 60
+    assert one.seconds_until_rescued(75) >= 60
 
 
 def test_a_look_from_before_is_no_use(start_oban: Starter, events: Recorder) -> None:

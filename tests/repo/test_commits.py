@@ -62,6 +62,15 @@ def submit(
     return running
 
 
+def lose_answer(proxy: TcpProxy, gate: Gate, admin: Admin) -> None:
+    """Let a COMMIT that waits take place, and cut the way before its answer is through."""
+    proxy.freeze()
+    gate.open()
+    wait_until(lambda: admin.execute("SELECT 1 FROM notes").fetchone())
+    proxy.drop()
+    proxy.thaw()
+
+
 @EITHER
 def test_lost_answer_of_a_commit(far: Repo, proxy: TcpProxy, admin: Admin, insert: Insert) -> None:
     """A COMMIT that took place, but whose answer was lost, is found out and not done twice."""
@@ -69,11 +78,7 @@ def test_lost_answer_of_a_commit(far: Repo, proxy: TcpProxy, admin: Admin, inser
     gate = Gate(notes.repo.config.prefix, notes.table, admin)
     with ThreadPoolExecutor(1) as threads:
         running = submit(threads, insert, far, notes, gate)
-        proxy.freeze()
-        gate.open()
-        wait_until(lambda: admin.execute("SELECT 1 FROM notes").fetchone())
-        proxy.drop()
-        proxy.thaw()
+        lose_answer(proxy, gate, admin)
 
         assert running.result(60) == "try 1"
 
@@ -97,11 +102,7 @@ def test_lost_end_of_the_question(
     monkeypatch.setattr(transactions, "_status", ask_and_lose)
     with ThreadPoolExecutor(1) as threads:
         running = submit(threads, transaction, far, notes, gate)
-        proxy.freeze()
-        gate.open()
-        wait_until(lambda: admin.execute("SELECT 1 FROM notes").fetchone())
-        proxy.drop()
-        proxy.thaw()
+        lose_answer(proxy, gate, admin)
 
         assert running.result(60) == "try 1"
 
@@ -165,10 +166,6 @@ def test_lost_answer_of_idempotent_work(far: Repo, proxy: TcpProxy, admin: Admin
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(far.transaction, lambda c: write(notes, c))
         wait_until(gate.waiting)
-        proxy.freeze()
-        gate.open()
-        wait_until(lambda: admin.execute("SELECT 1 FROM notes").fetchone())
-        proxy.drop()
-        proxy.thaw()
+        lose_answer(proxy, gate, admin)
 
         assert running.result(60) == "try 2"
