@@ -30,6 +30,7 @@ from oban_actors.calls.async_jobs import AsyncJobCalls
 from oban_actors.calls.draining import DrainCalls
 from oban_actors.calls.inserts import InsertCalls
 from oban_actors.calls.queues import QueueCalls
+from oban_actors.calls.schema import SchemaCalls
 from oban_actors.claim import Claim
 from oban_actors.completing import Completion
 from oban_actors.config import Config
@@ -44,7 +45,6 @@ from oban_actors.queues.parts import Parts
 from oban_actors.queues.workforce import Workforce
 from oban_actors.repo import Repo
 from oban_actors.repo.connect import Source
-from oban_actors.repo.migrator import migrate, rollback
 from oban_actors.settings import load
 from oban_actors.signals import stopping
 
@@ -55,7 +55,7 @@ START_TIMEOUT = 300.0
 """Seconds that a tree may take to start; its actors put slow work off."""
 
 
-class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
+class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
     """One instance: durable jobs on a database, staged by a supervised tree of actors.
 
     The object stays valid however often its tree is restarted. It can be used without a
@@ -319,52 +319,6 @@ class Oban(InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
 
         """
         return look(process_of(self.whereis("oban")))
-
-    # The database
-
-    def migrate(self, version: int | None = None) -> int:
-        """Create the tables, or bring them to the newest version; safe to repeat.
-
-        Mirrors `Oban.Migration.up/1`. See docs/database.md for the rights it takes.
-
-        Args:
-            version: Oban's version to stop at; the newest known one by default.
-
-        Returns:
-            the version that the tables have now; `sys.maxsize` for jobs tables that somebody else
-            looks after.
-
-        Raises:
-            ConfigError: the version asked for is unknown.
-            SchemaTooNew: a newer version made them; nothing was changed.
-            DatabaseError: the database refused or failed; nothing was changed.
-            ForkedError: this process is a fork of the one that made this object.
-
-        """
-        self._refuse_fork()
-        return migrate(self.repo, elixir_indexes=self.config.elixir_indexes, version=version)
-
-    def rollback(self, version: int = 0) -> int:
-        """Take the tables back to an older version; 0, the default, drops them with all jobs.
-
-        Unlike `Oban.Migration.down/1`, where the version is the last one to be undone, it is the
-        one that is left.
-
-        Args:
-            version: Oban's version to go back to.
-
-        Returns:
-            the version that the tables have now.
-
-        Raises:
-            ConfigError: the version asked for is unknown.
-            SchemaTooNew: a newer version made them; nothing was changed.
-            DatabaseError: the database refused or failed; nothing was changed.
-            ForkedError: this process is a fork of the one that made this object.
-
-        """
-        self._refuse_fork()
-        return rollback(self.repo, version=version)
 
     # Helpers
 

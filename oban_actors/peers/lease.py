@@ -11,6 +11,7 @@ from typing import NamedTuple
 from oban_actors.peers.identity import LOCKED, is_locked, owner
 from oban_actors.peers.resigning import Resignations
 from oban_actors.peers.rivals import Rivals
+from oban_actors.peers.silence import AGAIN, NEVER, at_beat, at_row
 from oban_actors.peers.terms import (
     Effect,
     Gained,
@@ -30,15 +31,6 @@ MARGIN = 1.0
 OFFER = 3.0
 """Seconds that an Elixir node gets to take an offered leadership."""
 
-GRACE = 0.3
-"""Seconds that a beat may be late."""
-
-FIRST_BEAT = 1.3
-"""Seconds until a holder must have beaten whose row was read; a lock tried in vain does no harm."""
-
-AGAIN = 1.0
-"""Seconds between two tries of a silent holder's lock, or two looks because of strange beats."""
-
 EARLY = 0.04
 """By what part of its time a renewal may come sooner."""
 
@@ -51,7 +43,6 @@ FIRST_RETRY = 0.25
 NUDGE = 0.05
 """Seconds over which those who heard the same call spread their elections."""
 
-_NEVER = math.inf
 _PAST = -math.inf
 
 
@@ -93,7 +84,7 @@ class Lease:
     spread: float = 0.0
     aside_until: float = _PAST
     acted_at: float = _PAST
-    silent_at: float = _NEVER
+    silent_at: float = NEVER
     rivals: Rivals = field(default_factory=Rivals)
     warned: bool = False
     resignations: Resignations = field(default_factory=Resignations)
@@ -178,7 +169,7 @@ class Lease:
             return self.failed(now)
         held = Held(row.started_at, row.expires_at, trusted, is_locked(row.node))
         lease = replace(
-            _settled(self, now), held=held, seen=row, aside_until=_PAST, silent_at=_NEVER
+            _settled(self, now), held=held, seen=row, aside_until=_PAST, silent_at=NEVER
         )
         # The lock is tried once the row stands: who has no lock yet renews at once to say so.
         eager = self.rules.fast and not self.locked
@@ -203,7 +194,7 @@ class Lease:
     def offered(self, now: float) -> Step:
         """Leave the lease to Elixir nodes for a while."""
         until = now + OFFER
-        lease = replace(self, aside_until=until, rivals=self.rivals.offer(), silent_at=_NEVER)
+        lease = replace(self, aside_until=until, rivals=self.rivals.offer(), silent_at=NEVER)
         return Step(_sleep(lease, until, NUDGE), (Withdraw(),))
 
     def renewed(self, row: Row, started: float, now: float) -> Step:
@@ -291,7 +282,7 @@ class Lease:
             return _sooner(self, max(now, self.acted_at + AGAIN, self.aside_until))
         if not self.rules.fast:
             return self
-        after = replace(self, silent_at=now + min(max(seconds, 0.0), self.rules.renew) + GRACE)
+        after = replace(self, silent_at=at_beat(self.rules, seconds, now))
         until = min(now + (renewed or 0.0), self.acted_at + FARTHEST)
         # A look that is due is not put off: it may have been called for.
         return _sleep(after, until, NUDGE) if now < self.wake_at < until else after
@@ -316,7 +307,7 @@ class Lease:
             return Step(self)
         lease, (lost, *rest) = _conceded(self, now, why)
         noted = self.resignations.noted(now)
-        lease = replace(lease, aside_until=now + seconds, silent_at=_NEVER, resignations=noted)
+        lease = replace(lease, aside_until=now + seconds, silent_at=NEVER, resignations=noted)
         # One look meanwhile, to know who leads.
         lease = _sleep(lease, now + min(seconds, AGAIN), NUDGE)
         return Step(lease, (lost, Withdraw(), *rest))
@@ -385,23 +376,15 @@ def _conceded(lease: Lease, now: float, why: str) -> Step:
 def _following(lease: Lease, row: Row | None, now: float) -> Step:
     mine = row is not None and _is_mine(lease, row)
     if row is None or row.left <= 0 or mine:
-        after = replace(lease, seen=row, silent_at=_NEVER, uncertain=mine)
+        after = replace(lease, seen=row, silent_at=NEVER, uncertain=mine)
         return Step(_sleep(after, max(now, lease.aside_until), NUDGE))
     at = max(now + min(row.left, FARTHEST), lease.aside_until)
-    after = replace(lease, seen=row, silent_at=_silence(lease, row, now))
+    after = replace(
+        lease, seen=row, silent_at=at_row(lease.rules, lease.seen, row, lease.silent_at, now)
+    )
     if owner(row.node) is None:
         after = replace(after, rivals=lease.rivals.leading(row.node, now))
     return _warned(_sleep(after, at, NUDGE))
-
-
-def _silence(lease: Lease, row: Row, now: float) -> float:
-    if not lease.rules.fast or owner(row.node) is None:
-        return _NEVER
-    before = lease.seen
-    if before is None or owner(before.node) != owner(row.node):
-        return now + FIRST_BEAT
-    newly_locked = is_locked(row.node) and not is_locked(before.node)
-    return lease.silent_at if now < lease.silent_at or newly_locked else now + AGAIN
 
 
 def _warned(lease: Lease) -> Step:

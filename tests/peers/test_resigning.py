@@ -21,13 +21,14 @@ from oban_actors.errors import (
 )
 from oban_actors.messages import IsLeader, Perform
 from oban_actors.peers import Trouble, is_own
-from oban_actors.peers.lease import AGAIN, Lease
+from oban_actors.peers.lease import Lease
 from oban_actors.peers.resigning import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
     TROUBLES,
     Resignations,
 )
+from oban_actors.peers.silence import AGAIN
 from oban_actors.peers.terms import Lost, Plan, Unlock, Withdraw
 from oban_actors.plugins import PluginResult, Pruner
 from oban_actors.repo.sqlstates import translate
