@@ -181,6 +181,9 @@ class UndefinedTable(DatabaseError):
 class CommitUnknown(DatabaseError):
     """A COMMIT got no answer, and whether it took place can't be found out.
 
+    So it is where the server crashed just then and what was written is not in the tables: it was
+    lost, most likely, but may as well have been deleted since.
+
     Attributes:
         transaction_id: PostgreSQL's id of that transaction, None where it isn't known.
 

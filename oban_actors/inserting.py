@@ -105,7 +105,7 @@ class Inserter:
                 statements.append(statement)
                 parameters = parameters | more
             rows = self.repo.message(
-                statements, parameters, identified=lambda found: message.identify(found[0])
+                statements, parameters, traced=lambda found: message.trace(found[0])
             )
             done = message.read(carrying, rows[0])
             event.set(**({"job": done[0]} if len(jobs) == 1 else {"jobs": done}))

@@ -15,9 +15,13 @@ from oban_actors.engines.staging import StagingEngine
 from oban_actors.engines.turn import Turn, TurnMessage
 from oban_actors.filters import Chosen
 from oban_actors.job import Job, JobState
+from oban_actors.repo.commits import Trace
 
 MOST_AT_ONCE = 20_000
 """Jobs in one INSERT; more are split, so that the statement stays far below PostgreSQL's limits."""
+
+RowTimes = tuple[int, datetime, datetime]
+"""What a row was given: its id, `inserted_at` and `scheduled_at`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +31,14 @@ class InsertMessage:
     Attributes:
         statement: all of it.
         write: gives its parameters, from the jobs and a virtual clock's time.
-        identify: finds the transaction's id in its rows.
+        trace: finds the transaction's trace in its rows.
         read: gives the jobs as `insert_jobs` does, from those given and its rows.
 
     """
 
     statement: str
     write: Callable[[Sequence[Job], datetime | None], dict[str, Any]]
-    identify: Callable[[list[Any]], str]
+    trace: Callable[[list[Any]], Trace]
     read: Callable[[Sequence[Job], list[Any]], list[Job]]
 
 
@@ -378,7 +382,7 @@ class JobEngine(StagingEngine, CronEngine, PruneEngine, RescueEngine, Protocol):
         """Read the database's clock, aware and in UTC; `now` stands in for it if given."""
 
 
-def inserted(jobs: Iterable[Job], rows: Iterable[tuple[int, datetime, datetime]]) -> Iterator[Job]:
+def inserted(jobs: Iterable[Job], rows: Iterable[RowTimes]) -> Iterator[Job]:
     """Complete copies of jobs with the id and the times that their rows were given."""
     for job, (job_id, inserted_at, scheduled_at) in zip(jobs, rows, strict=True):
         done = job.copy()

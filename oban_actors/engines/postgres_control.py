@@ -9,9 +9,11 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from oban_actors.engines.control import Changing, Control
 from oban_actors.filters import Chosen
 from oban_actors.job import JobState
+from oban_actors.repo.commits import Trace, leave
 from oban_actors.repo.containment import Clause
 from oban_actors.repo.job_table import make_job_table
-from oban_actors.repo.transactions import TRANSACTION_ID
+
+_WRITTEN = sa.text("xmin = cast(cast(:id AS xid8) AS xid)")
 
 
 class PostgresControl(Control):
@@ -64,9 +66,20 @@ class PostgresControl(Control):
         ]
 
     def changed(self, connection: sa.Connection, statement: Changing) -> set[int]:
-        """See `Control`; leaves the transaction's id for `Repo.transaction`."""
+        """See `Control`; leaves the transaction's trace for `Repo.transaction`."""
         xid = sa.cast(sa.func.pg_current_xact_id(), sa.Text)
         rows: Sequence[Any] = connection.execute(statement.returning(xid)).all()
+        ids = {row[0] for row in rows}
         if rows:
-            connection.info[TRANSACTION_ID] = rows[0][1]
-        return {row[0] for row in rows}
+            gone = isinstance(statement, sa.Delete)
+            leave(connection, self._trace_of_change(rows[0][1], sorted(ids), gone=gone))
+        return ids
+
+    def _trace_of_change(self, transaction_id: str, ids: Sequence[int], *, gone: bool) -> Trace:
+        there = sa.select(self.table.c.id).where(self.among(ids))
+        if not gone:
+            there = there.where(_WRITTEN.bindparams(id=transaction_id))
+        found = sa.select(sa.exists(there))
+        return Trace(
+            transaction_id, lambda connection: connection.execute(found).scalar() is not gone
+        )

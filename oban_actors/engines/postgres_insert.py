@@ -1,18 +1,18 @@
 """Putting jobs into PostgreSQL's table: many of them with one statement."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Connection, text
 
-from oban_actors.engines.engine import InsertMessage, batches, inserted
+from oban_actors.engines.engine import InsertMessage, RowTimes, batches, inserted
 from oban_actors.job import Job
+from oban_actors.repo.commits import Trace, leave
 from oban_actors.repo.message import pyformat
 from oban_actors.repo.times import NOW, parameter, to_naive
-from oban_actors.repo.transactions import TRANSACTION_ID
 
 _NOW = NOW["postgresql"]
 
@@ -86,6 +86,14 @@ ORDER BY job.position
 RETURNING id, inserted_at, scheduled_at, cast(pg_current_xact_id() AS text)
 """
 
+# An id alone may have been given again by a server that crashed meanwhile.
+_THERE = """
+SELECT EXISTS (
+  SELECT FROM {jobs}
+  WHERE id = ANY (cast(:ids AS bigint[])) AND inserted_at = ANY (cast(:moments AS timestamp[]))
+)
+"""
+
 _MOMENTS = (
     "inserted_at",
     "scheduled_at",
@@ -114,15 +122,16 @@ class PostgresInserts:
         self._message = InsertMessage(
             pyformat(_PLAIN.format(**names)),
             write=_plain_parameters,
-            identify=lambda rows: str(rows[0][2]),
+            trace=lambda rows: self._trace_of_insert(rows[0][2], lambda: _times(rows[0])),
             read=lambda jobs, rows: list(inserted(jobs, _times(rows[0]))),
         )
         self._insert_any = text(_ANY.format(**names))
+        self._there = text(_THERE.format(**names))
 
     def insert_jobs(
         self, connection: Connection, jobs: Sequence[Job], now: datetime | None
     ) -> list[Job]:
-        """See `JobEngine`; leaves the transaction's id for `Repo.transaction`."""
+        """See `JobEngine`; leaves the transaction's trace for `Repo.transaction`."""
         done: list[Job] = []
         for batch in batches(jobs):
             parameters = {**_parameters(batch), "now": parameter("postgresql", now)}
@@ -140,21 +149,32 @@ class PostgresInserts:
 
     def _insert_bare(
         self, connection: Connection, parameters: dict[str, Any]
-    ) -> Iterator[tuple[int, datetime, datetime]]:
+    ) -> Iterator[RowTimes]:
         row = connection.execute(self._insert_plain, {**parameters, "rare_each": "[]"}).one()
-        connection.info[TRANSACTION_ID] = row[2]
+        leave(connection, self._trace_of_insert(row[2], lambda: _times(row)))
         return _times(row)
 
     def _insert_rare(
         self, connection: Connection, parameters: dict[str, Any], rare: list[dict[str, Any] | None]
-    ) -> Iterator[tuple[int, datetime, datetime]]:
+    ) -> Iterator[RowTimes]:
         parameters["rare_each"] = _json([each or {} for each in rare])
         rows = sorted(tuple(row) for row in connection.execute(self._insert_any, parameters))
-        connection.info[TRANSACTION_ID] = rows[0][3]
-        return ((row[0], row[1].replace(tzinfo=UTC), row[2].replace(tzinfo=UTC)) for row in rows)
+        times = [(r[0], r[1].replace(tzinfo=UTC), r[2].replace(tzinfo=UTC)) for r in rows]
+        leave(connection, self._trace_of_insert(rows[0][3], lambda: times))
+        return iter(times)
+
+    def _trace_of_insert(
+        self, transaction_id: str, rows: Callable[[], Iterable[RowTimes]]
+    ) -> Trace:
+        def stands(connection: Connection) -> bool:
+            ids, moments, _ = zip(*rows(), strict=True)
+            values = {"ids": list(ids), "moments": list({to_naive(each) for each in moments})}
+            return bool(connection.execute(self._there, values).scalar())
+
+        return Trace(transaction_id, stands)
 
 
-def _times(row: Sequence[Any]) -> Iterator[tuple[int, datetime, datetime]]:
+def _times(row: Sequence[Any]) -> Iterator[RowTimes]:
     at = row[1].replace(tzinfo=UTC)
     # Ids are given in the order of the jobs, which is more than is promised of rows.
     return ((job_id, at, at) for job_id in sorted(map(int, row[0].split(","))))

@@ -16,12 +16,13 @@ from oban_actors.actors.process import CURRENT
 from oban_actors.config import Config
 from oban_actors.errors import DatabaseError, DatabaseUnavailable, ForkedError
 from oban_actors.repo import schema
+from oban_actors.repo.commits import Trace, leave
 from oban_actors.repo.connect import Source, lone_connection, make_engine
 from oban_actors.repo.message import Rows, Sender, message_of
 from oban_actors.repo.slots import Lane, Slots
 from oban_actors.repo.sqlstates import translate
 from oban_actors.repo.times import NOW, Dialect, parameter
-from oban_actors.repo.transactions import TRANSACTION_ID, Terms, check, run
+from oban_actors.repo.transactions import Terms, check, run
 from oban_actors.repo.watchdog import Call, Watchdog
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ class Repo:
 
         A COMMIT whose connection broke before the answer may have taken place. Idempotent work is
         run again. Any other is only run again if it certainly was not committed, which the server
-        is asked if `work` left its transaction's id as `connection.info["oban_xid"]`.
+        is asked if `work` left its transaction's trace (`commits.leave`).
 
         Args:
             work: gets the connection; it neither commits nor rolls back.
@@ -148,14 +149,14 @@ class Repo:
         statement_timeout: float | None = None,
         lock_timeout: float | None = None,
         durable: bool = True,
-        identified: Callable[[list[Rows]], str] | None = None,
+        traced: Callable[[list[Rows]], Trace] | None = None,
     ) -> list[Rows]:
         """Run statements in a transaction of their own that is one message to PostgreSQL.
 
         Its beginning, its settings and its COMMIT go with it, so that it takes one round trip, and
         never waits for this process while it holds locks. What a session is sent again it
         prepares, and neither parses nor plans a third time. It is tried again as in `transaction`,
-        and doing it twice has to be the same as doing it once, unless it is `identified`.
+        and doing it twice has to be the same as doing it once, unless it is `traced`.
 
         Args:
             statements: in psycopg's style: `%(name)s`, and `%%` for a percent sign. Each sees
@@ -168,7 +169,7 @@ class Repo:
             statement_timeout: seconds, for each statement.
             lock_timeout: seconds.
             durable: whether the commit waits for the disk.
-            identified: finds the transaction's id in the rows. The COMMIT then goes apart, and
+            traced: finds the transaction's trace in the rows. The COMMIT then goes apart, and
                 if that gets no answer, the server is asked what became of it.
 
         Returns:
@@ -183,17 +184,17 @@ class Repo:
         )
         terms = Terms(
             (),
-            identified is None,
+            traced is None,
             attempts,
             patience=while_allowed if patience is None else patience,
         )
-        sent = message_of(begin, tuple(statements), commit=identified is None)
+        sent = message_of(begin, tuple(statements), commit=traced is None)
 
         def work(connection: Connection) -> list[Rows]:
             self._on_statement()
             rows = self._sender.send(connection, sent, parameters)
-            if identified is not None:
-                connection.info[TRANSACTION_ID] = identified(rows)
+            if traced is not None:
+                leave(connection, traced(rows))
             return rows
 
         with self._watching(allowance) as call:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from oban_actors.actors.clock import SYSTEM_CLOCK
@@ -19,6 +19,7 @@ from oban_actors.errors import (
     DatabaseUnavailable,
     TransientError,
 )
+from oban_actors.repo.commits import Fate, Trace, fate, take
 from oban_actors.repo.sqlstates import (
     ABORTED,
     INVALID_PARAMETER,
@@ -32,9 +33,6 @@ from oban_actors.repo.watchdog import Call
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
-
-TRANSACTION_ID = "oban_xid"
-"""Key of `connection.info` under which work may leave the id of its transaction."""
 
 CONFLICT_ATTEMPTS = 20
 _CONFLICT_DELAY = 0.01
@@ -65,9 +63,9 @@ class Terms:
 
 class _Unanswered(Exception):
     # A COMMIT was sent and the connection was lost before an answer came.
-    def __init__(self, error: Exception, transaction_id: str | None, result: Any) -> None:
+    def __init__(self, error: Exception, trace: Trace | None, result: Any) -> None:
         self.error = error
-        self.transaction_id = transaction_id
+        self.trace = trace
         self.result = result
 
 
@@ -158,19 +156,19 @@ def _attempt(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
 def _in_transaction(connection: Connection, call: Call, terms: Terms, work: Work[T]) -> T:
     driver = connection.connection.driver_connection
     call.hold(driver)
-    connection.info.pop(TRANSACTION_ID, None)
+    take(connection)
     with connection.begin() as transaction:
         for statement in terms.begin:
             connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         result = work(connection)
-        transaction_id = connection.info.pop(TRANSACTION_ID, None)
+        trace = take(connection)
         _refuse_aborted(driver)
         call.touch()
         try:
             transaction.commit()
         except (SQLAlchemyError, psycopg.Error) as error:
             if lost_connection(error):
-                raise _Unanswered(error, transaction_id, result) from error
+                raise _Unanswered(error, trace, result) from error
             raise
     return result
 
@@ -221,39 +219,35 @@ def _committed(engine: Engine, call: Call, terms: Terms, unanswered: _Unanswered
         CommitUnknown: nobody knows.
 
     """
+    trace = unanswered.trace
     unknown = CommitUnknown(
         "a COMMIT got no answer and its outcome can't be found out",
         sqlstate=sqlstate(unanswered.error),
-        transaction_id=unanswered.transaction_id,
+        transaction_id=None if trace is None else trace.transaction_id,
     )
-    if unanswered.transaction_id is None:
+    if trace is None:
         raise unknown from unanswered.error
     once = Terms(terms.begin)
     for attempt in range(_VERDICT_ATTEMPTS):
+        found: Fate
         try:
-            status = _attempt(engine, call, once, lambda c: _status(c, unanswered.transaction_id))
+            found = _attempt(engine, call, once, lambda connection: fate(connection, trace))
         except _Unanswered as again:
             # The answer was read; what was lost is the end of a transaction that wrote nothing.
-            status = again.result
+            found = again.result
         except DatabaseUnavailable:
             if call.expired:
                 break
-            status = "in progress"
+            found = "in progress"
         except DatabaseError as error:
             # This server never came as far as that transaction: it took over from the one that did.
             if error.sqlstate != INVALID_PARAMETER:
                 raise unknown from error
-            status = "aborted"
-        if status in ("committed", "aborted"):
-            return status == "committed"
-        if status is None:
+            found = "aborted"
+        if found == "unknown":
             break
+        if found != "in progress":
+            return found == "committed"
         # The server has not noticed yet that its client is gone, or is not back yet.
         pause(call, jitter(exponential(attempt, mult=0.05, max_pow=5)))
     raise unknown from unanswered.error
-
-
-def _status(connection: Connection, transaction_id: str | None) -> str | None:
-    statement = text("SELECT pg_xact_status(cast(:id as xid8))")
-    found: str | None = connection.execute(statement, {"id": transaction_id}).scalar()
-    return found

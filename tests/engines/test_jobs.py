@@ -8,7 +8,6 @@ from sqlalchemy import create_engine
 from oban_actors.engines.engine import MOST_AT_ONCE
 from oban_actors.errors import InvalidJob
 from oban_actors.job import Job, JobState
-from oban_actors.repo.transactions import TRANSACTION_ID
 from tests.engines.conftest import Store
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -109,20 +108,6 @@ def test_database_refuses(pg_store: Store) -> None:
         pg_store.insert(good, bad)
 
     assert pg_store.run("SELECT count(*) FROM {jobs}") == [(0,)]
-
-
-def test_transaction_id(pg_store: Store) -> None:
-    """The id of the transaction comes with the insert, for the case that its COMMIT is lost."""
-
-    def work(connection: object) -> tuple[object, object]:
-        pg_store.engine.insert_jobs(connection, [Job.new(worker="w")], None)  # type: ignore[arg-type]  # whatever the repo gives
-        found = connection.info.get(TRANSACTION_ID)  # type: ignore[attr-defined]  # as above
-        asked = connection.exec_driver_sql("SELECT pg_current_xact_id()::text").scalar()  # type: ignore[attr-defined]  # as above
-        return found, asked
-
-    found, asked = pg_store.repo.transaction(work)
-
-    assert found == asked
 
 
 def test_host_connection(store: Store) -> None:

@@ -30,7 +30,7 @@ def counted(oban: Oban, patch: pytest.MonkeyPatch, name: str) -> list[str]:
     method: Callable[..., Any] = getattr(oban.repo, name)
 
     def call(*given: Any, **options: Any) -> Any:
-        if "identified" in options or options.get("idempotent") is False:
+        if "traced" in options or options.get("idempotent") is False:
             calls.append(name)
         return method(*given, **options)
 

@@ -38,6 +38,11 @@ class Notes:
         connection.execute(text(f"INSERT INTO {self.table} VALUES (:number)"), {"number": number})
         return number
 
+    def stand(self, connection: Connection) -> bool:
+        """Say whether there are any."""
+        query = text(f"SELECT EXISTS (SELECT FROM {self.table})")
+        return bool(connection.execute(query).scalar())
+
     def all(self) -> list[int]:
         """Read all that was committed."""
         query = text(f"SELECT number FROM {self.table} ORDER BY number")

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection, text
 
 from oban_actors.errors import CommitUnknown
-from oban_actors.repo import Repo, transactions
-from oban_actors.repo.transactions import TRANSACTION_ID
+from oban_actors.repo import Repo, commits, transactions
+from oban_actors.repo.commits import Trace, leave
 from tests.repo.conftest import Notes
 from tests.repo.gate import Gate
 from tests.support.proxy import TcpProxy
@@ -21,11 +21,11 @@ Admin = psycopg.Connection[Any]
 
 
 def write(notes: Notes, connection: Connection, *, mark: bool = True) -> str:
-    """Write a row, and leave the transaction's id as engines do."""
+    """Write a row, and leave the transaction's trace as engines do."""
     notes.add(connection, 1)
     if mark:
         found = connection.execute(text("SELECT cast(pg_current_xact_id() AS text)")).scalar()
-        connection.info[TRANSACTION_ID] = found
+        leave(connection, Trace(str(found), notes.stand))
     return f"try {notes.tries}"
 
 
@@ -41,11 +41,11 @@ def message(repo: Repo, notes: Notes) -> str:
         "SELECT cast(pg_current_xact_id() AS text)",
     ]
 
-    def identify(found: Any) -> str:
+    def trace(found: Any) -> Trace:
         notes.tries += 1
-        return str(found[0][0][0])
+        return Trace(str(found[0][0][0]), notes.stand)
 
-    repo.message(statements, {}, identified=identify)
+    repo.message(statements, {}, traced=trace)
     return f"try {notes.tries}"
 
 
@@ -91,15 +91,15 @@ def test_lost_end_of_the_question(
     """Whoever has read what became of a COMMIT knows it, though the question's own is lost."""
     notes = Notes(far)
     gate = Gate(notes.repo.config.prefix, notes.table, admin)
-    ask = transactions._status
+    ask = commits.fate
 
-    def ask_and_lose(connection: Connection, transaction_id: str | None) -> str | None:
-        status = ask(connection, transaction_id)
+    def ask_and_lose(connection: Connection, trace: Trace) -> commits.Fate:
+        status = ask(connection, trace)
         pid = connection.execute(text("SELECT pg_backend_pid()")).scalar()
         admin.execute("SELECT pg_terminate_backend(%s, 30000)", [pid])
         return status
 
-    monkeypatch.setattr(transactions, "_status", ask_and_lose)
+    monkeypatch.setattr(transactions, "fate", ask_and_lose)
     with ThreadPoolExecutor(1) as threads:
         running = submit(threads, transaction, far, notes, gate)
         lose_answer(proxy, gate, admin)
@@ -133,7 +133,7 @@ def test_server_that_took_over(far: Repo, admin: Admin) -> None:
 
     def work(connection: Connection) -> None:
         notes.add(connection, 1)
-        connection.info[TRANSACTION_ID] = str(10**9)
+        leave(connection, Trace(str(10**9), notes.stand))
 
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(lambda: far.transaction(work, idempotent=False))

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import make_url
 
-from oban_actors import Job, Oban
+from oban_actors import CommitUnknown, Job, Oban
 from tests.repo.gate import Gate
 from tests.support.databases import Database
+from tests.support.postgres import PostgresServer
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import wait_until
 
@@ -64,3 +66,62 @@ def test_commit_that_never_was(oban: Oban, admin: Admin, how: dict[str, Any]) ->
 
     assert not job.conflict
     assert admin.execute("SELECT id FROM oban_jobs").fetchall() == [(job.id,)]
+
+
+@pytest.fixture
+def forgetful() -> Iterator[PostgresServer]:
+    """A server that writes nothing down before it has to."""
+    settings = {"wal_writer_delay": "10s", "bgwriter_lru_maxpages": "0", "autovacuum": "off"}
+    with PostgresServer(settings=settings) as server:
+        yield server
+
+
+@WAYS
+def test_id_that_was_given_again(forgetful: PostgresServer, how: dict[str, Any]) -> None:
+    """A crash takes the transaction, and its id goes to another one: that is not taken for it."""
+    url = make_url(forgetful.url())
+    with ThreadPoolExecutor(1) as threads, TcpProxy(forgetful.port) as proxy:
+        oban = Oban(url.set(host=proxy.host, port=proxy.port), statement_timeout=20.0)
+        with closing(oban.repo):
+            oban.migrate()
+            with closing(connect(forgetful)) as admin:
+                gate = Gate("public", "public.oban_jobs", admin)
+                running = threads.submit(oban.insert, Job.new(worker="w", **how))
+                lost = transaction_of(admin, wait_until(gate.waiting) or 0)
+                proxy.freeze()
+                forgetful.restart("immediate")
+            with closing(connect(forgetful)) as admin:
+                given = give_transaction(admin)
+                assert given <= lost, "its id is not free again"
+                while given < lost:
+                    given = give_transaction(admin)
+                proxy.drop()
+                proxy.thaw()
+                with pytest.raises(CommitUnknown) as raised:
+                    running.result(60)
+
+                assert raised.value.transaction_id == str(lost)
+                assert admin.execute("SELECT count(*) FROM oban_jobs").fetchone() == (0,)
+
+
+def connect(server: PostgresServer) -> Admin:
+    """Connect to a server directly."""
+    return psycopg.connect(server.conninfo(), autocommit=True)
+
+
+def transaction_of(admin: Admin, pid: int) -> int:
+    """Give the id of the transaction that a server process is in."""
+    query = "SELECT cast(cast(backend_xid AS text) AS bigint) FROM pg_stat_activity WHERE pid = %s"
+    return int(one(admin.execute(query, [pid])))
+
+
+def give_transaction(admin: Admin) -> int:
+    """Give another transaction an id, and commit it."""
+    query = "SELECT cast(cast(pg_current_xact_id() AS text) AS bigint)"
+    return int(one(admin.execute(query)))
+
+
+def one(cursor: "psycopg.Cursor[Any]") -> Any:
+    """Give the one value that there is."""
+    ((value,),) = cursor.fetchall()
+    return value

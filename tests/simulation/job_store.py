@@ -15,7 +15,7 @@ from oban_actors.engines import StagedJob, StagedPass, Turn
 from oban_actors.engines.engine import inserted
 from oban_actors.engines.turns import Shown, delay_of, error_json, judge, turn_of
 from oban_actors.job import Job
-from oban_actors.repo.transactions import TRANSACTION_ID
+from oban_actors.repo.commits import Trace, leave
 from tests.simulation.client import SimConnection
 from tests.simulation.database import Row, Transaction
 from tests.simulation.machine import EPOCH
@@ -79,7 +79,8 @@ class JobStore:
 
         times = connection.run(insert)
         assert connection.made is not None
-        connection.info[TRANSACTION_ID] = connection.made.number
+        trace = Trace(connection.made.number, stands=lambda _: True)
+        leave(connection, trace)  # type: ignore[arg-type]  # what the transactions give
         return list(inserted(jobs, times))
 
     # Staging
