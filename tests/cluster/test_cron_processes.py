@@ -17,7 +17,7 @@ import pytest
 from oban_actors.repo.times import to_moment
 from tests.plugins.crontabs import crons, runs
 from tests.support.instances import Starter, Tables
-from tests.support.nodes import Node, cluster
+from tests.support.nodes import Node, cluster, freeze
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -189,7 +189,7 @@ def test_a_node_that_was_stopped_runs_nothing_again(start_oban: Starter, tables:
         leader = next(node for node in nodes if node.leads)
         wait_for_runs(tables, due_since(tables, before))
         wait_until_each_ran_once(nodes, tables)
-        stop(leader, start_oban)
+        freeze(leader, start_oban)
         tables.execute("DELETE FROM {jobs}")
         before = set_back(tables, 3)
         look(*(node for node in nodes if node is not leader))
@@ -203,15 +203,6 @@ def test_a_node_that_was_stopped_runs_nothing_again(start_oban: Starter, tables:
             wait_until(lambda more=more: looks(leader) >= seen + more)  # type: ignore[misc]  # bound now
 
         wait_for_runs(tables, expected)
-
-
-def stop(node: Node, one: Starter) -> None:
-    """Stop a process, but on SQLite not while it writes: nobody can break the file's lock."""
-    with one.tables.engine.connect() as connection:
-        if one.database.kind == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        node.signal(signal.SIGSTOP)
-        connection.rollback()
 
 
 @pytest.mark.db

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.instances import Starter, scheduled
-from tests.support.nodes import Node, cluster, leader_of
+from tests.support.nodes import cluster, freeze, leader_of
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -113,12 +113,3 @@ def test_a_leader_frozen_in_a_pass_holds_nobody_up(start_oban: Starter, tmp_path
         leader.signal(signal.SIGCONT)
         wait_until(lambda: not leader.leads, timeout=60)
         assert job.id not in leader.staged
-
-
-def freeze(node: Node, one: Starter) -> None:
-    """Stop a process, but on SQLite not while it writes: nobody can break the file's lock."""
-    with one.tables.engine.connect() as connection:
-        if one.database.kind == "sqlite":
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        node.signal(signal.SIGSTOP)
-        connection.rollback()

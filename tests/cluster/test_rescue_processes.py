@@ -12,7 +12,7 @@ import pytest
 from oban_actors import Job, Oban
 from tests.support.databases import Database
 from tests.support.instances import Starter, starter
-from tests.support.nodes import Node, cluster
+from tests.support.nodes import Node, cluster, freeze
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import wait_until
 
@@ -137,7 +137,7 @@ def test_a_node_that_was_stopped_comes_back(start_oban: Starter, hold: Path) -> 
         uuid = found.attempted_by[1]
         wait_until(lambda: uuid in producers(start_oban))
         with cluster(start_oban.database, 2, **OPTIONS) as others:
-            sleeper.signal(signal.SIGSTOP)
+            freeze(sleeper, start_oban)
             wait_until(lambda: start_oban.tables.count("completed") == 3, 90)
             wait_until(lambda: uuid not in producers(start_oban))
             rows = [inserter.get_job(each) for each in ids]

@@ -1,12 +1,11 @@
 """A process that was stopped and is to end as soon as it goes on, as a service manager has it."""
 
 import signal
-from pathlib import Path
 
 import pytest
 
 from tests.support.instances import Starter
-from tests.support.nodes import Node, cluster
+from tests.support.nodes import cluster
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -18,14 +17,9 @@ def test_a_signal_right_after_a_stop_is_heard(start_oban: Starter) -> None:
     for _ in range(5):
         with cluster(start_oban.database, 1, stager={"interval": 60.0}) as (node,):
             node.signal(signal.SIGSTOP)
-            wait_until(lambda node=node: _stopped(node))  # type: ignore[misc]  # bound now
+            wait_until(lambda node=node: node.stopped)  # type: ignore[misc]  # bound now
             node.signal(signal.SIGCONT)
             node.signal(signal.SIGTERM)
 
             assert node.process.wait(20) == 0
             wait_until(lambda node=node: any("ended" in line for line in node.said))  # type: ignore[misc]  # bound now
-
-
-def _stopped(node: Node) -> bool:
-    state = Path(f"/proc/{node.process.pid}/stat").read_text("utf-8").rpartition(")")[2]
-    return state.split()[0] == "T"

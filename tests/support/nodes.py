@@ -7,9 +7,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tests.support.databases import Database
+from tests.support.instances import Starter
 from tests.support.waiting import wait_until
 
 
@@ -53,6 +55,13 @@ class Node:
         """Send it a signal."""
         self.process.send_signal(signum)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether all its threads stand still."""
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        states = [file.read_text("utf-8").rpartition(")")[2].split()[0] for file in threads]
+        return set(states) == {"T"}
+
     def end(self) -> None:
         """Let it end, by force if need be."""
         if self.process.poll() is None:
@@ -86,3 +95,13 @@ def leader_of(nodes: list[Node], timeout: float = 60.0) -> Node:
     """Wait until exactly one of them leads, and give it."""
     wait_until(lambda: sum(node.leads for node in nodes) == 1, timeout, "one leader")
     return next(node for node in nodes if node.leads)
+
+
+def freeze(node: Node, one: Starter) -> None:
+    """Stop a process, but on SQLite not while it writes: nobody can break the file's lock."""
+    with one.tables.engine.connect() as connection:
+        if one.database.kind == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        node.signal(signal.SIGSTOP)
+        wait_until(lambda: node.stopped)
+        connection.rollback()
