@@ -187,6 +187,8 @@ class Server:
     _open: dict[Transaction, None] = field(default_factory=dict)
     _waiting: list[_Waiting] = field(default_factory=list)
     _numbers: int = 100
+    _written: int = 100
+    _pids: int = 100
     _last: datetime = _EPOCH
 
     def clock(self) -> datetime:
@@ -206,8 +208,8 @@ class Server:
         """
         if not self.up:
             raise lost("connection refused")
-        self._numbers += 1
-        session = Session(machine, self._numbers)
+        self._pids += 1
+        session = Session(machine, self._pids)
         self.sessions[session] = None
         return session
 
@@ -251,6 +253,8 @@ class Server:
                 self.tables[table].pop(key, None)
             else:
                 self.tables[table][key] = row
+        if made.writes:
+            self._written = max(self._written, int(made.number))
         notices = list(dict.fromkeys(made.notices))
         self._end(made, "committed")
         for session in list(self.sessions) if notices else ():
@@ -269,12 +273,18 @@ class Server:
             self.hub.after(made.idle_timeout, self._idle, made, self.hub.now)
 
     def crash(self, *, wipe: bool) -> None:
-        """Go down with all that is not committed; unlogged tables may be lost with it."""
+        """Go down with all that is not committed; unlogged tables may be lost with it.
+
+        Ids of transactions and jobs that nothing was written down of are given again.
+        """
         self.up = False
         for made in list(self._open):
             self.abort(made)
         for session in list(self.sessions):
             self.disconnect(session)
+        self._numbers = self._written
+        self.outcomes = {n: each for n, each in self.outcomes.items() if int(n) <= self._written}
+        self.job_ids = max((row["id"] for row in self.tables["oban_jobs"].values()), default=0)
         if wipe:
             for name in UNLOGGED:
                 self.tables[name].clear()
@@ -302,10 +312,10 @@ class Server:
             left = made.heard + made.idle_timeout - self.hub.now
             self.hub.after(max(left, 0.0), self._idle, made, made.heard)
 
-    def doing(self, machine: Machine, kind: str) -> bool:
-        """Whether a transaction of a client's is under way that has done such a thing."""
+    def doing(self, machine: Machine | None, kind: str) -> bool:
+        """Whether a transaction of a client's, None for any, is under way that did such a thing."""
         return any(
-            made.session.machine is machine and any(note[0] == kind for note in made.notes)
+            machine in (None, made.session.machine) and any(note[0] == kind for note in made.notes)
             for made in self._open
         )
 

@@ -43,6 +43,8 @@ class Checks:
         nodes: all that were started.
         confused_until: until when two may believe that they lead, since the table was emptied or
             the server's clock jumped; what they do is checked all the same.
+        inserted: ids of the jobs that were committed, and `confirmed` of those of which a host
+            was told so.
 
     """
 
@@ -50,6 +52,7 @@ class Checks:
     nodes: list[Node]
     confused_until: float = 0.0
     inserted: set[int] = field(default_factory=set)
+    confirmed: set[int] = field(default_factory=set)
     runs: dict[int, list[Run]] = field(default_factory=dict)
     crons: dict[str, int] = field(default_factory=dict)
     started: dict[int, float] = field(default_factory=dict)
@@ -161,7 +164,7 @@ class Checks:
         for node in awake:
             self._bounded(node)
         jobs = self.server.tables["oban_jobs"]
-        if missing := self.inserted - jobs.keys():
+        if missing := (self.inserted | self.confirmed) - jobs.keys():
             raise Violation(f"jobs were lost: {sorted(missing)}")
 
     def _apart(self, node: Node) -> bool:

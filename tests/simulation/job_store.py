@@ -8,11 +8,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from oban_actors.claim import Ack, Claimant
 from oban_actors.engines import StagedJob, StagedPass, Turn
-from oban_actors.engines.engine import inserted
+from oban_actors.engines.engine import RowTimes, inserted
 from oban_actors.engines.turns import Shown, delay_of, error_json, judge, turn_of
 from oban_actors.job import Job
 from oban_actors.repo.commits import Trace, leave
@@ -35,6 +36,14 @@ def takes(row: Row, ack: Ack) -> bool:
         last = row["errors"][-1] if row["errors"] else None
         return ack.killed and last != ack.error
     return bool(row["state"] == "executing")
+
+
+def _stand(times: list[RowTimes], connection: SimConnection) -> bool:
+    def look(made: Transaction) -> bool:
+        rows = ((made.get(JOBS, job_id), at) for job_id, at, _ in times)
+        return any(row is not None and aware(row["inserted_at"]) == at for row, at in rows)
+
+    return bool(connection.run(look))
 
 
 def naive(moment: datetime) -> datetime:
@@ -66,7 +75,7 @@ class JobStore:
     ) -> list[Job]:
         """See `JobEngine`."""
 
-        def insert(made: Transaction) -> list[tuple[int, datetime, datetime]]:
+        def insert(made: Transaction) -> list[RowTimes]:
             at, times = made.now(), []
             for job in jobs:
                 made.server.job_ids += 1
@@ -79,7 +88,7 @@ class JobStore:
 
         times = connection.run(insert)
         assert connection.made is not None
-        trace = Trace(connection.made.number, stands=lambda _: True)
+        trace = Trace(connection.made.number, partial(_stand, times))
         leave(connection, trace)  # type: ignore[arg-type]  # what the transactions give
         return list(inserted(jobs, times))
 

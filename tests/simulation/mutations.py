@@ -16,6 +16,7 @@ from oban_actors.peers import lease, statements
 from oban_actors.plugins.watch import Watch
 from oban_actors.queues.roster import Roster
 from oban_actors.queues.turning import Turns
+from oban_actors.repo import commits, transactions
 from oban_actors.staging import Pace
 from tests.simulation import job_store, node, plan
 from tests.simulation.cron_store import CronStore
@@ -122,6 +123,13 @@ def _piling() -> Patches:
     return [(stager.Stager, "_arm", arm)]
 
 
+def _believing() -> Patches:
+    def fate(connection: Any, trace: commits.Trace) -> commits.Fate:
+        return commits.fate(connection, replace(trace, stands=_always(True)))
+
+    return [(transactions, "fate", fate)]
+
+
 STILL = Shape(kinds=(plan.freeze, plan.suspend), storm=0.3, episodes=6)
 SEIZED = Shape(kinds=(plan.freeze_unlocked, plan.wipe), storm=0.0, episodes=12)
 ASLEEP = Shape(kinds=(plan.suspend,), storm=0.0, episodes=6)
@@ -129,6 +137,7 @@ LOSSES = Shape(storm=1.0, episodes=1, trips={Fault.LOST_AFTER: 0.1, Fault.LOST_B
 OUTAGES = Shape(kinds=(plan.outage,), storm=0.0, episodes=3, seconds=40.0)
 DEATHS = Shape(seconds=45.0, kinds=(plan.freeze_long,), storm=0.0, episodes=4, lengths=(3.0, 8.0))
 APART = Shape(kinds=(plan.freeze, plan.suspend, plan.cut), episodes=6)
+CRASHES = Shape(kinds=(plan.crash_in_insert,), jobs=40, storm=0.0, episodes=12)
 MINUTES = Shape(seconds=35.0, jobs=4, storm=0.0, episodes=2)
 
 MUTATIONS = (
@@ -215,6 +224,7 @@ MUTATIONS = (
         LOSSES,
     ),
     Mutation("a failing database crashes an actor", _crashing, "crashed", OUTAGES),
+    Mutation("a COMMIT is believed for its id alone", _believing, "were lost", CRASHES),
     Mutation("timers pile up", _piling, "timers wait", LOSSES),
     Mutation(
         "the stager sleeps as long as it likes",

@@ -303,6 +303,19 @@ def _when(world: World, strike: Callable[[], bool], until: float) -> None:
         world.hub.after(0.0002, _when, world, strike, until)
 
 
+def crash_in_insert(story: Story, node: Node) -> None:
+    """Crash the server about when a host's insert is committed."""
+    world, rng = story.world, story.world.hub.rng
+
+    def strike() -> bool:
+        if not world.server.doing(None, "insert"):
+            return False
+        world.hub.after(rng.uniform(0.0, 0.006), world.fail_over, 0.05)
+        return True
+
+    _when(world, strike, world.hub.now + 3.0)
+
+
 def skew(story: Story, node: Node) -> None:
     """Set its clock."""
     node.machine.skew += story.world.hub.rng.uniform(-30.0, 30.0)
@@ -334,4 +347,5 @@ EPISODES: tuple[Episode, ...] = (
     wipe,
     freeze_in_duty,
     freeze_unlocked,
+    crash_in_insert,
 )

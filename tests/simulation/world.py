@@ -163,9 +163,11 @@ class World:
     def _insert(self, node: Node, jobs: list[Job]) -> None:
         assert node.inserter is not None
         try:
-            node.inserter.insert(jobs, None, None)
+            done = node.inserter.insert(jobs, None, None)
         except (ObanError, InjectedCrash) as error:
             self.say(node.machine.name, f"could not insert: {type(error).__name__}")
+        else:
+            self.checks.confirmed |= {job.id or 0 for job in done}
 
     def _notice(self, session: Session, notices: list[tuple[str, str]], pid: int) -> None:
         rates, rng = self.weather.rates, self.hub.rng
