@@ -49,6 +49,7 @@ _TOML = re.compile(r"^```toml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _CONSOLE = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _MAKE = re.compile(r"^make ([a-z]+)", re.MULTILINE)
 _MAKE_IN_TEXT = re.compile(r"`make ([a-z]+)")
+_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 _TABLE_ROW = re.compile(r"^\| `([a-z_.]+)`(.*)$", re.MULTILINE)
 
 
@@ -181,6 +182,22 @@ def test_what_a_page_points_to_is_there(page: Path) -> None:
     assert [link for link in local if not (page.parent / link).exists()] == []
     named = _MAKE.findall("\n".join(_CONSOLE.findall(text))) + _MAKE_IN_TEXT.findall(text)
     assert set(named) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_id)
+def test_the_tests_that_a_page_names_are_there(page: Path) -> None:
+    """What is said to be tested has a test of that name."""
+    named = _TEST.findall(page.read_text("utf-8"))
+
+    assert [f"{file}::{name}" for file, name in named if not _has_test(file, name)] == []
+
+
+def _has_test(file: str, name: str) -> bool:
+    path = ROOT / file
+    return (
+        path.exists()
+        and re.search(rf"^def {name}\(", path.read_text("utf-8"), re.MULTILINE) is not None
+    )
 
 
 def test_every_option_is_listed_with_its_default() -> None:

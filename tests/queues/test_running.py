@@ -40,6 +40,15 @@ def test_any_value_completes(
     assert work.ran == [one.id]
 
 
+def test_a_plain_worker_may_have_a_loop_of_its_own(start_oban: Starter, told: Recorder) -> None:
+    """A worker in a thread that uses asyncio is in nobody's way, async ones beside it included."""
+    oban = start_oban(**ALPHA)
+    oban.insert_all([*jobs("sync", 8, "loop"), *jobs("async", 8)])
+    told.wait_for_count(16, "oban.job.stop")
+
+    assert {job.state for job in oban.all_jobs()} == {"completed"}
+
+
 @KINDS
 @pytest.mark.parametrize(
     ("what", "text"), [("raise", "** (ValueError) kaboom\n"), ("exit", "** (SystemExit) 3\n")]

@@ -106,9 +106,16 @@ def _obey(work: Work, job: Job) -> Any:
             wait_until(lambda: job.cancelled or work.gate.done(), PATIENCE)
         case "meet":
             work.full.wait(PATIENCE)
+        case "loop":
+            return asyncio.run(_own_loop())
         case what:
             return SIMPLE[what]()
     return None
+
+
+async def _own_loop() -> int:
+    await asyncio.gather(*(asyncio.to_thread(lambda: None) for _ in range(3)))
+    return 7
 
 
 async def _aobey(work: Work, job: Job) -> Any:
