@@ -1,5 +1,6 @@
 """The host's own transactions, whatever it holds them with."""
 
+import json
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping
@@ -230,9 +231,21 @@ def _django(connection: Any) -> HostConnection:
     def execute(statement: str, values: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
         with connection.cursor() as cursor:
             cursor.execute(statement, values)
-            return _fetched(cursor)
+            names, rows = _fetched(cursor)
+            return names, [_with_json(cursor.description, row) for row in rows]
 
     return HostConnection(dialect, execute)
+
+
+def _with_json(description: Any, row: Any) -> list[Any]:
+    # Django has told the driver to leave jsonb as text, which its own fields read.
+    values = list(row)
+    for place, column in enumerate(description):
+        if column[1] == _JSONB and isinstance(values[place], str):
+            values[place] = json.loads(values[place])
+        elif column[1] == _JSONB_ARRAY and values[place] is not None:
+            values[place] = [each and json.loads(each) for each in values[place]]
+    return values
 
 
 def _fetched(cursor: Any) -> tuple[list[str], list[Any]]:
@@ -251,6 +264,9 @@ def _unfit(option: str, expected: str, got: str) -> ConfigError:
 def _kind(handle: object) -> str:
     return f"{type(handle).__module__}.{type(handle).__qualname__}"
 
+
+_JSONB, _JSONB_ARRAY = 3802, 3807
+"""What PostgreSQL calls these types, in every version."""
 
 _PSYCOPG = postgresql_dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 _SQLITE = sqlite_dialect(paramstyle="named")

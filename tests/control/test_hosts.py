@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from oban_actors import Job, Oban
+from tests.inserting.hosts import ASYNC, SYNC, AsyncHost
 from tests.support.databases import Database
+from tests.support.instances import Starter
 
 
 @pytest.fixture
@@ -108,3 +110,71 @@ def test_an_async_session(database: Database, job: Job) -> None:
         assert oban.get_job(inserted.id or 0).priority == 3
     finally:
         oban.repo.close()
+
+
+ERROR = {"at": "2026-11-24T12:00:00.000000Z", "attempt": 1, "error": "boom: 100 % :now"}
+
+
+def full() -> Job:
+    """Make a job with something in each column that a driver could read in its own way."""
+    made = Job.new(
+        {"a": [1, {"b": None}], "text": "100 % ü :now"},
+        worker="tests.Worker",
+        tags=["a", "b%"],
+        meta={"m": 1},
+    )
+    made.attempt, made.max_attempts, made.errors = 1, 3, [ERROR]
+    return made
+
+
+@pytest.mark.parametrize(("kind", "make", "driver"), SYNC)
+def test_whatever_a_host_holds(start_oban: Starter, kind: str, make: Any, driver: str) -> None:
+    """It reads jobs as we do, and takes every change back with its rollback."""
+    if start_oban.database.kind != kind:
+        pytest.skip(f"for {kind}")
+    oban = start_oban.make()
+    job, other = oban.insert_all([full(), full()])
+    with make(start_oban.database, driver) as host:
+        on = {"session" if "session" in make.__name__ else "connection": host.handle}
+        assert oban.get_job(job.id or 0, **on) == job
+        assert oban.all_jobs(args={"a": [1]}, meta={"m": 1}, tags="b%", **on) == [job, other]
+        assert oban.all_jobs(oban.jobs.c.scheduled_at < job.scheduled_at, **on) == []
+        changed = oban.update_job(job, lambda job: {"args": {**job.args, "more": "%"}}, **on)
+        assert changed.args == {**job.args, "more": "%"}
+        assert changed.errors == [ERROR]
+        assert oban.cancel_job(job, **on)
+        assert oban.cancel_all_jobs(sa.select(oban.jobs), **on) == 1
+        assert oban.retry_all_jobs(args={"more": "%"}, **on) == 1
+        assert oban.delete_all_jobs(state="available", **on) == 1
+        assert [job.state for job in oban.all_jobs(**on)] == ["cancelled"]
+        host.rollback()
+
+    assert oban.all_jobs() == [job, other]
+
+
+@pytest.mark.parametrize(("kind", "held", "driver"), ASYNC)
+def test_whatever_a_host_awaits(start_oban: Starter, kind: str, held: str, driver: str) -> None:
+    """The async twins read and change the same with what has to be awaited."""
+    if start_oban.database.kind != kind:
+        pytest.skip(f"for {kind}")
+    oban = start_oban.make()
+    job, other = oban.insert_all([full(), full()])
+
+    async def main() -> None:
+        async with AsyncHost(start_oban.database, held, driver) as host:
+            on = {"session" if held == "session" else "connection": host.handle}
+            assert await oban.aget_job(job.id or 0, **on) == job
+            assert await oban.aall_jobs(args={"a": [1]}, tags="b%", **on) == [job, other]
+            changed = await oban.aupdate_job(job, {"meta": {"more": "%"}}, **on)
+            assert (changed.meta, changed.errors) == ({"more": "%"}, [ERROR])
+            assert await oban.acancel_job(job, **on)
+            assert await oban.acancel_all_jobs(sa.select(oban.jobs), **on) == 1
+            assert await oban.aretry_job(job, **on)
+            assert await oban.aretry_all_jobs(state="cancelled", **on) == 1
+            assert await oban.adelete_job(job, **on)
+            assert await oban.adelete_all_jobs(meta={"m": 1}, **on) == 1
+            assert await oban.aall_jobs(**on) == []
+            await host.handle.rollback()
+
+    asyncio.run(main())
+    assert oban.all_jobs() == [job, other]
