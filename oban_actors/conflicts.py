@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from oban_actors.engines import JobEngine
-from oban_actors.job import Job
+from oban_actors.job import Job, JobState
 from oban_actors.unique import Unique
 
 Spec = tuple[tuple[str, ...], tuple[str, ...]]
@@ -147,6 +147,10 @@ def _finish(
 
 
 def _replaced(job: Job, row: Job) -> tuple[str, ...]:
-    timed = job.scheduled_at is not None or job.schedule_in is not None
-    fields = job.replace.get(row.state, ())
-    return tuple(name for name in fields if name != "scheduled_at" or timed)
+    left = set[str]()
+    if job.scheduled_at is None and job.schedule_in is None:
+        left.add("scheduled_at")
+    if row.state is JobState.EXECUTING:
+        # Its producer looks for its claims in its own queue.
+        left.add("queue")
+    return tuple(name for name in job.replace.get(row.state, ()) if name not in left)

@@ -136,7 +136,8 @@ class Job(JobRun):
                 all), `states` (a list, or one of all, incomplete, scheduled and successful, the
                 default) and `timestamp` (`inserted_at`, the default, or `scheduled_at`).
             replace: fields to replace in the other job where there is one, a list for all
-                states or a mapping from states to lists.
+                states or a mapping from states to lists. The queue of one that runs stays, and
+                `max_attempts` leaves one that waits at least one more try.
 
         Raises:
             InvalidJob: a field can't be stored; it is named.

@@ -14,7 +14,8 @@ class JobChanges(TypedDict, total=False):
 
     Attributes:
         args: the work, a JSON object, in place of the old one.
-        max_attempts: how often it may be tried, not less than it was already.
+        max_attempts: how often it may be tried, not less than it was already, and more than that
+            where it waits for its next try.
         meta: a JSON object about it, in place of the old one.
         priority: 0 (first) to 9.
         queue: where it runs.
@@ -36,6 +37,8 @@ class JobChanges(TypedDict, total=False):
 
 Changes: TypeAlias = JobChanges | Mapping[str, Any] | Callable[[Job], JobChanges]
 """Changes, or a function that gives them for the job as it stands, locked."""
+
+_WAITING = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.RETRYABLE, JobState.SUSPENDED)
 
 CHANGEABLE = tuple(JobChanges.__annotations__)
 
@@ -73,6 +76,9 @@ def _check_attempts(job: Job, values: Mapping[str, Any]) -> None:
     if most < job.attempt:
         raise FIELDS.refusal("max_attempts", f"at least the {job.attempt} it had already", most)
     if "scheduled_at" not in values:
+        if "max_attempts" in values and job.state in _WAITING and most == job.attempt:
+            expected = f"more than the {job.attempt} it had already, or it would never run"
+            raise FIELDS.refusal("max_attempts", expected, most)
         return
     if job.state is JobState.EXECUTING:
         raise InvalidJob(f"job {job.id} runs now and can't be scheduled: it would run twice")

@@ -183,7 +183,8 @@ class JobCalls(Calls):
         """Change fields of a job while nobody else can. Mirrors `Oban.update_job/3`.
 
         A `scheduled_at` makes it scheduled. A change of an object or of tags replaces the old
-        one; a function can build on that.
+        one; a function can build on that. One that runs is neither scheduled nor moved to another
+        queue, and one that waits keeps an attempt to run with.
 
         Args:
             job: the job or its id.

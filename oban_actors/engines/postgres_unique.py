@@ -51,7 +51,11 @@ UPDATE {jobs} SET {values} WHERE id = :id
 """
 _VALUES = {
     "args": "args = cast(:args AS jsonb)",
-    "max_attempts": "max_attempts = greatest(cast(:max_attempts AS integer), attempt)",
+    # One that waits and has none left would wait for ever.
+    "max_attempts": (
+        "max_attempts = greatest(cast(:max_attempts AS integer), attempt + CASE WHEN cast(state "
+        "AS text) IN ('available', 'scheduled', 'retryable', 'suspended') THEN 1 ELSE 0 END)"
+    ),
     "meta": "meta = cast(:meta AS jsonb)",
     "priority": "priority = cast(:priority AS integer)",
     "queue": "queue = cast(:queue AS text)",

@@ -37,7 +37,11 @@ _READ = text("SELECT * FROM oban_jobs WHERE id IN (SELECT value FROM json_each(:
 _MAX_INTEGER = 2**63
 _VALUES = {
     "args": "args = :args",
-    "max_attempts": "max_attempts = max(:max_attempts, attempt)",
+    # One that waits and has none left would wait for ever.
+    "max_attempts": (
+        "max_attempts = max(:max_attempts, attempt + "
+        "(state IN ('available', 'scheduled', 'retryable', 'suspended')))"
+    ),
     "meta": "meta = :meta",
     "priority": "priority = :priority",
     "queue": "queue = :queue",

@@ -205,6 +205,20 @@ def test_times_that_would_run_a_job_twice_or_never(oban: Oban) -> None:
     assert both.state == "scheduled"
 
 
+@pytest.mark.parametrize("state", ["available", "scheduled", "retryable", "suspended"])
+def test_too_few_attempts_for_a_job_that_waits(oban: Oban, state: str) -> None:
+    """Without one more it would wait for ever; one that runs or has ended needs none."""
+    waits = oban.insert(job_in(state))
+
+    with pytest.raises(InvalidJob, match=r"'max_attempts': expected more than the 1 .*, got: 1"):
+        oban.update_job(waits, {"max_attempts": 1})
+
+    assert oban.get_job(waits.id or 0) == waits
+    assert oban.update_job(waits, {"max_attempts": 2}).max_attempts == 2
+    for other in ("executing", "completed"):
+        assert oban.update_job(oban.insert(job_in(other)), {"max_attempts": 1}).max_attempts == 1
+
+
 def test_a_running_job_stays_in_its_queue(oban: Oban) -> None:
     """Its producer would no longer find it; everything else may be changed."""
     running = oban.insert(job_in("executing"))

@@ -87,6 +87,47 @@ def test_by_state(oban: Oban) -> None:
     assert (ready.priority, ready.tags) == (0, ["x"])
 
 
+def test_the_queue_of_a_job_that_runs(oban: Oban) -> None:
+    """It stays, as its producer looks there for what it has; all else that is named is replaced."""
+    running = new(state="executing")
+    running.attempt = 1
+    first = oban.insert(running)
+
+    second = oban.insert(new(queue="other", priority=3, replace=["queue", "priority"]))
+
+    assert (second.id, second.state) == (first.id, "executing")
+    assert (second.queue, second.priority) == ("default", 3)
+    second.conflict = False
+    assert oban.get_job(first.id or 0) == second
+
+
+@pytest.mark.parametrize(
+    ("state", "most"),
+    [
+        ("available", 3),
+        ("scheduled", 3),
+        ("retryable", 3),
+        ("suspended", 3),
+        ("executing", 2),
+        ("completed", 2),
+    ],
+)
+def test_fewer_attempts(oban: Oban, state: str, most: int) -> None:
+    """None is taken that a job has had, and one that waits keeps one to run with."""
+    tried = new(state=state, max_attempts=5)
+    tried.attempt = 2
+    first = oban.insert(tried)
+
+    second = oban.insert(new(max_attempts=1, replace=["max_attempts"]))
+
+    assert (second.id, second.state, second.attempt, second.max_attempts) == (
+        first.id,
+        state,
+        2,
+        most,
+    )
+
+
 def test_within_a_batch(oban: Oban) -> None:
     """The last of those that are the same has the last word, and all show it."""
     jobs = oban.insert_all([new(priority=priority, replace=["priority"]) for priority in (1, 2, 3)])
