@@ -20,6 +20,7 @@ from oban_actors.job_changes import Changes, check_changes
 from oban_actors.job_secrets import outgoing_args
 from oban_actors.notifiers import Publisher
 from oban_actors.repo import Repo
+from oban_actors.validation import OPTIONS
 
 logger = logging.getLogger("oban_actors")
 
@@ -147,7 +148,7 @@ class Controller:
     ) -> int:
         """Cancel, retry or delete all chosen jobs; see `Oban.cancel_all_jobs`."""
         chosen = self.choose(query, filters)
-        if chosen.every and not everything:
+        if chosen.every and not OPTIONS.boolean("everything", everything):
             raise ConfigError(
                 f"{action}_all_jobs was given no filter: say which jobs, or everything=True"
             )

@@ -132,7 +132,7 @@ def choose(
     limit = filters.get("limit")
     return Chosen(
         given=filters if query is None else {**filters, "query": query},
-        every=query is None and not given,
+        every=query is None and not any(map(_narrows, given, given.values())),
         select=select,
         holding=tuple(clauses),
         states=tuple(_values("state", given["state"], _state)) if "state" in given else None,
@@ -140,6 +140,11 @@ def choose(
         order=_order(table, filters.get("order", ())),
         limit=None if limit is None else OPTIONS.integer("limit", limit, low=1),
     )
+
+
+def _narrows(name: str, value: Any) -> bool:
+    # To hold nothing in particular is what every job does.
+    return name not in ("args", "meta", "tags") or bool(value)
 
 
 # Selects and conditions

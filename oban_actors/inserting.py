@@ -164,6 +164,8 @@ def _chunks(jobs: Iterable[Job]) -> Chunks:
     if isinstance(jobs, Sequence | set | frozenset):
         whole = _checked(list(jobs))
         return lambda: iter([whole] if whole else [])
+    if not isinstance(jobs, Iterable):
+        raise InvalidJob(f"expected an iterable of jobs, got: {type(jobs).__name__}")
     return _Stream(jobs)
 
 

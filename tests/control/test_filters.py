@@ -31,8 +31,12 @@ def test_no_filter(oban: Oban) -> None:
 
     assert chosen(oban) == [1, 2, 3]
     for call in (oban.cancel_all_jobs, oban.retry_all_jobs, oban.delete_all_jobs):
-        with pytest.raises(ConfigError, match="everything=True"):
-            call(limit=1)
+        nothings: list[dict[str, Any]] = [{"limit": 1}, {"args": {}}, {"meta": {}, "tags": []}]
+        for nothing in nothings:
+            with pytest.raises(ConfigError, match="everything=True"):
+                call(**nothing)
+        with pytest.raises(ConfigError, match="'everything': expected a boolean, got: 'no'"):
+            call(everything="no")  # type: ignore[arg-type]  # as a careless host would
     assert oban.delete_all_jobs(everything=True, limit=1, order="-id") == 1
     assert oban.delete_all_jobs(everything=True) == 2
     assert oban.all_jobs() == []

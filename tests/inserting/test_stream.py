@@ -1,6 +1,6 @@
 """Inserting from an iterator."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -41,6 +41,11 @@ def test_in_chunks(oban: Oban, events: Recorder) -> None:
     assert (seen[0], seen[CHUNK + 1], seen[-1]) == (0, 1, 2)
 
 
+async def later() -> AsyncIterator[Job]:
+    """Make a job in a way that nobody can wait for here."""
+    yield Job.new(worker="tests.Worker")
+
+
 def test_nothing(oban: Oban) -> None:
     """An empty one inserts nothing."""
     assert oban.insert_all(iter([])) == []
@@ -72,5 +77,8 @@ def test_invalid(oban: Oban, start_oban: Starter) -> None:
         oban.insert_all(invalid("job"))
     with pytest.raises(InvalidJob, match="use insert"):
         oban.insert_all(Job(worker="w"))  # type: ignore[arg-type]  # as above
+    for wrong in (None, 5, later()):
+        with pytest.raises(InvalidJob, match=f"an iterable of jobs, got: {type(wrong).__name__}"):
+            oban.insert_all(wrong)  # type: ignore[arg-type]  # as above
 
     assert start_oban.tables.states() == {}
