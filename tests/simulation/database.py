@@ -168,6 +168,7 @@ class Server:
         job_ids: the last one that was given.
         outcomes: what became of each transaction, by its number.
         before_commit: called with each transaction that is about to be committed.
+        after_statement: called when one was done.
 
     """
 
@@ -181,6 +182,7 @@ class Server:
     advisory: dict[int, Session] = field(default_factory=dict)
     sessions: dict[Session, None] = field(default_factory=dict)
     before_commit: list[Callable[[Transaction], object]] = field(default_factory=list)
+    after_statement: list[Callable[[], object]] = field(default_factory=list)
     notice: Callable[[Session, list[tuple[str, str]], int], object] = lambda *_: None
     job_ids: int = 0
     outcomes: dict[str, str] = field(default_factory=dict)
@@ -332,6 +334,8 @@ class Server:
             waiting.done(None, error)
         else:
             waiting.done(value, None)
+        for watch in self.after_statement:
+            watch()
         return True
 
     def _go_on(self) -> None:

@@ -299,8 +299,17 @@ def thaw_in_rescue(story: Story, node: Node) -> None:
 
 
 def _when(world: World, strike: Callable[[], bool], until: float) -> None:
-    if not strike() and world.hub.now < until:
-        world.hub.after(0.0002, _when, world, strike, until)
+    """Try to strike after each statement, until it was done or is too late."""
+
+    def watch() -> None:
+        world.hub.after(0.0, attempt)
+
+    def attempt() -> None:
+        if watch in watchers and (world.hub.now >= until or strike()):
+            watchers.remove(watch)
+
+    watchers = world.server.after_statement
+    watchers.append(watch)
 
 
 def crash_in_insert(story: Story, node: Node) -> None:
