@@ -4,6 +4,9 @@ ARGS ?=
 # Most tests wait for a server or a disk, so that more than there are processors keep those busy.
 JOBS ?= 4
 
+# Tests start hundreds of programs, each of which would compile all modules anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/ready

@@ -12,7 +12,6 @@ from sqlalchemy.dialects.postgresql.psycopg import dialect as postgresql_dialect
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
-from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from oban_actors.errors import ConfigError, UnfitTransaction
@@ -132,10 +131,13 @@ async def run_on(
 
 
 def _adopted(handle: Any, option: str) -> sa.Connection:
-    if isinstance(handle, scoped_session):
-        handle = handle()
-    if isinstance(handle, Session):
-        handle = handle.connection()
+    # Nobody has a session who has not imported it, and importing it takes as long as all the rest.
+    orm = sys.modules.get("sqlalchemy.orm")
+    if orm is not None:
+        if isinstance(handle, orm.scoped_session):
+            handle = handle()
+        if isinstance(handle, orm.Session):
+            handle = handle.connection()
     if isinstance(handle, sa.Connection):
         if handle._is_autocommit_isolation():  # noqa: SLF001 (there is no public word for it)
             raise _no_transaction("begin() does nothing with isolation level AUTOCOMMIT")

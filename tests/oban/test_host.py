@@ -316,6 +316,14 @@ def test_it_needs_no_greenlet(sqlite: Database) -> None:
     assert done.stdout == "fine\n", done.stderr
 
 
+def test_it_imports_no_orm(sqlite: Database) -> None:
+    """A program without sessions does not pay for the import of SQLAlchemy's ORM."""
+    said = "import sys; print('sqlalchemy.orm' in sys.modules)"
+    done = run_program(PROLOGUE + said, sqlite.url)
+
+    assert done.stdout == "False\n", done.stderr
+
+
 def test_a_repr_shows_no_password() -> None:
     """Neither the object nor its options tell a secret."""
     oban = Oban(
