@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from oban_actors import Job, Oban
+from oban_actors import Job, JobState, Oban
 from tests.support.instances import Starter
 
 ARGS = {"id": 1, "deep": {"b": 1, "a": [1, 2]}}
@@ -50,6 +50,8 @@ def test_first_and_second(oban: Oban, start_oban: Starter) -> None:
         {"args": {"id": 2}},
         {"args": {**ARGS, "more": 1}},
         {"args": {"id": 1}},
+        {"args": {"deep": ARGS["deep"]}},
+        {"args": {"id": 1, "deep": {"b": 1, "a": [1]}}},
         {"args": {"id": "1", "deep": ARGS["deep"]}},
         {"args": {}},
         {"queue": "other"},
@@ -61,6 +63,15 @@ def test_different(oban: Oban, other: dict[str, Any]) -> None:
     oban.insert(new(ARGS))
 
     assert not oban.insert(new(**{"args": ARGS, **other})).conflict
+
+
+def test_long_args(oban: Oban) -> None:
+    """They are compared to their end, however much of them an index holds."""
+    first, second = ({"text": 5_000 * "x" + end} for end in "ab")
+    one = oban.insert(new(first))
+
+    assert not oban.insert(new(second)).conflict
+    assert oban.insert(new(first)).id == one.id
 
 
 @pytest.mark.parametrize(
@@ -134,17 +145,32 @@ def test_keys_of_others(oban: Oban) -> None:
         ("successful", {"discarded", "cancelled"}),
         ("incomplete", {"completed", "discarded", "cancelled"}),
         ("all", set()),
-        (["available", "executing"], {"scheduled", "retryable", "completed", "cancelled"}),
+        (["available", "executing"], set(JobState) - {"available", "executing"}),
     ],
 )
 def test_states(oban: Oban, start_oban: Starter, states: Any, free: set[str]) -> None:
     """Only those in one of the states are in the way."""
-    for state in ("available", "scheduled", "executing", "retryable", "completed", "cancelled"):
+    for state in JobState:
         args = {"state": state}
         first = oban.insert(new(args))
         set_state(start_oban, first, state)
         second = oban.insert(new(args, unique={"states": states, "period": None}))
         assert second.conflict is (state not in free), state
+
+
+@pytest.mark.parametrize("way", [{}, {"n": [1]}], ids=["plain", "arrays"])
+@pytest.mark.parametrize("free", ["discarded", "cancelled"])
+@pytest.mark.parametrize("state", ["available", "retryable", "executing", "completed"])
+def test_one_behind_another(
+    oban: Oban, start_oban: Starter, free: str, state: str, way: dict[str, Any]
+) -> None:
+    """One that is in no such state hides none that is, whichever of them came first."""
+    before, there, after = [oban.insert(new(way, unique=None)) for _ in range(3)]
+    for job in (before, after):
+        set_state(start_oban, job, free)
+    set_state(start_oban, there, state)
+
+    assert oban.insert(new(way)).id == there.id
 
 
 @pytest.mark.parametrize("timestamp", ["inserted_at", "scheduled_at"])
