@@ -13,7 +13,7 @@ from oban_actors.inserting import Inserter
 from oban_actors.notifiers import Publisher, notifier_spec
 from oban_actors.peers import peer_spec
 from oban_actors.plugins import Plugin, PluginContext
-from oban_actors.pulse import Pulse
+from oban_actors.pulse import LastBeat, Pulse
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.supervisor import Queues
 from oban_actors.queues.workforce import Workforce
@@ -104,7 +104,7 @@ def children(parts: Parts, publisher: Publisher, inserter: Inserter) -> list[Chi
         notifier_spec(config, repo),
         Queues.child_spec(parts, name="queues"),
         peer_spec(config, repo, publisher),
-        Pulse.child_spec(config, repo, engine, publisher, rosters, name="pulse"),
+        Pulse.child_spec(config, repo, engine, publisher, rosters, LastBeat(), name="pulse"),
     ]
     if config.stager is not None:
         specs.append(

@@ -116,6 +116,18 @@ class Proof:
         return "clustered" if self.others else "solitary"
 
 
+@dataclass(slots=True)
+class LastBeat:
+    """When a node has beaten last: who succeeds a Pulse that crashed has to know.
+
+    Attributes:
+        at: seconds of the boot clock, counted from the first start until there is one; None before.
+
+    """
+
+    at: float | None = None
+
+
 class Pulse(GenServer):
     """Pings through the database, and learns from what comes back.
 
@@ -132,6 +144,7 @@ class Pulse(GenServer):
         engine: the job store.
         publisher: how notifications are written in a transaction.
         rosters: gives what the queues of this node hold.
+        last: the node's last beat, kept for a successor; a new one by default.
 
     """
 
@@ -142,6 +155,7 @@ class Pulse(GenServer):
         engine: JobEngine,
         publisher: Publisher,
         rosters: Rosters = list,
+        last: LastBeat | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -149,13 +163,13 @@ class Pulse(GenServer):
         self.engine = engine
         self.publisher = publisher
         self.rosters = rosters
+        self._last = last or LastBeat()
         self.proof = Proof(uuid.uuid4().hex)
         self._cargo = Cargo()
         self._status: Status = "unknown"
         self._timer: Timer | None = None
         self._judging: Timer | None = None
         self._failing = False
-        self._beat_at = 0.0
         self._told_lost = False
         self._thread = 0
 
@@ -164,7 +178,8 @@ class Pulse(GenServer):
     def init(self) -> Continue:
         """Put the first beat off, so that a slow database delays nobody's start."""
         self._thread = threading.get_ident()
-        self._beat_at = self.runtime.clock.boottime()
+        if self._last.at is None:
+            self._last.at = self.runtime.clock.boottime()
         return Continue()
 
     def handle_continue(self, arg: Any) -> None:
@@ -241,7 +256,7 @@ class Pulse(GenServer):
             return
         self._unload(cargo, began)
         self._failing = self._told_lost = False
-        self._beat_at = began
+        self._last.at = began
         self._compare(rosters, running, report)
         self._forget_ended(rosters)
         self.proof.sent()
@@ -270,7 +285,7 @@ class Pulse(GenServer):
             logger.warning("the pulse failed and will be tried again: %s", error)
         self._failing = True
         lost_after = min(LOST_AFTER, LOST_BEATS * self.config.pulse.interval)
-        if self.runtime.clock.boottime() - self._beat_at < lost_after:
+        if self.runtime.clock.boottime() - (self._last.at or 0.0) < lost_after:
             return
         # Others may take this node for dead soon, and run its jobs again.
         if not self._told_lost:

@@ -9,6 +9,7 @@ from oban_actors import Beat, DatabaseUnavailable, Oban
 from oban_actors.actors import VirtualClock
 from oban_actors.pulse import BEAT_TIME, LOST_AFTER
 from oban_actors.repo.repo import GRACE
+from tests.queues.test_crashes import crash
 from tests.queues.work import Work, jobs, renew
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
@@ -47,6 +48,25 @@ def test_who_has_never_beat_is_lost_too(
         wait_until(lambda: len(work.told) == count)  # noqa: B023 (as above)
 
     assert set(work.told.values()) == {"shutdown"}
+
+
+def test_a_pulse_that_crashes_is_no_beat(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its successor counts on from the last beat that there was, as others do."""
+    clock = VirtualClock()
+    oban = start_oban(clock=clock, queues={"alpha": 5}, stager=None)
+    oban.insert(jobs("sync", 1, "heed")[0])
+    work.wait_inside(1)
+    oban.ask("pulse", Beat(), timeout=30)
+    mute(monkeypatch, oban)
+    clock.advance(40)
+    crash(monkeypatch, oban.whereis("pulse"))
+    wait_until(lambda: oban._runtime.registry.whereis("pulse") is not None)
+    clock.advance(6)
+    oban.ask("pulse", Beat(), timeout=30)
+
+    wait_until(lambda: list(work.told.values()) == ["shutdown"])
 
 
 def test_beats_that_come_sooner_are_missed_sooner(
