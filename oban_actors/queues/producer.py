@@ -179,7 +179,8 @@ class Producer(GenServer):
         roster = self.roster
         now = self.runtime.clock.monotonic()
         demand = 0 if roster.paused else min(roster.demand, share(roster.limit))
-        match self._rhythm.next(now, unwritten=roster.unwritten, demand=demand):
+        unwritten, unsure = roster.unwritten, self._turns.unsure
+        match self._rhythm.next(now, unwritten=unwritten, demand=demand, unsure=unsure):
             case Turn(limit):
                 self._turn(limit)
                 # By message, so that signals and questions get in between.
@@ -288,7 +289,7 @@ class Producer(GenServer):
             paused=roster.paused,
             running=tuple(sorted(claim.id for claim in roster.running())),
             stuck=tuple(sorted(claim.id for claim in roster.stuck())),
-            unwritten=roster.unwritten,
+            unwritten=roster.waiting,
             started_at=roster.started_at,
             updated_at=roster.updated_at,
             shutting_down=roster.shutdown_at is not None,

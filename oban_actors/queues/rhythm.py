@@ -72,13 +72,14 @@ class Rhythm:
         """Note that there may be jobs."""
         self.hungry = True
 
-    def next(self, now: float, *, unwritten: int, demand: int) -> Step:
+    def next(self, now: float, *, unwritten: int, demand: int, unsure: bool = False) -> Step:
         """Decide what to do.
 
         Args:
             now: monotonic seconds.
             unwritten: how many acknowledgements wait.
             demand: how many jobs there is room for; 0 while paused.
+            unsure: whether claims may have to be given back, for which no room is needed.
 
         """
         if self._failures and now < self._resume_at:
@@ -86,7 +87,7 @@ class Rhythm:
         limit = min(demand, MOST_FETCHED)
         if unwritten:
             return Turn(limit)
-        if not self.hungry or not limit:
+        if not unsure and not (self.hungry and limit):
             return Idle()
         ready = now if self._looked_at is None else self._looked_at + self.cooldown
         return Turn(limit) if now >= ready else Wait(ready - now)

@@ -176,21 +176,27 @@ class Roster:
     def demand(self) -> int:
         """How many jobs may be fetched; a stuck thread's slot is given again, up to the limit."""
         with self._lock:
-            if len(self._done) + len(self._taken) > max(self.limit, LEAST_BACKLOG):
+            if self._waiting() > max(self.limit, LEAST_BACKLOG):
                 return 0
             again = min(len(self._stuck), self.limit)
             return max(0, self.limit + again - self._running)
 
     @property
     def unwritten(self) -> int:
-        """How many acknowledgements wait."""
+        """How many acknowledgements can be written now."""
         with self._lock:
             return len(self._done) + len(self._taken)
 
     @property
+    def waiting(self) -> int:
+        """How many acknowledgements wait, those included whose row is locked or refused."""
+        with self._lock:
+            return self._waiting()
+
+    @property
     def left_over(self) -> bool:
         """Whether its queue has ended without having written all that there is to write."""
-        return not self.active and (self.unsure or self.unwritten > 0)
+        return not self.active and (self.unsure or self.waiting > 0)
 
     @property
     def threads(self) -> int:
@@ -268,6 +274,9 @@ class Roster:
                 if left <= 0 or not self._drained.wait(min(left, threading.TIMEOUT_MAX)):
                     return self._is_drained()
             return True
+
+    def _waiting(self) -> int:
+        return len(self._done) + len(self._taken) + len(self._blocked)
 
     def _is_drained(self) -> bool:
         return not self._held

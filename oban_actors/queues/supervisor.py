@@ -59,7 +59,10 @@ class Queues(Supervisor):
         workforce = self.parts.workforce
         for queue, options in self.parts.config.queues.items():
             # One that crashed has left its queues as they were; one that ended, at their end.
-            if workforce.is_ending(queue):
+            if workforce.is_stopped(queue):
+                # What is left of it is written as of any queue that has ended: see `_end_again`.
+                self._children.pop(queue, None)
+            elif workforce.is_ending(queue):
                 workforce.renew(queue, options)
                 self._children[queue].spec = queue_spec(self.parts, queue, options)
         super().init()
@@ -128,13 +131,18 @@ class Queues(Supervisor):
         if queue in self._children:
             if self.parts.workforce.is_ending(queue):
                 self._next[queue] = options
+                self.parts.workforce.unstop(queue)
             return
         self.parts.workforce.renew(queue, options)
         self._add(queue_spec(self.parts, queue, options))
 
     def _stop_queue(self, queue: str) -> None:
         self._next.pop(queue, None)
-        if queue not in self._children or queue in self._deadlines:
+        if queue not in self._children:
+            return
+        # Kept where a successor of this one finds it: what was stopped stays so.
+        self.parts.workforce.stop(queue)
+        if queue in self._deadlines:
             return
         self._begin_end(queue)
         self._limit_end(queue)

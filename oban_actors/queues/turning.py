@@ -98,6 +98,8 @@ class Turns:
         claimant, queue, now = self._roster.claimant, self._roster.queue, self._repo.now()
 
         def work(connection: sa.Connection) -> Turn:
+            self._release(connection)
+
             def take(some: Sequence[Ack], few: int) -> Turn:
                 return self._engine.take_turn(
                     connection, claimant, queue, some, few, now, careful=True
@@ -109,6 +111,7 @@ class Turns:
             return turn
 
         turn = self._transaction(work)
+        self.unsure = False
         self._tell_refused(sieves[-1])
         return turn
 
@@ -166,17 +169,20 @@ class Turns:
 
         def work(connection: sa.Connection) -> Turn:
             nonlocal again
-            now = self._repo.now()
-            if self.unsure or again:
-                held = [claim.id for claim in roster.held()]
-                self._note(
-                    engine.release_jobs(connection, roster.claimant, roster.queue, held, now)
-                )
+            # Whatever the first try met, a row that is locked or a lost answer, may be there still.
+            careful, again = again, True
+            if self.unsure or careful:
+                self._release(connection)
             turn = engine.take_turn(
-                connection, roster.claimant, roster.queue, acks, limit, now, careful=again
+                connection,
+                roster.claimant,
+                roster.queue,
+                acks,
+                limit,
+                self._repo.now(),
+                careful=careful,
             )
             self._tell_put_off(connection, [a for a in acks if a.job_id in turn.settled])
-            again = True
             return turn
 
         turn = self._transaction(work)
@@ -195,7 +201,12 @@ class Turns:
             now = self._engine.database_now(connection, self._repo.now())
             announcer.tell_due(connection, now + timedelta(seconds=delay))
 
-    def _note(self, released: Sequence[int]) -> None:
+    def _release(self, connection: sa.Connection) -> None:
+        roster = self._roster
+        held = [claim.id for claim in roster.held()]
+        released = self._engine.release_jobs(
+            connection, roster.claimant, roster.queue, held, self._repo.now()
+        )
         if released:
             self._released()
             logger.warning("gave back jobs that a lost answer had left claimed: %s", released)

@@ -114,6 +114,7 @@ class Workforce:
         self._loop = EventLoop(config.name)
         self._lock = threading.Lock()
         self._posts: dict[str, Post] = {}
+        self._stopped: set[str] = set()
 
     def post(self, queue: str, options: QueueOptions) -> Post:
         """Give the post of a queue, made on first use and kept while the program runs."""
@@ -126,6 +127,7 @@ class Workforce:
     def renew(self, queue: str, options: QueueOptions) -> None:
         """Let a queue that was stopped begin anew, with other options; what still runs goes on."""
         with self._lock:
+            self._stopped.discard(queue)
             old = self._posts.get(queue)
             if old is None or not (old.roster.held() or old.roster.unsure):
                 self._posts[queue] = self._make(queue, options)
@@ -172,6 +174,21 @@ class Workforce:
             post = self._posts.get(queue)
         if post is not None:
             post.roster.begin_shutdown()
+
+    def stop(self, queue: str) -> None:
+        """Note that somebody wants a queue to end and stay so, until it is begun anew."""
+        with self._lock:
+            self._stopped.add(queue)
+
+    def unstop(self, queue: str) -> None:
+        """Note that somebody wants a queue that ends to begin anew."""
+        with self._lock:
+            self._stopped.discard(queue)
+
+    def is_stopped(self, queue: str) -> bool:
+        """Whether somebody wants a queue to have ended."""
+        with self._lock:
+            return queue in self._stopped
 
     def hurry(self) -> None:
         """Let no queue that ends wait any longer for its jobs to end by themselves."""

@@ -259,39 +259,6 @@ def test_a_foreman_that_crashes_over_a_run(
     assert work.ran == [one.id]
 
 
-def test_claims_that_nobody_holds_are_given_back(start_oban: Starter, work: Work) -> None:
-    """A row that is executing for our producer, and that it never heard of, runs after a beat."""
-    oban = start_oban(node="web.1", **ALPHA)
-    held = oban.insert(jobs("sync", 1, "heed")[0])
-    work.wait_inside(1)
-    uuid = view(oban).uuid
-    lost = oban.insert(jobs("sync", 1, state="scheduled")[0])
-    claim_by_hand(start_oban, lost.id or 0, ["web.1", uuid])
-    foreign = oban.insert(jobs("sync", 1, state="scheduled")[0])
-    claim_by_hand(start_oban, foreign.id or 0, ["web.2", "c2a8a5f4-0000-4000-8000-000000000000"])
-    oban.ask("pulse", Beat(), timeout=30)
-
-    after = wait_state(oban, lost, "completed")
-    assert after.attempt == 1
-    assert read(oban, foreign).state == "executing"
-    assert read(oban, held).state == "executing"
-    assert work.ran == [held.id, lost.id]
-
-
-def claim_by_hand(start: Starter, job_id: int, by: list[str]) -> None:
-    """Make a row look claimed."""
-    array = (
-        "ARRAY[:node, :uuid]" if start.database.kind == "postgresql" else "json_array(:node, :uuid)"
-    )
-    start.tables.execute(
-        "UPDATE {jobs} SET state = 'executing', attempt = 1, attempted_at = inserted_at, "
-        f"attempted_by = {array} WHERE id = :id",
-        id=job_id,
-        node=by[0],
-        uuid=by[1],
-    )
-
-
 @KINDS
 def test_a_claim_that_was_taken_is_noticed(
     start_oban: Starter, work: Work, told: Recorder, kind: str

@@ -10,7 +10,9 @@ import pytest
 from oban_actors import Beat, DatabaseUnavailable, Job, Oban, worker
 from oban_actors.queues.producer import Producer
 from oban_actors.queues.turning import Turns
+from oban_actors.queues.workforce import Post
 from tests.queues.test_crashes import crash, once
+from tests.queues.test_refused import refuse, relent
 from tests.queues.work import Work, crashes, jobs, read, view, wait_state
 from tests.support.events import Recorder
 from tests.support.instances import Starter
@@ -90,7 +92,10 @@ def test_a_producer_that_crashes_at_the_end(
     others = oban.insert_all(jobs("async", 3))
     wait_until(lambda: len(view(oban).running) == 4)
     faults = once(monkeypatch, Producer, "_finish", after=False)
-    stop_alpha(oban)
+    with monkeypatch.context() as patch:
+        # So late that it gives nothing back before.
+        patch.setattr(Post, "take_back", lambda _: [])
+        stop_alpha(oban)
     assert faults == []
     assert start_oban.tables.count("executing") == 4
     beat(oban)
@@ -128,6 +133,23 @@ def test_a_database_that_was_away_at_the_end(
     wait_forgotten(start_oban, oban)
 
 
+def test_an_end_that_is_refused_at_the_end(start_oban: Starter, work: Work) -> None:
+    """It is written once the database takes it, as the queue that had it begins to end again."""
+    oban = start_oban(**ALPHA)
+    one = oban.insert(jobs("sync", 1, "wait")[0])
+    work.wait_inside(1)
+    refuse(start_oban, one.id or 0, "completed")
+    work.open()
+    wait_until(lambda: not view(oban).running)
+    wait_until(lambda: view(oban).unwritten == 1)
+    stop_alpha(oban)
+    relent(start_oban)
+    beat(oban)
+
+    assert wait_state(oban, one, "completed").attempt == 1
+    wait_forgotten(start_oban, oban)
+
+
 def test_a_queue_that_was_started_later_outlives_a_crash(
     start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +167,33 @@ def test_a_queue_that_was_started_later_outlives_a_crash(
     wait_state(oban, one, "completed")
     wait_state(oban, oban.insert(jobs("sync", 1, queue="beta")[0]), "completed")
     assert work.again == {}
+
+
+@pytest.mark.parametrize("how", ["ended", "ending"])
+def test_a_queue_that_was_stopped_stays_so(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """When the supervisor of the queues crashes, its successor does not begin it anew."""
+    oban = start_oban(queues={"alpha": 5, "beta": 1}, stager=None)
+    one = oban.insert(jobs("sync", 1, "wait")[0])
+    work.wait_inside(1)
+    if how == "ending":
+        oban.stop_queue("alpha")
+        wait_until(lambda: oban._parts.workforce.is_ending("alpha"))
+    else:
+        work.open()
+        stop_alpha(oban)
+    crash(monkeypatch, oban.whereis("queues"))
+    wait_until(lambda: oban.check_queue("beta") is not None)
+    work.open()
+    other = oban.insert(jobs("sync", 1)[0])
+    wait_until(lambda: oban.check_queue("alpha") is None)
+    wait_state(oban, oban.insert(jobs("sync", 1, queue="beta")[0]), "completed")
+
+    assert wait_state(oban, one, "completed").attempt == 1
+    assert read(oban, other).state == "available"
+    oban.start_queue("alpha", 2, local_only=True)
+    wait_state(oban, other, "completed")
 
 
 def test_a_queue_that_is_started_while_it_ends(start_oban: Starter, work: Work) -> None:

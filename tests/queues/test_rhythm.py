@@ -64,6 +64,16 @@ def test_it_never_looks_without_room() -> None:
     assert rhythm.next(1.0, unwritten=0, demand=1) == Turn(1)
 
 
+def test_what_may_have_to_be_given_back_needs_no_room() -> None:
+    """Paused or full, it takes a turn for that; one after the other as looks are."""
+    rhythm = Rhythm(0.5)
+    rhythm.worked(1.0, asked=10, got=0)
+
+    assert rhythm.next(1.25, unwritten=0, demand=0, unsure=True) == Wait(0.25)
+    assert rhythm.next(1.5, unwritten=0, demand=0, unsure=True) == Turn(0)
+    assert rhythm.next(1.5, unwritten=0, demand=3, unsure=True) == Turn(3)
+
+
 def test_a_turn_is_bounded() -> None:
     """However much room there is, one transaction claims no more than so many."""
     rhythm = Rhythm(0.0)

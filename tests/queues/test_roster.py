@@ -122,6 +122,20 @@ def test_a_backlog_of_acknowledgements_stops_fetching(roster: Roster) -> None:
     assert roster.demand == 0
 
 
+def test_those_that_can_not_be_written_count(roster: Roster) -> None:
+    """Rows that are locked or refused would run again too."""
+    claims = [claim(n) for n in range(LEAST_BACKLOG + 1)]
+    roster.hold(claims)
+    for one in claims:
+        roster.finish(ended(one))
+    roster.take()
+    roster.settle(blocked={one.id for one in claims})
+
+    assert roster.demand == 0
+    assert (roster.unwritten, roster.waiting) == (0, LEAST_BACKLOG + 1)
+    assert roster.left_over
+
+
 def test_a_stuck_run_gives_its_slot_back_up_to_the_limit(roster: Roster) -> None:
     """Another job may run in place of each that hangs, but not more than doubly as many."""
     claims = [claim(n) for n in range(30)]

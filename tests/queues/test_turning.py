@@ -56,10 +56,17 @@ def test_a_turn_is_one_message(
     assert judged == []
 
 
+@pytest.mark.parametrize("way", ["message", "steps"])
 def test_a_row_that_is_locked_keeps_no_other_waiting(
-    start_oban: Starter, work: Work, pg_conninfo: str
+    start_oban: Starter,
+    work: Work,
+    pg_conninfo: str,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
 ) -> None:
-    """The message gives up on it; step by step it is left out, and written once it is free."""
+    """The first try gives up on it; the next leaves it out, and it is written once it is free."""
+    if way == "steps":
+        monkeypatch.setattr(Turns, "_in_one_message", lambda *_: None)
     oban = start_oban(**ALPHA)
     locked, free = oban.insert_all(jobs("sync", 2, "wait"))
     work.wait_inside(2)

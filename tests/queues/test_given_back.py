@@ -1,0 +1,102 @@
+"""Claims in the table that nobody holds: whatever a queue is at, they are for others at once."""
+
+import threading
+from typing import Any
+
+import pytest
+
+from oban_actors import Beat, Job, Oban
+from tests.queues.test_refused import refuse
+from tests.queues.work import Work, jobs, read, view, wait_state
+from tests.support.instances import Starter
+from tests.support.waiting import wait_until
+
+ALPHA: dict[str, Any] = {"queues": {"alpha": 5}, "stager": None}
+
+
+def test_claims_that_nobody_holds_are_given_back(start_oban: Starter, work: Work) -> None:
+    """A row that is executing for our producer, and that it never heard of, runs after a beat."""
+    oban = start_oban(node="web.1", **ALPHA)
+    held = oban.insert(jobs("sync", 1, "heed")[0])
+    work.wait_inside(1)
+    uuid = view(oban).uuid
+    lost = oban.insert(jobs("sync", 1, state="scheduled")[0])
+    claim_by_hand(start_oban, lost.id or 0, ["web.1", uuid])
+    foreign = oban.insert(jobs("sync", 1, state="scheduled")[0])
+    claim_by_hand(start_oban, foreign.id or 0, ["web.2", "c2a8a5f4-0000-4000-8000-000000000000"])
+    oban.ask("pulse", Beat(), timeout=30)
+
+    after = wait_state(oban, lost, "completed")
+    assert after.attempt == 1
+    assert read(oban, foreign).state == "executing"
+    assert read(oban, held).state == "executing"
+    assert work.ran == [held.id, lost.id]
+
+
+def claim_by_hand(start: Starter, job_id: int, by: list[str]) -> None:
+    """Make a row look claimed."""
+    array = (
+        "ARRAY[:node, :uuid]" if start.database.kind == "postgresql" else "json_array(:node, :uuid)"
+    )
+    start.tables.execute(
+        "UPDATE {jobs} SET state = 'executing', attempt = 1, attempted_at = inserted_at, "
+        f"attempted_by = {array} WHERE id = :id",
+        id=job_id,
+        node=by[0],
+        uuid=by[1],
+    )
+
+
+def lose(start: Starter, oban: Oban, **options: Any) -> Job:
+    """Claim a job for a queue's producer, which does not hear of it."""
+    lost = oban.insert(jobs("sync", 1, state="scheduled", **options)[0])
+    claim_by_hand(start, lost.id or 0, ["web.1", view(oban).uuid])
+    return lost
+
+
+@pytest.mark.parametrize("how", ["paused", "full"])
+def test_a_queue_that_fetches_nothing_gives_back_too(
+    start_oban: Starter, work: Work, how: str
+) -> None:
+    """Other nodes could run them: that needs no room here."""
+    oban = start_oban(node="web.1", **ALPHA)
+    if how == "paused":
+        oban.pause_queue("alpha")
+        wait_until(lambda: view(oban).paused)
+    else:
+        oban.insert_all(jobs("sync", 5, "wait"))
+        work.wait_inside(5)
+    lost = lose(start_oban, oban)
+    oban.ask("pulse", Beat(), timeout=30)
+
+    assert wait_state(oban, lost, "available").attempt == 0
+
+
+def test_a_row_that_can_not_be_claimed_keeps_nothing(start_oban: Starter, work: Work) -> None:
+    """What goes wrong with what is fetched does not undo what was given back."""
+    oban = start_oban(node="web.1", **ALPHA)
+    (bad,) = oban.insert_all(jobs("sync", 1, state="scheduled"))
+    refuse(start_oban, bad.id or 0, "executing")
+    start_oban.tables.execute("UPDATE {jobs} SET state = 'available'")
+    lost = lose(start_oban, oban, priority=9)
+    oban.ask("pulse", Beat(), timeout=30)
+
+    assert wait_state(oban, lost, "available").attempt == 0
+    assert work.ran == []
+
+
+def test_what_nobody_has_begun_is_given_back_at_once(start_oban: Starter, work: Work) -> None:
+    """A queue that ends does not keep it until the last of its jobs has ended."""
+    oban = start_oban(shutdown_grace_period=600, **ALPHA)
+    busy = oban.insert(jobs("async", 1, "block")[0])
+    work.wait_inside(1)
+    oban.insert_all(jobs("async", 3))
+    wait_until(lambda: len(view(oban).running) == 4)
+    stopper = threading.Thread(target=oban.stop)
+    stopper.start()
+
+    wait_until(lambda: start_oban.tables.count("available") == 3)
+    work.open()
+    stopper.join(30)
+    assert not stopper.is_alive()
+    assert work.ran == [busy.id]
