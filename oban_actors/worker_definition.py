@@ -31,9 +31,7 @@ def define(target: Any, options: Mapping[str, Any]) -> WorkerSpec:
     qualname = getattr(target, "__qualname__", type(target).__qualname__)
     module = _module(target)
     name = _name(module, qualname, options.get("name"))
-    defaults = {key: options[key] for key in _DEFAULTS if key in options}
-    if isinstance(defaults.get("tags"), Iterator):
-        defaults["tags"] = tuple(defaults["tags"])
+    defaults = {key: _kept(options[key]) for key in _DEFAULTS if key in options}
     probe = _probe(name, defaults)
     kind, call = _kind(name, target), _call(target)
     codec = codec_option("codec", options.get("codec"))
@@ -63,6 +61,13 @@ def define(target: Any, options: Mapping[str, Any]) -> WorkerSpec:
 
 
 # Helpers
+
+
+def _kept(value: Any) -> Any:
+    """Keep what an iterator gives, and those within a mapping: each job is to have it."""
+    if isinstance(value, Mapping):
+        return {key: _kept(each) for key, each in value.items()}
+    return tuple(value) if isinstance(value, Iterator) else value
 
 
 def _module(target: Any) -> str:
@@ -111,17 +116,19 @@ def _kind(name: str, target: Any) -> Kind:
             raise ConfigError(f"worker {name!r}: expected a method perform(self, job)")
         _fits(name, "__init__", target, ())
     _fits(name, "perform", function, (None,) * (2 if isinstance(target, type) else 1))
-    function = inspect.unwrap(function)
-    called = getattr(function, "__call__", None)  # noqa: B004 (its code is looked at)
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+    # A wrapper says by itself that it is async, or gives what the wrapped one gives.
+    wrapped = inspect.unwrap(function)
+    if inspect.isgeneratorfunction(wrapped) or inspect.isasyncgenfunction(wrapped):
         raise ConfigError(f"worker {name!r}: expected a function, got a generator, which runs not")
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+    called = (getattr(each, "__call__", None) for each in (function, wrapped))  # noqa: B004 (its code is looked at)
+    is_async = any(map(inspect.iscoroutinefunction, (function, wrapped, *called)))
     return "async" if is_async else "sync"
 
 
 def _fits(name: str, what: str, function: Any, arguments: tuple[None, ...]) -> None:
     try:
-        signature = inspect.signature(function)
+        # A wrapper may give what it wraps more than it takes itself.
+        signature = inspect.signature(function, follow_wrapped=False)
     except (TypeError, ValueError):
         return  # of C code; its first run will tell
     try:

@@ -1,6 +1,7 @@
 """Defining workers: names, options, and the jobs that `new` builds."""
 
 import asyncio
+import functools
 import os
 import pickle
 import subprocess
@@ -47,6 +48,54 @@ def test_kinds(target: Any, kind: str) -> None:
     assert find_worker(target.new().worker).kind == kind
 
 
+class _Called:
+    async def __call__(self, job: Job) -> Any:
+        return await jobs.plain_async(job)
+
+
+async def _curried(_: int, job: Job) -> Any:
+    return await jobs.plain_async(job)
+
+
+def _given_more(_: int, job: Job) -> Any:
+    return jobs.act(job)
+
+
+@functools.wraps(_given_more)
+def _giving(job: Job) -> Any:
+    return _given_more(1, job)
+
+
+@functools.wraps(jobs.act)
+async def _made_async(job: Job) -> Any:
+    return await asyncio.to_thread(jobs.act, job)
+
+
+@functools.wraps(_curried)
+def _passing_on(job: Job) -> Any:
+    return _curried(1, job)
+
+
+@pytest.mark.parametrize(
+    "target", [_Called(), functools.partial(_curried, 1), _made_async, _passing_on]
+)
+def test_what_is_async_in_another_form(target: Any) -> None:
+    """Objects, partial functions and wrappers are awaited, if they or what they wrap are async."""
+    made = worker(name="w")(target)
+
+    claim = run(claimed(made.new({"do": "value"})))
+
+    assert made.spec.kind == "async"
+    assert (claim.verdict, claim.result) == ("success", {"answer": 42})
+
+
+def test_a_wrapper_may_give_more_than_it_takes() -> None:
+    """What counts is that the wrapper takes the job, whatever else it gives to what it wraps."""
+    made: Any = worker(name="w")(_giving)
+
+    assert run(claimed(made.new({"do": "value"}))).result == {"answer": 42}
+
+
 def test_new_uses_the_declared_defaults() -> None:
     """What `worker` was told goes into each job; what `new` is told goes before it."""
 
@@ -59,6 +108,24 @@ def test_new_uses_the_declared_defaults() -> None:
     assert (job.worker, job.queue, job.max_attempts, job.priority) == ("w", "mail", 5, 2)
     assert (job.args, job.tags, job.meta, job.state) == ({"to": "a"}, ["a"], {"m": 1}, "available")
     assert (other.queue, other.tags, other.state) == ("other", [], JobState.SCHEDULED)
+
+
+def test_defaults_that_are_given_once_are_kept() -> None:
+    """What an iterator gives counts for each job, not only for the first that is built."""
+
+    @worker(
+        name="w",
+        tags=iter(["a"]),
+        unique={"fields": iter(["args"]), "keys": iter(["to"]), "states": iter(["available"])},
+        replace={"scheduled": iter(["tags"])},
+    )
+    def one(job: Job) -> None: ...
+
+    for made in (one.new(), one.new()):
+        assert made.tags == ["a"]
+        assert (made.unique.fields, made.unique.keys) == (("args",), ("to",))
+        assert made.unique.states == ("available",)
+        assert made.replace == {"scheduled": ("tags",)}
 
 
 def test_unique_options_merge() -> None:
@@ -207,6 +274,7 @@ class _Twice:
         (lambda: None, "expected perform to take the job as its only argument"),
         (42, "expected a function or a class with perform, got: 42"),
         (jobs.plain, "tests.workers.jobs.plain is a worker already"),
+        (staticmethod(jobs.act), "expected a function or a class with perform, got: <staticmet"),
     ],
 )
 def test_what_cannot_run_jobs_is_refused(target: Any, message: str) -> None:
@@ -254,6 +322,8 @@ class Custom:
                 sys.exit()
             case "delta":
                 return timedelta(seconds=90)
+            case "async":
+                return jobs.plain_async(job)
             case other:
                 return other
 
@@ -261,7 +331,7 @@ class Custom:
 @pytest.mark.parametrize(
     ("say", "backoff", "limit"),
     [(7, 7.0, 7.0), ("delta", 90.0, 90.0), (0, 0.0, None), ("raise", None, None)]
-    + [(bad, None, None) for bad in ("exit", "text", -1, True, 1e300)],
+    + [(bad, None, None) for bad in ("exit", "text", "async", -1, True, 1e300)],
 )
 def test_methods_decide_times(
     say: Any, backoff: float | None, limit: float | None, caplog: pytest.LogCaptureFixture
