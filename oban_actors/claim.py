@@ -39,6 +39,8 @@ class Ack:
         error: an element for the row's `errors`, None for none.
         delay: seconds until it is due again, for retryable and scheduled.
         killed: it was cancelled by somebody while it ran, so its row may be cancelled already.
+        completed: its worker completed it in a transaction of its own, so its row may be completed
+            already, and this counts only where that was not committed.
 
     """
 
@@ -48,6 +50,7 @@ class Ack:
     error: dict[str, Any] | None = None
     delay: float = 0.0
     killed: bool = False
+    completed: bool = False
 
 
 class Source(Protocol):

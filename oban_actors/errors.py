@@ -110,7 +110,10 @@ class ClaimLost(ObanError):
 
 
 class PerformError(ObanError):
-    """A job did not end well although its worker raised nothing: it was cancelled."""
+    """A job did not end well although its worker raised nothing.
+
+    It was cancelled, or completed in a transaction that was not committed.
+    """
 
 
 class RemoteFailure(ObanError):

@@ -42,8 +42,8 @@ class JobRun:
         """Complete it in its worker's own transaction, so that its work and its end are one commit.
 
         For a worker that writes to the database of the jobs. It commits by itself and should
-        return soon after; what it returns then counts for nothing. Without the commit the job
-        is not completed.
+        return soon after; what it returns or raises then counts for nothing. Without the commit
+        the job is not completed, also if its worker returns: that is a failure.
 
         Args:
             session: what the worker writes with, such as an SQLAlchemy session; or

@@ -36,6 +36,8 @@ class Performer:
       whatever else is raised (also SystemExit and KeyboardInterrupt) is a failure.
     - A job that was cancelled while it ran ends cancelled, and one out of time fails with a
       TimeoutError, whatever its worker does then; unless it completed itself before.
+    - One that completed itself has succeeded if its row says so, and failed otherwise: what the
+      worker returned then was never committed.
     - When the node stops, a job that ends by itself is acknowledged with what it returned or
       raised. An async one that is cancelled for it has no verdict and no acknowledgement: its
       row stays `executing`, to be rescued.
@@ -105,8 +107,21 @@ class Performer:
         if claim.running.cancelled and self._was_ended(claim):
             return
         claim.result = result
-        claim.verdict = "success"
-        claim.ack = Ack(claim.id, claim.attempted_at, JobState.COMPLETED)
+        if claim.running.completed:
+            error = PerformError(
+                f"{claim.job.worker} completed its job in a transaction that was not committed"
+            )
+            self._fail(claim, error, error_text.describe(error))
+            return
+        self._succeed(claim)
+
+    def completed(self, claim: Claim) -> None:
+        """Note that the row of an ended run shows that its worker has completed it."""
+        if claim.error is not None and not isinstance(claim.error, PerformError):
+            failed = "job %d completed itself before its worker failed: %s"
+            logger.warning(failed, claim.id, error_text.describe(claim.error, _OURS))
+        claim.error = None
+        self._succeed(claim)
 
     def raised(self, claim: Claim, error: BaseException) -> None:
         """Note what its worker raised, or `begin`."""
@@ -149,6 +164,10 @@ class Performer:
         return self._element(claim, error_text.describe(_timeout(claim)))
 
     # Ends
+
+    def _succeed(self, claim: Claim) -> None:
+        claim.verdict = "success"
+        claim.ack = _ack(claim, JobState.COMPLETED)
 
     def _refuse(self, claim: Claim, row: Unreadable) -> None:
         """End a claim whose row can't be read."""
@@ -205,7 +224,7 @@ class Performer:
         elif isinstance(result, Snooze):
             claim.result = result.seconds
             claim.verdict = "snoozed"
-            claim.ack = Ack(claim.id, claim.attempted_at, JobState.SCHEDULED, delay=result.seconds)
+            claim.ack = _ack(claim, JobState.SCHEDULED, delay=result.seconds)
         else:
             result.close()
             error = TypeError(
@@ -219,7 +238,7 @@ class Performer:
         claim.result = reason
         claim.verdict = "cancelled"
         element = self._element(claim, error_text.describe(claim.error))
-        claim.ack = Ack(claim.id, claim.attempted_at, JobState.CANCELLED, element, killed=killed)
+        claim.ack = _ack(claim, JobState.CANCELLED, element, killed=killed)
 
     def _fail(self, claim: Claim, error: BaseException, text: str | None) -> None:
         job = claim.job
@@ -227,7 +246,7 @@ class Performer:
         claim.error = error
         verdict: Verdict = "discard" if job.attempt >= job.max_attempts else "failure"
         if verdict == "discard":
-            claim.ack = Ack(claim.id, claim.attempted_at, JobState.DISCARDED, element)
+            claim.ack = _ack(claim, JobState.DISCARDED, element)
         else:
             spec = claim.worker
             delay = (
@@ -235,7 +254,7 @@ class Performer:
                 if spec is None
                 else spec.backoff_for(job)
             )
-            claim.ack = Ack(claim.id, claim.attempted_at, JobState.RETRYABLE, element, delay)
+            claim.ack = _ack(claim, JobState.RETRYABLE, element, delay=delay)
         claim.verdict = verdict
 
     def _element(self, claim: Claim, text: str) -> dict[str, Any]:
@@ -247,6 +266,18 @@ class Performer:
 
 
 # Helpers
+
+
+def _ack(
+    claim: Claim,
+    state: JobState,
+    error: dict[str, Any] | None = None,
+    *,
+    delay: float = 0.0,
+    killed: bool = False,
+) -> Ack:
+    own = claim.running.completed
+    return Ack(claim.id, claim.attempted_at, state, error, delay, killed=killed, completed=own)
 
 
 def _worker(claim: Claim) -> WorkerSpec:

@@ -92,6 +92,8 @@ class Turn:
         stale: ids whose row was no longer this claim's, so that nothing was written.
         blocked: ids whose row somebody has locked: to be tried again.
         fetched: the rows that it claimed.
+        completed: those of the settled ids whose worker has completed them, whatever was
+            acknowledged.
 
     """
 
@@ -99,6 +101,7 @@ class Turn:
     stale: frozenset[int]
     blocked: frozenset[int]
     fetched: Fetched
+    completed: frozenset[int] = frozenset()
 
     @property
     def jobs(self) -> list[Job]:

@@ -51,11 +51,13 @@ def turn_of(
     """
     if not verdicts:
         return Turn(frozenset([a.job_id for a in acks]), _NONE, _NONE, fetched)
-    sorts: dict[str, set[int]] = {"settled": set(), "stale": set(), "blocked": set()}
+    sorts: dict[str, set[int]] = {
+        verdict: set() for verdict in ("settled", "stale", "blocked", "completed")
+    }
     for ack in acks:
         sorts[verdicts.get(ack.job_id, "settled")].add(ack.job_id)
-    settled, stale, blocked = map(frozenset, sorts.values())
-    return Turn(settled, stale, blocked, fetched)
+    settled, stale, blocked, completed = map(frozenset, sorts.values())
+    return Turn(settled | completed, stale, blocked, fetched, completed)
 
 
 _NONE: frozenset[int] = frozenset()
@@ -70,7 +72,7 @@ def judge(acks: Iterable[Ack], shown: Mapping[int, Shown], uuid: str) -> dict[in
         uuid: of the claimant.
 
     Returns:
-        settled, stale or blocked, by the job's id.
+        settled, stale, blocked or completed, by the job's id.
 
     """
     return {ack.job_id: _verdict(ack, shown.get(ack.job_id), uuid) for ack in acks}
@@ -82,6 +84,8 @@ def _verdict(ack: Ack, row: Shown | None, uuid: str) -> str:
     if row.state == JobState.EXECUTING:
         # It is ours and was left out: somebody has it locked.
         return "blocked"
+    if ack.completed and row.state == JobState.COMPLETED:
+        return "completed"
     if row.state == ack.state:
         unsaid = ack.killed and ack.error is not None and not _says(row, ack)
         return "blocked" if unsaid else "settled"

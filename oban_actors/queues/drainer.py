@@ -182,6 +182,8 @@ class Drainer:
 
         turn: engines.Turn = self._transaction(work)
         stale = claim.id in turn.stale
+        if claim.id in turn.completed:
+            run.completed(claim)
         if stale:
             logger.warning(
                 "job %d had been taken from its drain before it ended (%s): its row was left as "

@@ -223,6 +223,8 @@ class Producer(GenServer):
             self.send_after(_Unblock(), REFUSED_DELAY if refused else BLOCKED_DELAY)
         for claim in over:
             stale = claim.id in turn.stale
+            if claim.id in turn.completed:
+                self.post.performer.completed(claim)
             if stale:
                 logger.warning(
                     "job %d had been taken from this node before it ended (%s): its row was left "

@@ -50,6 +50,7 @@ class Sieve:
             settled=self._all("settled"),
             stale=self._all("stale"),
             blocked=self._all("blocked") | frozenset(self.refused),
+            completed=self._all("completed"),
         )
 
     def _write(self, acks: Sequence[Ack]) -> None:

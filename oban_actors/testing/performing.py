@@ -8,7 +8,7 @@ from oban_actors.caller_run import CallerRun
 from oban_actors.claim import Claim
 from oban_actors.config import Config
 from oban_actors.errors import ConfigError
-from oban_actors.inline import claim_of, claimed
+from oban_actors.inline import believe, claim_of, claimed
 from oban_actors.job import Job
 from oban_actors.job_secrets import outgoing
 from oban_actors.oban import Oban
@@ -118,6 +118,7 @@ def _claim(
 
 
 def _outcome(run: CallerRun, claim: Claim) -> Any:
+    believe(run, claim)
     run.tell_end(claim)
     if claim.verdict in ("failure", "discard") and claim.error is not None:
         raise original(claim.error)

@@ -21,6 +21,11 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 OTHER = Claimant("web.2", "00000000-0000-8000-8000-000000000002")
 
 
+def fence(store: Store) -> object:
+    """Noon as a row has it."""
+    return to_text(NOON) if store.repo.dialect == "sqlite" else NOON.replace(tzinfo=None)
+
+
 @pytest.fixture
 def hand(store: Store) -> Hand:
     """A producer of the queue `default`."""
@@ -94,8 +99,7 @@ def test_killed(store: Store, hand: Hand, *, cancelled: bool) -> None:
     (job,) = store.insert(Job.new(worker="w"))
     (claimed,) = hand.fetch()
     if cancelled:
-        at = to_text(NOON) if store.repo.dialect == "sqlite" else NOON.replace(tzinfo=None)
-        store.run("UPDATE {jobs} SET state = 'cancelled', cancelled_at = :at", at=at)
+        store.run("UPDATE {jobs} SET state = 'cancelled', cancelled_at = :at", at=fence(store))
     later = NOON + timedelta(minutes=1)
     killed = ack(claimed, "cancelled", error=ERROR, killed=True)
 
@@ -105,6 +109,26 @@ def test_killed(store: Store, hand: Hand, *, cancelled: bool) -> None:
     stored = store.get(job)
     assert (stored.state, stored.errors) == ("cancelled", [ERROR])
     assert stored.cancelled_at == (NOON if cancelled else later)
+
+
+@pytest.mark.parametrize("state", ["retryable", "discarded", "scheduled", "cancelled"])
+def test_completed_by_its_worker(store: Store, hand: Hand, state: str) -> None:
+    """What was acknowledged besides counts only where the worker's own commit did not come."""
+    store.insert(Job.new(worker="w"), Job.new(worker="w"), Job.new(worker="w"))
+    done, undone, lost = hand.fetch()
+    store.run("UPDATE {jobs} SET state = 'completed' WHERE id <> :id", id=undone.id)
+    store.run("UPDATE {jobs} SET attempted_at = :at WHERE id = :id", id=lost.id, at=fence(store))
+    before = store.get(done)
+    acks = [ack(job, state, error=ERROR, completed=True) for job in (done, undone, lost)]
+
+    for _ in range(2):
+        turn = hand.turn(acks)
+        assert (turn.settled, turn.completed) == (ids(done, undone), ids(done))
+        assert turn.stale == ids(lost)
+
+    assert store.get(done) == before
+    assert (store.get(undone).state, store.get(undone).errors) == (state, [ERROR])
+    assert store.get(lost).state == "completed"
 
 
 def test_deleted_meanwhile(store: Store, hand: Hand) -> None:

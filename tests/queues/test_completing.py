@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from oban_actors import ClaimLost, Job, JobState, NotRunning, Oban, worker
+from oban_actors import Cancel, ClaimLost, Job, JobState, NotRunning, Oban, Snooze, worker
 from tests.support.databases import Database
 from tests.support.events import Recorder
 from tests.support.instances import Starter
@@ -109,6 +109,68 @@ def test_without_the_commit_it_is_not_completed(
     found = oban.get_job(job.id or 0)
     assert found is not None
     assert "the worker's own write failed" in found.errors[0]["error"]
+
+
+@pytest.mark.parametrize(("most", "state"), [(20, "retryable"), (1, "discarded")])
+def test_a_commit_that_was_forgotten_is_a_failure(
+    database: Database, start_oban: Starter, bench: Bench, told: Recorder, most: int, state: str
+) -> None:
+    """A worker that returns, but whose work was rolled back, has not done it: neither is there."""
+    engine = sa.create_engine(database.url, poolclass=sa.NullPool)
+
+    def do(job: Job) -> None:
+        with engine.connect() as connection:
+            job.complete(connection=connection)
+
+    bench.do = do
+    oban = start_oban(queues={"alpha": 1})
+    job = oban.insert(complete.new(max_attempts=most))
+
+    event = told.wait_for("oban.job.exception")
+    found = oban.get_job(job.id or 0)
+    assert found is not None
+    assert (found.state, found.completed_at) == (state, None)
+    (error,) = found.errors
+    assert error["error"] == (
+        "** (PerformError) tests.completing completed its job in a transaction that was not "
+        "committed"
+    )
+    assert event.metadata["state"] == {"retryable": "failure", "discarded": "discard"}[state]
+    assert str(event.metadata["error"]) in error["error"]
+
+
+@pytest.mark.parametrize("after", ["raise", "snooze", "cancel", "late"])
+def test_what_comes_after_the_commit_counts_for_nothing(
+    database: Database,
+    start_oban: Starter,
+    bench: Bench,
+    told: Recorder,
+    caplog: pytest.LogCaptureFixture,
+    after: str,
+) -> None:
+    """A job that its worker has completed is done, and told as such, however the run ends."""
+    engine = sa.create_engine(database.url, poolclass=sa.NullPool)
+
+    def do(job: Job) -> None:
+        with engine.begin() as connection:
+            job.complete(connection=connection)
+        if after == "late":
+            assert job.running is not None
+            job.running.cancel("timeout")
+        raise {"snooze": Snooze(60), "cancel": Cancel("no more")}.get(after, ValueError("boom"))
+
+    bench.do = do
+    oban = start_oban(queues={"alpha": 1})
+    job = oban.insert(complete.new())
+
+    event = told.wait_for("oban.job.stop")
+    found = oban.get_job(job.id or 0)
+    assert found is not None
+    assert (found.state, found.errors, found.cancelled_at) == ("completed", [], None)
+    assert event.metadata["state"] == "success"
+    assert told.all("oban.job.stale") == told.all("oban.job.exception") == []
+    failed = f"job {job.id} completed itself before its worker failed: ** (ValueError) boom"
+    assert (failed in caplog.text) == (after in ("raise", "late"))
 
 
 def test_a_claim_that_is_gone_can_not_be_completed(

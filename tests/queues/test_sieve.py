@@ -34,7 +34,8 @@ def sieve(bad: set[int], *, claimable: int = 100, error: Exception = REFUSAL) ->
         if bad.intersection(ack.job_id for ack in some) or limit > claimable:
             raise error
         none: frozenset[int] = frozenset()
-        return Turn(frozenset(ack.job_id for ack in some), none, none, FETCHED)
+        own = frozenset(ack.job_id for ack in some if ack.completed)
+        return Turn(frozenset(ack.job_id for ack in some), none, none, FETCHED, own)
 
     connection = SimpleNamespace(begin_nested=nullcontext)
     return Sieve(cast("sa.Connection", connection), take)
@@ -51,6 +52,13 @@ def test_it_finds_what_is_refused(count: int, bad: set[int]) -> None:
     assert turn.settled == set(range(count)) - guilty
     assert turn.fetched is FETCHED
     assert one.unclaimable is None
+
+
+def test_it_tells_whose_workers_completed_them() -> None:
+    """What the parts of a turn found is found by the whole."""
+    some = [Ack(n, NOON, JobState.RETRYABLE, completed=n in (1, 4)) for n in range(6)]
+
+    assert sieve({2}).turn(some, 0).completed == {1, 4}
 
 
 @pytest.mark.parametrize("claimable", [0, 1, 3, 10])

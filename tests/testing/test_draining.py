@@ -265,6 +265,26 @@ def test_a_beat_that_fails_ends_no_drain(
     assert read(oban, job).state == "completed"
 
 
+@pytest.mark.parametrize("commits", [True, False])
+def test_a_job_may_complete_itself(
+    oban: Oban, start_oban: Starter, monkeypatch: pytest.MonkeyPatch, *, commits: bool
+) -> None:
+    """With its worker's commit it is done, and failed without."""
+    engine = start_oban.tables.engine
+
+    def complete(job: Job) -> None:
+        with engine.connect() as connection:
+            job.complete(connection=connection)
+            if commits:
+                connection.commit()
+
+    monkeypatch.setattr(work, "act", complete)
+    job = oban.insert(work.acts.new())
+
+    assert oban.drain_queue("alpha") == DrainCounts(success=commits, failure=not commits)
+    assert read(oban, job).state == ("completed" if commits else "retryable")
+
+
 def test_a_time_out_ends_an_async_job(oban: Oban) -> None:
     """An async worker out of its time fails with it, though no tree watches."""
     job = oban.insert(work.endless.new())

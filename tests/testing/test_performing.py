@@ -68,6 +68,20 @@ def test_a_built_job_is_run() -> None:
     assert perform_job(build_job(work.seen, attempt=3)).attempt == 3
 
 
+@pytest.mark.parametrize("end", ["fine", "raise", "cancel"])
+def test_a_job_may_complete_itself(end: str) -> None:
+    """It has no row that could tell, so it counts as done, unless its worker fails."""
+    with recording("oban.job.stop", "oban.job.exception") as events:
+        if end == "raise":
+            with pytest.raises(ValueError, match="boom"):
+                perform_job(work.completes, {"end": end})
+        else:
+            perform_job(work.completes, {"end": end})
+
+    (event,) = events.all()
+    assert event.metadata["state"] == ("failure" if end == "raise" else "success")
+
+
 def test_the_clock_of_an_instance_counts(tmp_path: Any) -> None:
     """With an instance given, the times are its clock's."""
     clock = VirtualClock()

@@ -42,6 +42,13 @@ def overtime(job: Job) -> str:
 
 
 @worker(queue="alpha")
+def completes(job: Job) -> Any:
+    """Complete the job where it would write, then end as its args say."""
+    job.complete(session=object())
+    return end_as(job.args)
+
+
+@worker(queue="alpha")
 def heed(job: Job) -> None:
     """Note that it runs, and that it was told to end."""
     RAN.append("heed")
@@ -64,6 +71,16 @@ async def aheed(_job: Job) -> None:
 def seen(job: Job) -> Job:
     """Give the job as its worker sees it."""
     return job
+
+
+def act(job: Job) -> None:
+    """What `acts` does; a test puts something else in its place."""
+
+
+@worker(queue="alpha")
+def acts(job: Job) -> None:
+    """Do what the test says."""
+    act(job)
 
 
 class Chain:

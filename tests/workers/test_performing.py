@@ -84,6 +84,17 @@ def test_failures_are_retried(kind: Any, what: str, first: str) -> None:
 
 
 @every_kind
+def test_an_error_holds_no_frame_of_ours(kind: Any) -> None:
+    """Its traceback begins with the worker's: ours would hold the claim that holds the error."""
+    claim = run(do(kind, "error"))
+
+    assert claim.error is not None
+    trace = claim.error.__traceback__
+    assert trace is not None
+    assert not trace.tb_frame.f_code.co_filename.endswith("performing.py")
+
+
+@every_kind
 def test_the_last_attempt_is_discarded(kind: Any) -> None:
     """A failure with all attempts used up is discarded, with its error."""
     claim = do(kind, "error")
@@ -283,7 +294,9 @@ class _Spoiled:
 
 def _unreadable(*, attempt: int, reason: str) -> Ack:
     row = Unreadable(7, SYSTEM_CLOCK.now(), attempt, 2, "w", "alpha", reason)
-    claim = run(Claim(7, row.attempted_at, None, Running(), _Spoiled(), row))
+    # Its own back-off is not asked about a job that can't be read.
+    spec = replace(jobs.plain.spec, backoff=3.0)
+    claim = run(Claim(7, row.attempted_at, spec, Running(), _Spoiled(), row))
     assert claim.verdict == ("discard" if attempt == 2 else "failure")
     assert (claim.job.worker, claim.job.queue, claim.job.attempt) == ("w", "alpha", attempt)
     assert claim.ack is not None
@@ -331,13 +344,24 @@ def test_complete_is_refused_elsewhere() -> None:
         job.complete(session="s")
 
 
-def test_a_completed_job_that_is_killed_afterwards_succeeded() -> None:
-    """Its own transaction has decided; its acknowledgement finds the row completed."""
-    claim = do(jobs.plain)
+@pytest.mark.parametrize("reason", [None, "cancelled", "timeout", "shutdown"])
+def test_a_job_that_completed_itself_failed_unless_its_row_says_so(reason: Any) -> None:
+    """Its own transaction decides, whatever it was told: not committed, it has done nothing."""
+    claim, by = do(jobs.plain, "value"), performer()
     claim.running.completed = True
-    claim.running.cancel("cancelled")
+    if reason is not None:
+        claim.running.cancel(reason)
 
-    assert run(claim).verdict == "success"
+    run(claim, by)
+    assert (claim.verdict, claim.ack.state, claim.ack.completed) == ("failure", "retryable", True)
+    assert text(claim) == (
+        "** (PerformError) tests.workers.jobs.plain completed its job in a transaction that was "
+        "not committed"
+    )
+    by.completed(claim)
+
+    assert (claim.verdict, claim.result, claim.error) == ("success", {"answer": 42}, None)
+    assert (claim.ack.state, claim.ack.error) == ("completed", None)
 
 
 # Helpers
