@@ -234,8 +234,7 @@ class Controller:
         match action:
             case "cancel":
                 jobs = self.engine.cancel_jobs(connection, ids, holding, now, wait=wait)
-                running = [job.id for job in jobs if job.state is JobState.EXECUTING]
-                payloads = [{"action": "pkill", "job_id": each} for each in running]
+                payloads = [_kill(job) for job in jobs if job.state is JobState.EXECUTING]
                 if payloads:
                     self.publisher.publish(connection, "signal", payloads)
             case "retry":
@@ -292,6 +291,13 @@ _MANY: Mapping[Action, str] = {
     "retry": "oban.engine.retry_all_jobs",
     "delete": "oban.engine.delete_all_jobs",
 }
+
+
+def _kill(job: ChangedJob) -> dict[str, Any]:
+    signal: dict[str, Any] = {"action": "pkill", "job_id": job.id}
+    # Oban has no word for which run is meant; but where the job is retried at once, the next one
+    # may have begun when the signal comes.
+    return signal if job.claimed_at is None else {**signal, "attempted_at": job.claimed_at}
 
 
 def job_id(job: Job | int) -> int:

@@ -63,6 +63,10 @@ class Control(ABC):
         return self.found(sa.select(self.table.c.id), chosen, (self.in_states(states),))
 
     @abstractmethod
+    def claimed_at(self) -> sa.ColumnElement[Any]:
+        """Give `attempted_at` as text, which can be read whatever it is."""
+
+    @abstractmethod
     def columns(self) -> list[sa.ColumnElement[Any]]:
         """Give all columns of a job, as `Job.from_row` reads them."""
 
@@ -188,7 +192,7 @@ class Control(ABC):
         )
         # Within a function a condition is no way to the rows, so that the planner takes the ids.
         query = (
-            sa.select(table.c.id, table.c.queue, sa.cast(table.c.state, sa.Text))
+            sa.select(table.c.id, table.c.queue, sa.cast(table.c.state, sa.Text), self.claimed_at())
             .where(self.among(ids), sa.func.coalesce(wanted, sa.false()))
             .order_by(table.c.id)
             .with_for_update(skip_locked=not wait, of=table)
@@ -199,7 +203,7 @@ class Control(ABC):
             if sqlstate(error) != LOCK_NOT_AVAILABLE:
                 raise
             raise JobLocked("jobs are locked by another transaction", ids=tuple(ids)) from error
-        return [ChangedJob(job_id, queue, JobState(state)) for job_id, queue, state in rows]
+        return [ChangedJob(row[0], row[1], JobState(row[2]), row[3]) for row in rows]
 
     def _update(
         self, connection: sa.Connection, locked: list[ChangedJob], values: dict[str, Any]

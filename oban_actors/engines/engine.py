@@ -104,12 +104,14 @@ class ChangedJob:
         id: the job's.
         queue: its queue.
         state: the one it had before.
+        claimed_at: the fence of its latest claim, as `to_text` writes it; None for none.
 
     """
 
     id: int
     queue: str
     state: JobState
+    claimed_at: str | None
 
 
 class JobEngine(StagingEngine, CronEngine, PruneEngine, RescueEngine, Protocol):

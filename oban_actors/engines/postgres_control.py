@@ -57,6 +57,11 @@ class PostgresControl(Control):
         every = state.join(queue, sa.true()).join(part_of, sa.true())
         return sa.select(part_of.c.id).select_from(every)
 
+    def claimed_at(self) -> sa.ColumnElement[Any]:
+        """See `Control`."""
+        # Not by a cast: that is written as the host's session likes it.
+        return sa.func.to_char(self.table.c.attempted_at, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+
     def columns(self) -> list[sa.ColumnElement[Any]]:
         """See `Control`."""
         texts = ARRAY(sa.Text)

@@ -27,6 +27,10 @@ class SqliteControl(Control):
         """See `Control`."""
         return self.table.c.state.in_([state.value for state in states])
 
+    def claimed_at(self) -> sa.ColumnElement[Any]:
+        """See `Control`."""
+        return sa.cast(self.table.c.attempted_at, sa.Text)
+
     def columns(self) -> list[sa.ColumnElement[Any]]:
         """See `Control`."""
         # As they are: one that can't be read shall not take the others with it.

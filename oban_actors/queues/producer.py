@@ -29,6 +29,7 @@ from oban_actors.queues.parts import Drained, Parts
 from oban_actors.queues.rhythm import Idle, Rhythm, Turn, Wait, share
 from oban_actors.queues.turning import Turns
 from oban_actors.queues.workforce import Post
+from oban_actors.repo.times import to_text
 
 logger = logging.getLogger("oban_actors")
 
@@ -252,7 +253,7 @@ class Producer(GenServer):
     def _signal(self, payload: Mapping[str, Any]) -> None:
         action = payload.get("action")
         if action == "pkill":
-            self._kill(payload.get("job_id"))
+            self._kill(payload.get("job_id"), payload.get("attempted_at"))
             return
         if payload.get("queue") not in (self.queue, "*") or self.roster.shutdown_at is not None:
             return
@@ -276,8 +277,12 @@ class Producer(GenServer):
             return
         self._rhythm.feed()
 
-    def _kill(self, job_id: object) -> None:
-        if type(job_id) is int and (claims := self.roster.find(job_id)):
+    def _kill(self, job_id: object, claimed_at: object) -> None:
+        claims = self.roster.find(job_id) if type(job_id) is int else []
+        if isinstance(claimed_at, str):
+            # Elixir's signals don't say it, and mean whichever run there is.
+            claims = [claim for claim in claims if to_text(claim.attempted_at) == claimed_at]
+        if claims:
             self.tell(("foreman", self.queue), CancelClaims(claims, "cancelled"))
 
     def _view(self) -> QueueView:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import sqlalchemy as sa
 
-from oban_actors import Beat, Job, Oban
+from oban_actors import Beat, Job, Notify, Oban
 from oban_actors.pulse import Pulse
 from tests.queues.work import Work, job, jobs, read, wait_state
 from tests.support.events import Recorder
@@ -118,6 +119,34 @@ def test_a_cancel_whose_signal_was_lost(
     after = read(node, one)
     assert (after.state, after.cancelled_at) == ("cancelled", after.inserted_at)
     assert len(after.errors) == 1
+
+
+@KINDS
+@pytest.mark.usefixtures("_silent")
+def test_a_cancel_that_comes_after_a_retry(
+    start_oban: Starter, node: Oban, work: Work, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It ends the run that was cancelled, and not the one that has begun meanwhile."""
+    one = node.insert(job(kind, "heed"))
+    work.wait_inside(1)
+    late: list[dict[str, Any]] = []
+
+    def keep(_connection: object, channel: str, payloads: list[dict[str, Any]]) -> None:
+        assert channel == "signal"
+        late.extend(payloads)
+
+    console = start_oban.make(node="console")
+    monkeypatch.setattr(console._controller, "publisher", Mock(publish=keep))
+    assert console.cancel_job(one)
+    assert console.retry_job(one)
+    work.wait_inside(2)
+    node.ask("notifier", Notify("signal", late), timeout=30)
+    work.wait_inside(1)
+
+    assert work.told == {one.id: "cancelled"}
+    work.open()
+    after = wait_state(node, one, "completed")
+    assert (after.attempt, after.errors, len(work.ran)) == (2, [], 2)
 
 
 @pytest.mark.usefixtures("_silent")
