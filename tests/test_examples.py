@@ -102,6 +102,41 @@ def test_the_demo_fails_when_a_job_has_not_ended_in_time(folder: Path, temporary
     assert list(temporary.iterdir()) == []
 
 
+GONE = """
+import sys
+from examples import demo
+
+jobs_for = demo.jobs_for
+
+
+def losing(folder, files):
+    jobs = jobs_for(folder, files)
+    (folder / files[-1].path).unlink()
+    return jobs
+
+
+demo.jobs_for = losing
+sys.exit(demo.main(sys.argv[1:]))
+"""
+
+
+def test_the_demo_fails_when_a_job_meets_another_end(folder: Path, temporary: Path) -> None:
+    """A file that is gone before its job runs: all have ended in time, but that one discarded."""
+    done = subprocess.run(
+        [sys.executable, "-c", GONE, str(folder), "--plain"],
+        cwd=ROOT,
+        env=_environment(temporary),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+    )
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "failed for good" in done.stdout
+    assert "FAILED: 1 of 4 jobs did not meet the end they should in time, 0 ended" in done.stdout
+
+
 def test_the_demo_refuses_a_folder_without_files(tmp_path: Path, temporary: Path) -> None:
     """There is nothing to show."""
     (tmp_path / "empty").mkdir()

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from oban_actors import Job, Oban, Stage
 from oban_actors.errors import ConfigError, TransientError, UnfitTransaction
-from tests.inserting.hosts import ASYNC, SYNC, AsyncHost, address, engine_of
+from tests.inserting.hosts import ASYNC, SYNC, AsyncHost, address, django_connection, engine_of
 from tests.support.databases import Database
 from tests.support.instances import Starter
 
@@ -179,6 +179,21 @@ def test_autocommit(start_oban: Starter) -> None:
         handle.close()
 
     assert len(start_oban.tables.states()) == 1
+
+
+def test_autocommit_of_django(start_oban: Starter) -> None:
+    """Django's connection is in a transaction only within `atomic()`, or where it is told so."""
+    oban = start_oban.make()
+    with django_connection(start_oban.database, "") as host:
+        host.handle.set_autocommit(True)
+        with pytest.raises(UnfitTransaction, match=r"use transaction\.atomic\(\)"):
+            oban.insert(plain(), connection=host.handle)
+        host.handle.set_autocommit(False)
+        host.handle.vendor = "oracle"
+        with pytest.raises(ConfigError, match="PostgreSQL or SQLite, got: oracle"):
+            oban.insert(plain(), connection=host.handle)
+
+    assert start_oban.tables.states() == {}
 
 
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])

@@ -212,6 +212,22 @@ def test_within_a_batch(oban: Oban) -> None:
     assert [job.args["n"] for job in jobs] == [0, 1, 2, 1, 2, 2]
 
 
+def test_states_within_a_batch(oban: Oban) -> None:
+    """An earlier one in none of the states is out of the way, as one in the table is."""
+    unique = {"states": ["available", "retryable"], "period": None}
+    jobs = oban.insert_all(
+        [
+            new(unique=None, state="completed"),
+            new(unique=None, schedule_in=60),
+            new(unique=unique, state="retryable"),
+            new(unique=unique),
+        ]
+    )
+
+    assert [job.conflict for job in jobs] == [False, False, False, True]
+    assert jobs[3].id == jobs[2].id
+
+
 def test_keys_within_a_batch(oban: Oban) -> None:
     """One that asks for fewer keys is the same as one before it that has more, as in the table."""
     unique = {"keys": ["url", "site"], "period": None}
