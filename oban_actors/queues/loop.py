@@ -65,7 +65,10 @@ class EventLoop:
     def _begin(self) -> asyncio.AbstractEventLoop:
         loop = self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
-            target=_run, args=(loop, self._ended), name=f"oban-{self._name}-loop", daemon=True
+            target=_run,
+            args=(loop, self.uses, self._ended),
+            name=f"oban-{self._name}-loop",
+            daemon=True,
         )
         self._thread.start()
         return loop
@@ -78,11 +81,18 @@ class EventLoop:
 
 
 def _run(
-    loop: asyncio.AbstractEventLoop, ended: Callable[[asyncio.AbstractEventLoop], None]
+    loop: asyncio.AbstractEventLoop,
+    used: Callable[[asyncio.AbstractEventLoop], bool],
+    ended: Callable[[asyncio.AbstractEventLoop], None],
 ) -> None:
     asyncio.set_event_loop(loop)
     try:
-        loop.run_forever()
+        # What a worker leaves on the loop may stop it, or raise what no loop survives.
+        while used(loop):
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                logger.exception("what a worker left on the event loop raised, and ends no other")
         # A task that is cancelled before its first step never learns that it was.
         loop.run_until_complete(asyncio.sleep(0))
         left = asyncio.all_tasks(loop)
