@@ -56,6 +56,9 @@ class Instance(Supervisor):
             importlib.import_module(module)
         self.repo.open()
         self.runtime.timers.reopen()
+        # Not before: whoever starts a tree that runs already gets this far not.
+        for queue, options in self.config.queues.items():
+            self.workforce.renew(queue, options)
         try:
             self.repo.verify()
             super().init()
@@ -94,8 +97,6 @@ def children(parts: Parts, publisher: Publisher, inserter: Inserter) -> list[Chi
 
     """
     config, repo, engine = parts.config, parts.repo, parts.engine
-    for queue, options in config.queues.items():
-        parts.workforce.renew(queue, options)
     rosters = parts.workforce.rosters
     # First to start and last to end, so that it answers meanwhile too.
     health = [] if config.health is None else [health_spec(config, repo, config.health)]

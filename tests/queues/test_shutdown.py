@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from oban_actors import Beat, Oban
+from oban_actors.actors import StartFailed, Supervisor
 from oban_actors.actors.process import process_of
 from tests.queues.work import Work, claims, crashes, jobs, read, view, wait_state
 from tests.support.events import Recorder
@@ -227,6 +228,27 @@ def test_a_tree_is_started_again(start_oban: Starter, work: Work, kind: str) -> 
     wait_until(lambda: start_oban.tables.count("completed") == 40)
 
     assert work.again == {}
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_tree_that_is_started_twice_goes_on(
+    start_oban: Starter, work: Work, *, running: bool
+) -> None:
+    """The second start is refused, and the first one's queues beat and run jobs as before."""
+    oban = start_oban(**ALPHA)
+    oban.scale_queue("alpha", 3)
+    wait_until(lambda: view(oban).limit == 3)
+    before = oban._parts.workforce.rosters()
+    if running:
+        oban.insert(jobs("sync", 1, "wait")[0])
+        work.wait_inside(1)
+    with pytest.raises(StartFailed):
+        Supervisor.start([oban.child_spec()])
+
+    assert oban._parts.workforce.rosters() == before
+    assert view(oban).limit == 3
+    beat(oban)
+    assert producers(start_oban) == 1
 
 
 def test_a_tree_is_started_again_with_a_job_left(start_oban: Starter, work: Work) -> None:
