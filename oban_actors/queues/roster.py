@@ -134,12 +134,19 @@ class Roster:
     # Acknowledgements go
 
     def take(self) -> list[Claim]:
-        """Take what has ended, the oldest first, to be written; `settle` or `restore` follows."""
+        """Take what has ended, the oldest first, to be written; `settle` or `restore` follows.
+
+        Of a job that was taken from this node and came back to it, one end at a time.
+        """
         with self._lock:
             self._told = False
-            self._taken = self._done[:MOST_ACKS]
-            self._done = self._done[MOST_ACKS:]
-            return self._taken
+            taken, rest = self._done[:MOST_ACKS], self._done[MOST_ACKS:]
+            if len({claim.id for claim in taken}) < len(taken):
+                firsts = {claim.id: claim for claim in reversed(taken)}
+                rest = [claim for claim in taken if firsts[claim.id] is not claim] + rest
+                taken = [claim for claim in taken if firsts[claim.id] is claim]
+            self._taken, self._done = taken, rest
+            return taken
 
     def settle(self, blocked: Collection[int] = ()) -> list[Claim]:
         """Note that what was taken is written, but for rows that somebody has locked.

@@ -109,6 +109,20 @@ def test_a_turn_takes_a_bounded_number(roster: Roster) -> None:
     assert roster.take() == claims[MOST_ACKS:]
 
 
+def test_two_ends_of_one_job_are_written_one_after_the_other(roster: Roster) -> None:
+    """A job that was taken from this node and came back to it: a turn tells ends by their ids."""
+    old, other, new = claim(1), claim(2), claim(1)
+    roster.hold([old, other, new])
+    for one in (new, other, old):
+        roster.finish(ended(one))
+
+    assert roster.take() == [new, other]
+    roster.settle()
+    assert roster.take() == [old]
+    roster.settle()
+    assert roster.held() == []
+
+
 def test_a_backlog_of_acknowledgements_stops_fetching(roster: Roster) -> None:
     """What would run again after a kill -9 stays bounded while nothing can be written."""
     claims = [claim(n) for n in range(LEAST_BACKLOG + 1)]
