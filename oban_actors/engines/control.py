@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-import psycopg
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
 
 from oban_actors.engines.engine import ChangedJob
@@ -199,7 +197,7 @@ class Control(ABC):
         )
         try:
             rows = connection.execute(query)
-        except (DBAPIError, psycopg.Error) as error:
+        except Exception as error:
             if sqlstate(error) != LOCK_NOT_AVAILABLE:
                 raise
             raise JobLocked("jobs are locked by another transaction", ids=tuple(ids)) from error

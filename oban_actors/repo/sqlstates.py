@@ -45,9 +45,16 @@ _SQLITE = {
 
 
 def sqlstate(error: BaseException | None) -> str | None:
-    """Give the SQLSTATE of an error of any PostgreSQL driver, bare or as SQLAlchemy wraps it."""
-    found = getattr(error, "orig", None) or error
+    """Give the SQLSTATE of an error of any PostgreSQL driver, bare, or wrapped as it comes."""
+    found = None if error is None else _of_the_driver(error)
     return getattr(found, "sqlstate", None) or getattr(found, "pgcode", None)
+
+
+def _of_the_driver(error: BaseException) -> BaseException:
+    # SQLAlchemy wraps it, and so does Django.
+    wrapped = type(error).__module__ == "django.db.utils"
+    found: BaseException | None = error.__cause__ if wrapped else getattr(error, "orig", None)
+    return found or error
 
 
 def lost_connection(error: Exception) -> bool:
@@ -57,7 +64,7 @@ def lost_connection(error: Exception) -> bool:
     code = sqlstate(error)
     if code is not None:
         return code.startswith("08") or code in UNAVAILABLE
-    found = getattr(error, "orig", None) or error
+    found = _of_the_driver(error)
     return isinstance(found, psycopg.OperationalError | psycopg.InterfaceError)
 
 
@@ -67,7 +74,7 @@ def translate(error: Exception) -> DatabaseError:
         return error
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable("all connections of the pool were in use for too long")
-    found = getattr(error, "orig", None) or error
+    found = _of_the_driver(error)
     if isinstance(found, sqlite3.Error):
         return _sqlite(found)
     if isinstance(found, psycopg.Error) and getattr(found, "_pgconn", None) is not None:

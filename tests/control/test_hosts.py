@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import sqlite3
+from collections.abc import Iterator
 from datetime import timedelta, timezone
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -11,16 +13,24 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from oban_actors import Job, Oban
+from oban_actors import Job, JobLocked, Oban
+from oban_actors.host_connections import adopt
 from tests.inserting.hosts import ASYNC, SYNC, AsyncHost
 from tests.support.databases import Database
-from tests.support.instances import Starter
+from tests.support.instances import Starter, starter
 
 
 @pytest.fixture
 def job() -> Job:
     """A job that can be cancelled."""
     return Job.new(worker="tests.Worker", args={"a": 1})
+
+
+@pytest.fixture
+def start_pg(pg: Database) -> Iterator[Starter]:
+    """Instances on PostgreSQL."""
+    with starter(pg) as one:
+        yield one
 
 
 def test_a_psycopg_connection(pg: Database, job: Job) -> None:
@@ -150,6 +160,24 @@ def test_whatever_a_host_holds(start_oban: Starter, kind: str, make: Any, driver
         host.rollback()
 
     assert oban.all_jobs() == [job, other]
+
+
+@pytest.mark.parametrize(("make", "driver"), [each[1:] for each in SYNC if each[0] != "sqlite"])
+def test_a_row_that_somebody_has_locked(
+    pg: Database, start_pg: Starter, make: Any, driver: str
+) -> None:
+    """Whatever a host holds, it is told by `JobLocked`, after as long as it waits for locks."""
+    oban = start_pg.make()
+    job = oban.insert(full())
+    with start_pg.tables.engine.connect() as other:
+        start_pg.tables.on(other, "SELECT id FROM {jobs} FOR UPDATE")
+        for call in (partial(oban.cancel_job, job), partial(oban.delete_all_jobs, tags="a")):
+            with make(pg, driver) as host:
+                adopted = adopt(host.handle, "connection", "postgresql")
+                adopted.execute(sa.text("SET LOCAL lock_timeout = 100"))
+                with pytest.raises(JobLocked):
+                    call(connection=host.handle)
+                host.rollback()
 
 
 @pytest.mark.parametrize(("kind", "held", "driver"), ASYNC)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from oban_actors import Job, Oban, Stage
 from oban_actors.errors import ConfigError, TransientError, UnfitTransaction
+from oban_actors.host_connections import adopt
 from tests.inserting.hosts import ASYNC, SYNC, AsyncHost, address, django_connection, engine_of
 from tests.support.databases import Database
 from tests.support.instances import Starter
@@ -224,6 +225,22 @@ def test_lock_of_another(start_oban: Starter) -> None:
         first.commit()
 
     assert oban.insert(plain(unique=UNIQUE)).conflict
+
+
+@pytest.mark.parametrize(("kind", "make", "driver"), SYNC)
+def test_lock_of_another_host(start_oban: Starter, kind: str, make: Any, driver: str) -> None:
+    """Whatever a host holds, it is told in our words who was in its way."""
+    oban = on(start_oban, kind)
+    patience = "SET LOCAL lock_timeout = 100" if kind == "postgresql" else "PRAGMA busy_timeout=100"
+    with make(start_oban.database, driver) as first, make(start_oban.database, driver) as second:
+        oban.insert(plain(unique=UNIQUE), connection=first.handle)
+        adopt(second.handle, "connection", oban.repo.dialect).execute(sa.text(patience))
+        with pytest.raises(TransientError, match="another transaction"):
+            oban.insert(plain(unique=UNIQUE), connection=second.handle)
+        second.rollback()
+        first.rollback()
+
+    assert start_oban.tables.states() == {}
 
 
 def test_lock_timeout_of_the_host(start_oban: Starter) -> None:
