@@ -1,11 +1,13 @@
 """Inserting from an iterator."""
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from oban_actors import Job, Oban
-from oban_actors.errors import InvalidJob
+from oban_actors import Job, Oban, inserting
+from oban_actors.errors import InvalidJob, TransientError
 from oban_actors.inserting import CHUNK
 from tests.support.events import Recorder
 from tests.support.instances import Starter
@@ -49,6 +51,37 @@ async def later() -> AsyncIterator[Job]:
 def test_nothing(oban: Oban) -> None:
     """An empty one inserts nothing."""
     assert oban.insert_all(iter([])) == []
+
+
+def test_tried_again(oban: Oban, start_oban: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an iterator gave before its transaction failed is inserted by the next one, once."""
+    monkeypatch.setattr(inserting, "CHUNK", 2)
+    insert = oban._engine.insert_jobs
+    calls: list[int] = []
+
+    def failing(connection: sa.Connection, given: list[Job], now: Any) -> list[Job]:
+        calls.append(len(given))
+        if len(calls) == 3:
+            raise TransientError("put in")
+        return insert(connection, given, now)
+
+    monkeypatch.setattr(oban._engine, "insert_jobs", failing)
+    done = oban.insert_all(jobs(7))
+
+    assert calls == [2, 2, 2, 2, 2, 2, 1]
+    assert [job.args["n"] for job in done] == list(range(7))
+    assert set(start_oban.tables.states()) == {job.id for job in done}
+
+
+def test_unique_from_chunk_to_chunk(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of one call are unique among each other, whichever chunk they come in."""
+    monkeypatch.setattr(inserting, "CHUNK", 2)
+    unique = (Job.new({"n": n % 3}, worker="tests.Worker", unique=True) for n in range(7))
+
+    done = oban.insert_all(unique)
+
+    assert [job.conflict for job in done] == [False] * 3 + [True] * 4
+    assert [job.id for job in done] == [done[n % 3].id for n in range(7)]
 
 
 def test_failing(oban: Oban, start_oban: Starter) -> None:
