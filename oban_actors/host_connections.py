@@ -124,6 +124,9 @@ async def run_on(
             raise _unfit(option, f"one to {dialect}", "postgresql")
         found: T = await greenlet_spawn(work, _psycopg_async(handle))
         return found
+    if isinstance(handle, sys.modules["sqlalchemy.ext.asyncio"].async_scoped_session):
+        # It stands for the session of the task that it is used in, but not in all.
+        handle = handle()
     return cast("T", await handle.run_sync(lambda host: work(adopt(host, option, dialect))))
 
 

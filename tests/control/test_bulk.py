@@ -37,10 +37,26 @@ def test_each_batch_is_a_transaction(oban: Oban, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(oban._engine, "cancel_jobs", spy)
     with pytest.raises(ZeroDivisionError):
-        oban.cancel_all_jobs(queue="default")
+        oban.cancel_all_jobs(queue="default", order="-id")
 
     assert batches == [[1, 2, 3], [4, 5, 6], [7, 8]]
     assert [job.state for job in oban.all_jobs()] == ["cancelled"] * 6 + ["available"] * 2
+
+
+def test_a_batch_is_a_thousand(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for longer than a thousand rows take."""
+    oban.insert_all([job_in("available") for _ in range(1_001)])
+    sizes: list[int] = []
+    delete = oban._engine.delete_jobs
+
+    def spy(connection: sa.Connection, ids: list[int], *rest: Any, **options: Any) -> Any:
+        sizes.append(len(ids))
+        return delete(connection, ids, *rest, **options)
+
+    monkeypatch.setattr(oban._engine, "delete_jobs", spy)
+
+    assert oban.delete_all_jobs(queue="default") == 1_001
+    assert sizes == [1_000, 1]
 
 
 @pytest.mark.usefixtures("_small")

@@ -190,7 +190,7 @@ def test_whatever_a_host_awaits(start_oban: Starter, kind: str, held: str, drive
 
     async def main() -> None:
         async with AsyncHost(start_oban.database, held, driver) as host:
-            on = {"session" if held == "session" else "connection": host.handle}
+            on = {"connection" if held in ("connection", "bare") else "session": host.handle}
             assert await oban.aget_job(job.id or 0, **on) == job
             assert await oban.aall_jobs(args={"a": [1]}, tags="b%", **on) == [job, other]
             changed = await oban.aupdate_job(job, {"meta": {"more": "%"}}, **on)

@@ -10,7 +10,14 @@ from typing import Any, Self
 import psycopg
 import sqlalchemy as sa
 from psycopg.rows import dict_row
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_scoped_session,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from tests.support.databases import Database
@@ -132,6 +139,7 @@ ASYNC = [
     ("postgresql", "session", "postgresql+asyncpg"),
     ("postgresql", "connection", "postgresql+asyncpg"),
     ("postgresql", "session", "postgresql+psycopg"),
+    ("postgresql", "scoped", "postgresql+asyncpg"),
     ("postgresql", "bare", ""),
     ("sqlite", "session", "sqlite+aiosqlite"),
     ("sqlite", "connection", "sqlite+aiosqlite"),
@@ -156,6 +164,9 @@ class AsyncHost:
         )
         if self._kind == "session":
             self.handle = AsyncSession(self._engine)
+        elif self._kind == "scoped":
+            maker = async_sessionmaker(self._engine)
+            self.handle = async_scoped_session(maker, scopefunc=asyncio.current_task)
         else:
             connection: AsyncConnection = await self._engine.connect()
             self.handle = connection
