@@ -168,7 +168,9 @@ def _async_kinds() -> tuple[type, ...]:
 
 
 def _is_django(handle: Any) -> bool:
-    return type(handle).__module__.startswith("django.") and hasattr(handle, "in_atomic_block")
+    modules = (kind.__module__ for kind in type(handle).__mro__)
+    own = any(module.startswith("django.") for module in modules)
+    return own and hasattr(handle, "in_atomic_block")
 
 
 def _psycopg(connection: "psycopg.Connection[Any]") -> HostConnection:

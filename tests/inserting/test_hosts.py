@@ -197,6 +197,20 @@ def test_autocommit_of_django(start_oban: Starter) -> None:
     assert start_oban.tables.states() == {}
 
 
+def test_a_backend_of_django_by_others(start_oban: Starter) -> None:
+    """One that builds on Django's is as good, from whichever module it comes."""
+    oban = start_oban.make()
+    with django_connection(start_oban.database, "") as host:
+        kind: Any = type(host.handle)
+        host.handle.__class__ = type(
+            "DatabaseWrapper", (kind,), {"__module__": "backends.of.others"}
+        )
+        job = oban.insert(plain(), connection=host.handle)
+        host.commit()
+
+    assert oban.get_job(job.id or 0) == job
+
+
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 def test_too_strict(start_oban: Starter, level: str) -> None:
     """A transaction that can't see what others commit is refused for unique jobs only."""
