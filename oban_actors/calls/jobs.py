@@ -15,8 +15,9 @@ class JobCalls(Calls):
     """Read, cancel, retry, delete and update jobs; none needs a running tree.
 
     With the host's session or connection a call is part of its transaction: it and its
-    notifications count when that commits. Otherwise the calls for one job are a transaction each,
-    and those for many jobs change at most 1,000 in one transaction.
+    notifications count when that commits, and how long it waits for rows that others have locked
+    is for that transaction's own `lock_timeout` to say. Otherwise the calls for one job are a
+    transaction each, and those for many jobs change at most 1,000 in one transaction.
     """
 
     _controller: Controller
