@@ -1,11 +1,13 @@
 """Replacing fields of the job that is there."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from oban_actors import Job, Oban
+from tests.control.conftest import waits_for_lock
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
 
@@ -135,6 +137,30 @@ def test_within_a_batch(oban: Oban) -> None:
     assert [job.priority for job in jobs] == [3, 3, 3]
     assert [job.conflict for job in jobs] == [False, True, True]
     assert len({job.id for job in jobs}) == 1
+
+
+@pytest.mark.db
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize(
+    ("becomes", "conflict", "priority"), [("available", True, 0), ("cancelled", False, 3)]
+)
+def test_one_that_goes_on_meanwhile(
+    oban: Oban, start_oban: Starter, becomes: str, priority: int, *, conflict: bool
+) -> None:
+    """Whoever changes it is waited for, and what counts is the state that it then has."""
+    tables = start_oban.tables
+    first = oban.insert(new(schedule_in=60))
+    second = new(priority=3, replace={"scheduled": ["priority"]})
+    with ThreadPoolExecutor(1) as threads:
+        with tables.engine.begin() as connection:
+            tables.on(connection, f"UPDATE {{jobs}} SET state = '{becomes}'")
+            inserted = threads.submit(oban.insert, second)
+            waits_for_lock(tables)
+        after = inserted.result(60)
+
+    assert (after.conflict, after.id == first.id) == (conflict, conflict)
+    assert (after.state, after.priority) == ("available", priority)
+    assert len(tables.states()) == (1 if conflict else 2)
 
 
 def test_brought_forward(start_oban: Starter) -> None:
