@@ -103,12 +103,26 @@ def test_scheduled_jobs_run_when_asked_for(oban: Oban) -> None:
     """`with_scheduled` takes all that are put off, or those due by a time, retryable ones too."""
     soon = oban.insert(work.note.new({"n": 1}, schedule_in=60))
     late = oban.insert(work.note.new({"n": 2}, schedule_in=7200))
+    other = oban.insert(work.note.new({"n": 3}, schedule_in=60, queue="beta"))
     until = datetime.now(UTC) + timedelta(hours=1)  # noqa: TID251 (as a user writes it)
 
     assert oban.drain_queue("alpha", with_scheduled=until).success == 1
     assert [read(oban, job).state for job in (soon, late)] == ["completed", "scheduled"]
     assert oban.drain_queue("alpha", with_scheduled=True).success == 1
     assert work.RAN == [1, 2]
+    assert read(oban, other).state == "scheduled"
+
+
+@pytest.mark.parametrize(("seconds", "ran"), [(0, 1), (1, 0)])
+def test_times_that_others_wrote(oban: Oban, start_oban: Starter, seconds: int, ran: int) -> None:
+    """They may have no digits below the second, and on SQLite a blank where others have a T."""
+    oban.insert(work.note.new(schedule_in=60))
+    start_oban.tables.execute(
+        "UPDATE {jobs} SET scheduled_at = :at", at=f"2026-01-02 12:00:0{seconds}"
+    )
+    until = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+    assert oban.drain_queue("alpha", with_scheduled=until).success == ran
 
 
 def test_retries_run_until_none_is_left(oban: Oban) -> None:
@@ -168,6 +182,28 @@ def test_a_job_that_was_taken_meanwhile_keeps_its_row(
     assert f"job {job.id} had been taken" in caplog.text
 
 
+def test_what_is_done_twice_is_done_once(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer may be lost of any of its transactions, which then comes again."""
+    transaction = oban.repo.transaction
+
+    def twice(work: Any, **options: Any) -> Any:
+        transaction(work, **options)
+        return transaction(work, **options)
+
+    ends = ("fine", "raise", "cancel", "snooze")
+    jobs = oban.insert_all(work.note.new({"n": n, "end": end}) for n, end in enumerate(ends))
+    with monkeypatch.context() as patch:
+        patch.setattr(oban.repo, "transaction", twice)
+        counts = oban.drain_queue("alpha")
+
+    assert counts == DrainCounts(success=1, failure=1, cancelled=1, snoozed=1)
+    assert work.RAN == [0, 1, 2, 3]
+    rows = [read(oban, job) for job in jobs]
+    assert [row.attempt for row in rows] == [1, 1, 1, 0]
+    assert [len(row.errors) for row in rows] == [0, 1, 1, 0]
+    assert rows[3].meta == {"snoozed": 1}
+
+
 def test_an_unknown_worker_and_an_unreadable_row_fail(oban: Oban, start_oban: Starter) -> None:
     """What can't be run is a failure like any other, and drains on."""
     oban.insert(Job.new(worker="tests.nobody", queue="alpha"))
@@ -177,6 +213,9 @@ def test_an_unknown_worker_and_an_unreadable_row_fail(oban: Oban, start_oban: St
 
     assert oban.drain_queue("alpha") == DrainCounts(failure=2, success=1)
     assert read(oban, good).state == "completed"
+    start_oban.tables.execute("UPDATE {jobs} SET state = 'available' WHERE id = :id", id=odd.id)
+    # No worker has raised anything that could be raised here.
+    assert oban.drain_queue("alpha", with_safety=False) == DrainCounts(discard=1)
 
 
 def test_a_drain_leaves_no_producer_behind(oban: Oban, start_oban: Starter) -> None:
@@ -193,8 +232,11 @@ def test_a_drain_leaves_no_producer_behind(oban: Oban, start_oban: Starter) -> N
         oban.insert(work.note.new())
         with pytest.raises(ValueError, match="boom"):
             oban.drain_queue("alpha", with_safety=False)
+        assert start_oban.tables.execute(f"SELECT uuid FROM {table}") == []
+        oban.insert(work.note.new())
+        oban.drain_queue("alpha")
 
-    assert seen == [1]
+    assert seen == [1, 1]
     assert start_oban.tables.execute(f"SELECT uuid FROM {table}") == []
 
 
@@ -240,6 +282,32 @@ def test_a_job_that_was_taken_is_told_to_end(start_oban: Starter, kind: str) -> 
 
     assert work.RAN == ["heed", "told"]
     assert read(oban, job).state == "available"
+
+
+def test_a_job_that_completed_itself_is_not_told_to_end(
+    start_oban: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is no claim any more, and a beat that sees it finds nothing wrong."""
+    oban = start_oban.make(testing="manual", pulse={"interval": 0.05})
+    engine, beats, told = oban._parts.engine, [], []
+
+    def beat(*args: Any) -> Any:
+        report = type(engine).beat(engine, *args)
+        beats.append([claim.job_id for claim in report.claims])
+        return report
+
+    def complete(job: Job) -> None:
+        with start_oban.tables.engine.begin() as connection:
+            job.complete(connection=connection)
+        wait_until(lambda: beats[-2:] == [[], []])
+        told.append(job.cancelled)
+
+    monkeypatch.setattr(engine, "beat", beat)
+    monkeypatch.setattr(work, "act", complete)
+    oban.insert(work.acts.new())
+
+    assert oban.drain_queue("alpha") == DrainCounts(success=1)
+    assert told == [False]
 
 
 def test_a_beat_that_fails_ends_no_drain(

@@ -1,6 +1,7 @@
 """perform_job and build_job: a worker's job as in a queue, without a database."""
 
 import asyncio
+import contextvars
 import threading
 from datetime import timedelta
 from typing import Any
@@ -117,6 +118,18 @@ def test_it_works_within_an_event_loop() -> None:
     with pytest.raises(TimeoutError):
         asyncio.run(time_out())
     assert asyncio.run(aperform_job(work.note, {"end": "sync"})) == "sync"
+
+
+def test_it_keeps_its_callers_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker sees the context variables of whoever runs its job, also where that is apart."""
+    who = contextvars.ContextVar("who", default="nobody")
+    monkeypatch.setattr(work, "end_as", lambda _args: who.get())
+
+    async def both() -> list[Any]:
+        who.set("caller")
+        return [perform_job(work.ANote), await aperform_job(work.ANote), perform_job(work.note)]
+
+    assert asyncio.run(both()) == ["caller"] * 3
 
 
 def test_a_run_is_told_by_telemetry() -> None:

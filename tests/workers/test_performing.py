@@ -139,6 +139,40 @@ def test_causes_and_groups_are_shown() -> None:
     assert "caused by ** (KeyError) 'first'" in whole
 
 
+def test_notes_are_shown_and_a_circle_ends() -> None:
+    """What was noted with an error stands below its message, and each error is told once."""
+
+    def fail(_job: Job) -> None:
+        one, two = ValueError("one"), OSError("two")
+        one.add_note("while mailing")
+        one.__cause__, two.__cause__ = two, one
+        raise one
+
+    lines = text(run(_with(fail))).splitlines()
+
+    assert lines[:2] == ["** (ValueError) one", "    while mailing"]
+    assert [line for line in lines if "** (" in line][1:] == ["caused by ** (OSError) two"]
+
+
+def test_what_was_handled_is_shown_unless_hidden() -> None:
+    """An error that came while another was handled names it, and does not after `from None`."""
+
+    def fail(job: Job) -> None:
+        try:
+            job.args["first"]
+        except KeyError:
+            raise ValueError("second")  # noqa: B904 (as workers do)
+
+    def hide(job: Job) -> None:
+        try:
+            job.args["first"]
+        except KeyError:
+            raise ValueError("second") from None
+
+    assert "while handling ** (KeyError) 'first'" in text(run(_with(fail)))
+    assert "first" not in text(run(_with(hide)))
+
+
 def test_endless_recursion_is_shown_in_brief() -> None:
     """Of a thousand frames the ends are kept."""
 
