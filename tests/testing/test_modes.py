@@ -2,11 +2,12 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from oban_actors import ConfigError, IsLeader, Job, NotRunning, Oban, worker
+from oban_actors import ConfigError, IsLeader, Job, NotRunning, Oban, VirtualClock, worker
 from oban_actors.config import Config
 from oban_actors.testing import all_enqueued, assert_enqueued, refute_enqueued, with_testing_mode
 from tests.support.events import recording
@@ -110,14 +111,17 @@ def test_inline_errors_are_raised(start_oban: Starter) -> None:
 
     with pytest.raises(ValueError, match=r"^boom$"):
         oban.insert_all([work.note.new({"n": 1, "end": "raise"}), work.note.new({"n": 2})])
+    with pytest.raises(ValueError, match=r"^boom$"):
+        oban.insert(work.note.new({"n": 3, "end": "raise"}, max_attempts=1))
     with pytest.raises(RuntimeError, match=r"unknown worker: tests\.nobody"):
         oban.insert(Job.new(worker="tests.nobody"))
-    assert work.RAN == [1]
+    assert work.RAN == [1, 3]
 
 
 def test_inline_jobs_show_how_they_ended(start_oban: Starter) -> None:
     """A job that is cancelled or snoozed comes back as its row would be."""
-    oban = start_oban.make(testing="inline")
+    clock = VirtualClock()
+    oban = start_oban.make(testing="inline", clock=clock)
 
     cancelled = oban.insert(work.note.new({"end": "cancel"}))
     snoozed = oban.insert(work.note.new({"end": "raise snooze"}, meta={"snoozed": 2}))
@@ -126,7 +130,7 @@ def test_inline_jobs_show_how_they_ended(start_oban: Starter) -> None:
     assert cancelled.cancelled_at is not None
     assert "Cancel('no more')" in cancelled.errors[0]["error"]
     assert (snoozed.state, snoozed.attempt, snoozed.meta) == ("scheduled", 0, {"snoozed": 3})
-    assert snoozed.scheduled_at > snoozed.inserted_at  # type: ignore[operator]  # both are set
+    assert snoozed.scheduled_at == clock.now() + timedelta(seconds=60)
 
 
 def test_an_inline_job_may_complete_itself(start_oban: Starter) -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextvars
+import copy
 import threading
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +85,46 @@ def test_a_job_may_complete_itself(end: str) -> None:
     assert event.metadata["state"] == ("failure" if end == "raise" else "success")
 
 
+def test_what_a_worker_changes_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that is run is left alone, whatever its worker does to the one that it gets."""
+    job = build_job(work.acts, {"a": [1]}, meta={"b": [2]}, tags=["c"], errors=[{"at": "x"}])
+    before = copy.deepcopy(job)
+
+    def spoil(own: Job) -> None:
+        assert (own.args, own.meta, own.tags, own.errors) == (
+            before.args,
+            before.meta,
+            before.tags,
+            before.errors,
+        )
+        own.args["a"].append(9)
+        own.meta["b"].append(9)
+        own.tags.append("d")
+        own.errors.append({})
+
+    monkeypatch.setattr(work, "act", spoil)
+    perform_job(job)
+
+    assert job == before
+
+
+def test_a_virtual_clock_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for real time beside a job, which has its deadline all the same."""
+    clock, seen = VirtualClock(), list[Any]()
+    oban = Oban(f"sqlite:///{tmp_path}/jobs.db", clock=clock)
+
+    def look(job: Job) -> None:
+        timers = [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
+        seen.append((job.time_left, job.deadline, len(timers)))
+
+    monkeypatch.setattr(work, "act", look)
+    perform_job(work.early, oban=oban)
+    perform_job(work.early)
+
+    assert seen[0] == (3600, clock.now() + timedelta(hours=1), 0)
+    assert seen[1][2] == 1
+
+
 def test_the_clock_of_an_instance_counts(tmp_path: Any) -> None:
     """With an instance given, the times are its clock's."""
     clock = VirtualClock()
@@ -101,6 +143,7 @@ def test_a_time_out_is_kept() -> None:
         perform_job(work.endless)
     with pytest.raises(TimeoutError, match=r"overtime timed out after 0\.05 s"):
         perform_job(work.overtime)
+    assert perform_job(work.early) == asyncio.run(aperform_job(work.aearly)) == "early"
     assert not [each for each in threading.enumerate() if isinstance(each, threading.Timer)]
 
 
@@ -112,11 +155,14 @@ def test_it_works_within_an_event_loop() -> None:
         return apart, await aperform_job(work.ANote, {"end": "here"})
 
     async def time_out() -> None:
-        await aperform_job(work.endless)
+        with pytest.raises(TimeoutError):
+            await aperform_job(work.endless)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
 
     assert asyncio.run(both()) == ("apart", "here")
-    with pytest.raises(TimeoutError):
-        asyncio.run(time_out())
+    asyncio.run(time_out())
     assert asyncio.run(aperform_job(work.note, {"end": "sync"})) == "sync"
 
 

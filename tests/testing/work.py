@@ -41,6 +41,19 @@ def overtime(job: Job) -> str:
     return f"told: {told}"
 
 
+@worker(queue="alpha", timeout=3600)
+def early(job: Job) -> str:
+    """Do what the test says, and end long before the time is over."""
+    act(job)
+    return "early"
+
+
+@worker(queue="alpha", timeout=3600)
+async def aearly(_job: Job) -> str:
+    """The same, async."""
+    return "early"
+
+
 @worker(queue="alpha")
 def completes(job: Job) -> Any:
     """Complete the job where it would write, then end as its args say."""
