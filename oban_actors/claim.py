@@ -188,6 +188,20 @@ class Claim:
             self._source = self._row = None
         return self.job
 
+    def acknowledge(
+        self,
+        state: JobState,
+        error: dict[str, Any] | None = None,
+        *,
+        delay: float = 0.0,
+        killed: bool = False,
+    ) -> None:
+        """Note what is to be written, now that its run has ended; see `Ack`."""
+        own = self.running.completed
+        self.ack = Ack(
+            self.id, self.attempted_at, state, error, delay, killed=killed, completed=own
+        )
+
     def stand_in(self, job: Job) -> None:
         """Take a job in place of the one that can't be read."""
         self._job, self._source, self._row = job, None, None

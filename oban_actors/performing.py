@@ -9,7 +9,7 @@ from typing import Any
 
 from oban_actors import backoff, error_text, job_events, tracing, worker_definition
 from oban_actors.args_codec import MARK, refuse_encoded
-from oban_actors.claim import Ack, Claim, Verdict
+from oban_actors.claim import Claim, Verdict
 from oban_actors.config import Config
 from oban_actors.engines import Unreadable, UnreadableRow
 from oban_actors.errors import PerformError, RemoteFailure
@@ -85,12 +85,25 @@ class Performer:
             UnreadableRow: what was fetched is no job; `raised` is to be told of it.
 
         """
+        self.open(claim)
+        self.start(claim)
+
+    def open(self, claim: Claim) -> None:
+        """Read its job, where something has to be got ready before it can begin.
+
+        Raises:
+            UnreadableRow: as `begin`.
+
+        """
         claim.started_ns = self._now_ns()
-        job, running = claim.open(), claim.running
-        job.running = running
-        spec = claim.worker
-        if spec is not None and spec.timeout is not None and running.deadline is None:
-            seconds = spec.timeout_for(job)
+        claim.open().running = claim.running
+
+    def start(self, claim: Claim) -> None:
+        """Note that it begins, after `open`, and set its deadline."""
+        claim.started_ns = self._now_ns()
+        running, spec = claim.running, claim.worker
+        if spec is not None and spec.timeout is not None:
+            seconds = spec.timeout_for(claim.job)
             if seconds is not None:
                 running.clock = self.config.clock
                 running.deadline = claim.started_ns / 1e9 + seconds
@@ -167,7 +180,7 @@ class Performer:
 
     def _succeed(self, claim: Claim) -> None:
         claim.verdict = "success"
-        claim.ack = _ack(claim, JobState.COMPLETED)
+        claim.acknowledge(JobState.COMPLETED)
 
     def _refuse(self, claim: Claim, row: Unreadable) -> None:
         """End a claim whose row can't be read."""
@@ -224,7 +237,7 @@ class Performer:
         elif isinstance(result, Snooze):
             claim.result = result.seconds
             claim.verdict = "snoozed"
-            claim.ack = _ack(claim, JobState.SCHEDULED, delay=result.seconds)
+            claim.acknowledge(JobState.SCHEDULED, delay=result.seconds)
         else:
             result.close()
             error = TypeError(
@@ -238,7 +251,7 @@ class Performer:
         claim.result = reason
         claim.verdict = "cancelled"
         element = self._element(claim, error_text.describe(claim.error))
-        claim.ack = _ack(claim, JobState.CANCELLED, element, killed=killed)
+        claim.acknowledge(JobState.CANCELLED, element, killed=killed)
 
     def _fail(self, claim: Claim, error: BaseException, text: str | None) -> None:
         job = claim.job
@@ -246,7 +259,7 @@ class Performer:
         claim.error = error
         verdict: Verdict = "discard" if job.attempt >= job.max_attempts else "failure"
         if verdict == "discard":
-            claim.ack = _ack(claim, JobState.DISCARDED, element)
+            claim.acknowledge(JobState.DISCARDED, element)
         else:
             spec = claim.worker
             delay = (
@@ -254,7 +267,7 @@ class Performer:
                 if spec is None
                 else spec.backoff_for(job)
             )
-            claim.ack = _ack(claim, JobState.RETRYABLE, element, delay=delay)
+            claim.acknowledge(JobState.RETRYABLE, element, delay=delay)
         claim.verdict = verdict
 
     def _element(self, claim: Claim, text: str) -> dict[str, Any]:
@@ -266,18 +279,6 @@ class Performer:
 
 
 # Helpers
-
-
-def _ack(
-    claim: Claim,
-    state: JobState,
-    error: dict[str, Any] | None = None,
-    *,
-    delay: float = 0.0,
-    killed: bool = False,
-) -> Ack:
-    own = claim.running.completed
-    return Ack(claim.id, claim.attempted_at, state, error, delay, killed=killed, completed=own)
 
 
 def _worker(claim: Claim) -> WorkerSpec:

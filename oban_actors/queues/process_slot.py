@@ -7,21 +7,29 @@ import os
 import signal
 import threading
 import weakref
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, SpawnContext
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 from oban_actors import tracing
 from oban_actors.actors.clock import real_monotonic
 from oban_actors.claim import Claim
 from oban_actors.errors import ProcessDied
 from oban_actors.performing import Performer
-from oban_actors.queues.process_child import BEGUN, child_main
+from oban_actors.queues.process_child import BEGUN, LOADED, child_main
 from oban_actors.queues.remote import Outcome, payload
 from oban_actors.running import EndReason
+from oban_actors.worker_spec import WorkerSpec
+
+T = TypeVar("T")
 
 _LAST_BREATH = 1.0
 """Seconds that a process gets whose connection has ended, so that its own exit code is seen."""
+
+START_TIME = 300.0
+"""Seconds that a process may take to start and to import the module of a worker."""
 
 StartMethod = Literal["spawn", "forkserver"]
 
@@ -66,10 +74,13 @@ class ProcessSlot:
             self._performer.perform(claim)
             return
         try:
-            self._performer.begin(claim)
+            self._performer.open(claim)
+            if self._child is None or spec.name not in self._child.loaded:
+                self._converse(claim, self._load)
+            self._performer.start(claim)
             with tracing.performing(claim.job) as span:
                 message = ("run", spec.module, spec.name, payload(claim, span))
-                outcome = span.told(self._converse(claim, message))
+                outcome = span.told(self._converse(claim, partial(self._run, message)))
         except ProcessDied as error:
             # Where it was noticed tells nobody anything.
             self._performer.raised(claim, error.with_traceback(None))
@@ -109,21 +120,39 @@ class ProcessSlot:
 
     # Helpers
 
-    def _converse(self, claim: Claim, message: tuple[Any, ...]) -> Outcome:
+    def _converse(self, claim: Claim, say: "Callable[[_Child, Claim], T]") -> T:
         # A process that died before it began, of whatever it did or met between two jobs, has run
         # nothing of this one: it may begin in another.
         try:
-            return self._attempt(claim, message)
+            return self._attempt(claim, say)
         except _NotBegun as error:
             if claim.running.cancelled:
                 raise ProcessDied(str(error)) from None
         try:
-            return self._attempt(claim, message)
+            return self._attempt(claim, say)
         except _NotBegun as error:
             raise ProcessDied(str(error)) from None
 
-    def _attempt(self, claim: Claim, message: tuple[Any, ...]) -> Outcome:
+    def _attempt(self, claim: Claim, say: "Callable[[_Child, Claim], T]") -> T:
         child = self._begin(claim)
+        try:
+            return say(child, claim)
+        finally:
+            claim.running.on_cancel = None
+            self._end(child)
+
+    def _load(self, child: "_Child", claim: Claim) -> None:
+        # Neither its start nor an import is part of a run, however long they take.
+        spec: WorkerSpec = claim.worker
+        try:
+            child.send(("load", spec.module, spec.name))
+            if child.receive(START_TIME) == LOADED:
+                child.loaded.add(spec.name)
+        except (EOFError, OSError):
+            how = f"the process of {claim.job.worker} {child.reap()}"
+            raise (ProcessDied(how) if child.late else _NotBegun(how)) from None
+
+    def _run(self, message: tuple[Any, ...], child: "_Child", claim: Claim) -> Outcome:
         running = claim.running
         begun = False
 
@@ -143,9 +172,6 @@ class ProcessSlot:
             raise (ProcessDied(how) if begun else _NotBegun(how)) from None
         else:
             return outcome
-        finally:
-            running.on_cancel = None
-            self._end(child)
 
     def _begin(self, claim: Claim) -> "_Child":
         with self._lock:
@@ -177,6 +203,8 @@ class _Child:
         self._connection, theirs = context.Pipe()
         self._sending = threading.Lock()
         self._pidfd: int | None = None
+        self.late: float | None = None
+        self.loaded: set[str] = set()
         self.process = context.Process(target=child_main, args=(theirs,), name="oban-worker")
         try:
             self.process.start()
@@ -195,14 +223,17 @@ class _Child:
         with self._sending:
             self._connection.send(message)
 
-    def receive(self) -> Any:
-        """Wait for what it says next.
+    def receive(self, timeout: float | None = None) -> Any:
+        """Wait for what it says next, killing it after so many seconds; None: for ever.
 
         Raises:
             EOFError: the process died before.
 
         """
-        ready = wait([self._connection, self._ending])
+        ready = wait([self._connection, self._ending], timeout)
+        if not ready:
+            self.late = timeout
+            self.process.kill()
         if self._connection not in ready and not self._connection.poll():
             raise EOFError
         return self._connection.recv()
@@ -226,6 +257,8 @@ class _Child:
             if real_monotonic() > until:
                 return "ended, and somebody else knows how"
             self.process.join(0.05)
+        if self.late is not None:
+            return f"was not ready within {self.late:g} s"
         if code >= 0:
             return f"ended with exit code {code}"
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from oban_actors import Oban
+from oban_actors import Job, Oban
 from tests.queues.work import crashes, read, wait_state
 from tests.support.events import Recorder
 from tests.support.instances import Starter
@@ -77,14 +77,41 @@ def test_a_process_is_killed_while_jobs_run(start_oban: Starter, tmp_path: Path)
 def test_a_run_out_of_time_is_ended_with_its_process(start_oban: Starter, tmp_path: Path) -> None:
     """One that ignores its time is no stuck one: its process is killed, its slot free again."""
     oban = start_oban(**ALPHA)
-    # The start of a process counts, which may take long: here it is there already.
-    wait_state(oban, oban.insert(jobs.plain.new({"do": "value"}, queue="alpha")), "completed")
     file = tmp_path / "pid"
     one = oban.insert(jobs.brief.new({"do": "hang", "file": str(file)}, queue="alpha"))
     pid_in(file)
 
     assert "TimeoutError" in wait_state(oban, one, "retryable").errors[0]["error"]
     wait_until(lambda: not view_running(oban))
+
+
+SLOW = """
+import multiprocessing, threading
+from oban_actors import worker
+
+if multiprocessing.parent_process() is not None:
+    threading.Event().wait(2)
+
+@worker(name="tests.{module}", queue="alpha", timeout=0.5)
+def brief(job):
+    assert 0.25 < job.time_left <= 0.5
+"""
+
+
+@pytest.mark.slow
+def test_the_start_of_a_process_is_no_part_of_a_run(
+    start_oban: Starter, told: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it takes to start and to import a worker, the worker has all of its time."""
+    module = f"slow_{start_oban.database.kind}"
+    (tmp_path / f"{module}.py").write_text(SLOW.replace("{module}", module))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    oban = start_oban(imports=[module], **ALPHA)
+    one = oban.insert(Job.new(worker=f"tests.{module}", queue="alpha"))
+
+    event = told.wait_for("oban.job.stop")
+    assert read(oban, one).errors == []
+    assert event.measurements["duration"] < 1e9
 
 
 def view_running(oban: Oban) -> tuple[int, ...]:

@@ -239,6 +239,46 @@ def test_signals_to_all_leave_it_to_the_parent(slot: ProcessSlot, tmp_path: Path
     assert (claim.verdict, claim.result) == ("success", "told")
 
 
+_BAD_START = """
+import multiprocessing, os, pathlib, threading
+if multiprocessing.parent_process() is not None:
+    pathlib.Path(__file__).with_suffix(".tries").open("a").write("x")
+    {what}
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "how", "tries"),
+    [
+        ("os._exit(9)", "ended with exit code 9", "xx"),
+        ("threading.Event().wait()", "was not ready within 2 s", "x"),
+    ],
+)
+def test_a_module_that_ends_or_holds_its_process(
+    slot: ProcessSlot,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    how: str,
+    tries: str,
+) -> None:
+    """Its job fails and says so, and the slot goes on with others."""
+    (tmp_path / "bad_start.py").write_text(_BAD_START.replace("{what}", what))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _run(slot, do(jobs.plain))
+    if what.startswith("threading"):
+        monkeypatch.setattr(process_slot, "START_TIME", 2.0)
+    claim = do(jobs.plain)
+    claim.worker = replace(claim.worker, name="bad", module="bad_start")
+
+    _run(slot, claim)
+
+    assert text(claim) == f"** (ProcessDied) the process of {claim.job.worker} {how}"
+    assert (tmp_path / "bad_start.tries").read_text() == tries
+    monkeypatch.undo()
+    assert _run(slot, do(jobs.plain, "value")).verdict == "success"
+
+
 def test_a_worker_that_is_not_there_is_a_failure(slot: ProcessSlot) -> None:
     """What the process can't import, or doesn't find, fails the job with the reason."""
     claim, other = do(jobs.plain), do(jobs.plain)
