@@ -64,6 +64,20 @@ def test_a_retried_job_is_as_new(oban: Oban) -> None:
     assert (found.completed_at, found.cancelled_at, found.discarded_at) == (None, None, None)
 
 
+@pytest.mark.parametrize(("attempt", "most", "then"), [(0, 1, 1), (1, 4, 4), (3, 4, 4), (4, 4, 5)])
+def test_attempts_of_a_retried_job(oban: Oban, attempt: int, most: int, then: int) -> None:
+    """It keeps what it may have, and has one more only where it had them all."""
+    job = job_in("cancelled")
+    job.attempt, job.max_attempts = attempt, most
+    job = oban.insert(job)
+
+    assert oban.retry_job(job)
+
+    found = oban.get_job(job.id or 0)
+    assert found is not None
+    assert (found.attempt, found.max_attempts) == (attempt, then)
+
+
 def test_delete(oban: Oban) -> None:
     """All but what runs can be deleted."""
     ids = insert_each_state(oban)
