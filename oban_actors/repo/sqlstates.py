@@ -1,6 +1,7 @@
 """What a driver's error means to us: our own exceptions, without what rows or passwords held."""
 
 import sqlite3
+from collections.abc import Mapping
 
 import psycopg
 from sqlalchemy.exc import DBAPIError
@@ -47,6 +48,11 @@ _SQLITE = {
 def sqlstate(error: BaseException | None) -> str | None:
     """Give the SQLSTATE of an error of any PostgreSQL driver, bare, or wrapped as it comes."""
     found = None if error is None else _of_the_driver(error)
+    fields = found.args[0] if found is not None and found.args else None
+    if isinstance(fields, Mapping):
+        # So pg8000 gives what the server has said.
+        code = fields.get("C")
+        return code if isinstance(code, str) else None
     return getattr(found, "sqlstate", None) or getattr(found, "pgcode", None)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from oban_actors import Job, Oban, Stage, migrations
 from oban_actors.repo import schema
+from oban_actors.repo.sqlstates import sqlstate
 from tests.support.databases import Database
 from tests.support.instances import Tables, available, scheduled, wait_until_leader
 
@@ -150,3 +151,11 @@ def test_a_socket_named_among_the_options(pg: Database) -> None:
 
     assert oban.migrate() == 14
     oban.repo.close()
+
+
+def test_the_code_of_an_error_of_a_driver_that_is_not_here() -> None:
+    """pg8000 raises what the server said as it came, and SQLAlchemy wraps that."""
+    said = {"S": "ERROR", "C": "55P03", "M": "canceling statement due to lock timeout"}
+
+    assert sqlstate(sa.exc.ProgrammingError("SELECT 1", {}, Exception(said))) == "55P03"
+    assert sqlstate(Exception({"S": "ERROR"})) is None
