@@ -14,7 +14,7 @@ from oban_actors.queues.producer import Producer
 from oban_actors.queues.roster import Roster
 from oban_actors.queues.turning import Turns
 from oban_actors.queues.workforce import Post
-from tests.queues.work import Work, claims, crashes, jobs, read, view, wait_state
+from tests.queues.work import Work, claims, crashes, jobs, read, view, wait_state, without_beats
 from tests.support.events import Recorder
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
@@ -131,7 +131,7 @@ def test_a_producer_that_crashes_in_a_turn(
     start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Before the fetch, within it, before its claims are held, before acks are settled."""
-    oban = start_oban(**ALPHA)
+    oban = without_beats(start_oban(**ALPHA))
     oban.ask("notifier", Listen(("insert",), oban.whereis(("producer", "alpha"))), timeout=30)
     faults = {
         "before": lambda: once(monkeypatch, Turns, "take", after=False),
@@ -208,8 +208,7 @@ def test_the_answer_to_a_fetch_is_lost(
     start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """What was claimed is given back with its attempt, and then run."""
-    oban = start_oban(**ALPHA)
-    view(oban)
+    oban = without_beats(start_oban(**ALPHA))
     left = lost_answers(oban, monkeypatch, claims=True)
     oban.insert_all(jobs(kind, 12))
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from oban_actors import Cancel, Job, Oban, Snooze, worker
+from oban_actors.actors import TerminateChild
 from oban_actors.claim import Claim
 from oban_actors.messages import QueueView
 from tests.support.waiting import wait_until
@@ -191,6 +192,13 @@ def view(oban: Oban, queue: str = "alpha") -> QueueView:
     found = oban.check_queue(queue)
     assert found is not None
     return found
+
+
+def without_beats(oban: Oban) -> Oban:
+    """Wait until the first look is over, and let it beat no more: no beat makes up for anything."""
+    view(oban)
+    oban.ask("oban", TerminateChild("pulse"), timeout=30)
+    return oban
 
 
 def claims(oban: Oban, queue: str = "alpha") -> dict[int, Claim]:

@@ -1,0 +1,108 @@
+"""What makes a Producer look for jobs: each by itself, with no beat that would make up for it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from oban_actors import Listen, Oban
+from oban_actors.actors import RestartChild
+from oban_actors.messages import Dispatch, Reconnected, Refresh
+from oban_actors.queues.producer import Producer
+from oban_actors.queues.turning import Turns
+from tests.queues.work import Work, job, jobs, view, wait_state, without_beats
+from tests.support.instances import Starter
+from tests.support.waiting import wait_until
+
+SILENT: dict[str, Any] = {"stager": None, "insert_notify": False}
+
+
+WAYS: dict[str, Callable[[Oban], object]] = {
+    "dispatch": lambda oban: oban.tell(("producer", "alpha"), Dispatch()),
+    "refresh": lambda oban: oban.tell(("producer", "alpha"), Refresh()),
+    "reconnected": lambda oban: oban.tell(("producer", "alpha"), Reconnected()),
+    "resume": lambda oban: oban.resume_queue("alpha"),
+    "scale": lambda oban: oban.scale_queue("alpha", 3),
+    "beat": lambda oban: oban.ask("oban", RestartChild("pulse"), timeout=30),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_looks_when_told_to(start_oban: Starter, work: Work, way: str) -> None:
+    """A job of which nobody told it waits until then, also where the last look found less."""
+    oban = without_beats(start_oban(queues={"alpha": 2, "beta": 1}, **SILENT))
+    silent, other = oban.insert_all([job("sync", "return"), job("sync", "return", queue="beta")])
+    oban.tell(("producer", "beta"), Dispatch())
+    wait_state(oban, other, "completed")
+    assert work.ran == [other.id]
+    WAYS[way](oban)
+
+    wait_state(oban, silent, "completed")
+
+
+def test_it_looks_when_jobs_are_inserted(start_oban: Starter, work: Work) -> None:
+    """The notification of the insert is enough, and that of another queue is not its own."""
+    oban = without_beats(start_oban(queues={"alpha": 2}, stager=None))
+    for _ in range(3):
+        wait_state(oban, oban.insert(job("sync", "return")), "completed")
+    assert len(work.ran) == 3
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_it_looks_when_a_job_ends(start_oban: Starter, work: Work, kind: str) -> None:
+    """Whoever writes its end takes the next one, of which nobody told it."""
+    oban = without_beats(start_oban(queues={"alpha": 2}, **SILENT))
+    first, second = oban.insert(job(kind, "wait")), job(kind, "return")
+    oban.tell(("producer", "alpha"), Dispatch())
+    work.wait_inside(1)
+    second = oban.insert(second)
+    work.open()
+
+    wait_state(oban, second, "completed")
+    assert work.ran == [first.id, second.id]
+
+
+def test_it_looks_again_at_once_after_a_full_fetch(start_oban: Starter, work: Work) -> None:
+    """Told once of many jobs, it fetches all that there is room for."""
+    oban = without_beats(start_oban(queues={"alpha": 600}, **SILENT))
+    oban.insert_all(jobs("async", 600, "wait"))
+    oban.tell(("producer", "alpha"), Dispatch())
+
+    work.wait_inside(600)
+
+
+def test_it_listens_before_it_looks(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is inserted right behind its first look is heard, or it would be missed for long."""
+    done: list[str] = []
+    ask, take = Producer.ask, Turns.take
+
+    def asking(self: Producer, name: Any, message: Any, **how: Any) -> Any:
+        answer = ask(self, name, message, **how)
+        if isinstance(message, Listen):
+            done.append("listen")
+        return answer
+
+    def taking(*given: Any) -> Any:
+        done.append("look")
+        return take(*given)
+
+    monkeypatch.setattr(Producer, "ask", asking)
+    monkeypatch.setattr(Turns, "take", taking)
+    start_oban(queues={"alpha": 2}, **SILENT)
+    wait_until(lambda: "look" in done)
+
+    assert done[:2] == ["listen", "look"]
+
+
+def test_the_cooldown_of_a_queue_is_its_own(start_oban: Starter, work: Work) -> None:
+    """Told again within it, a queue with a long one waits; another one does not."""
+    slow = {"limit": 2, "dispatch_cooldown": 600}
+    oban = without_beats(start_oban(queues={"alpha": slow, "beta": 2}, stager=None))
+    wait_until(lambda: view(oban).queue == "alpha")
+    late = oban.insert(job("sync", "return"))
+    for _ in range(2):
+        wait_state(oban, oban.insert(job("sync", "return", queue="beta")), "completed")
+
+    assert late.id not in work.ran
