@@ -1,7 +1,9 @@
 """Workers that complete their job in the transaction that holds their own data."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import psycopg
@@ -10,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from oban_actors import Cancel, ClaimLost, Job, JobState, NotRunning, Oban, Snooze, worker
+from oban_actors import Beat, Cancel, ClaimLost, Job, JobState, NotRunning, Oban, Snooze, worker
 from tests.support.databases import Database
 from tests.support.events import Recorder
 from tests.support.instances import Starter
@@ -88,6 +90,44 @@ def test_work_and_end_are_one_commit(
     found = oban.get_job(job.id or 0)
     assert found is not None
     assert found.errors == []
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_who_goes_on_after_its_end_is_not_disturbed(
+    database: Database, start_oban: Starter, bench: Bench, told: Recorder, kind: str
+) -> None:
+    """A beat that finds the row completed tells its run nothing; success is told when it ends."""
+    engine = sa.create_engine(database.url, poolclass=sa.NullPool)
+    completed, gate = threading.Event(), Future[None]()
+    seen: list[bool] = []
+
+    def finish(job: Job) -> None:
+        with Session(engine) as session:
+            job.complete(session=session)
+            session.commit()
+        completed.set()
+
+    def do(job: Job) -> None:
+        finish(job)
+        gate.result(60)
+        seen.append(job.cancelled)
+
+    async def ado(job: Job) -> None:
+        finish(job)
+        await asyncio.wrap_future(gate)
+        seen.append(job.cancelled)
+
+    bench.do = do if kind == "sync" else ado
+    oban = start_oban(queues={"alpha": 1})
+    oban.insert(complete.new() if kind == "sync" else acomplete.new())
+    assert completed.wait(60)
+    for _ in range(2):
+        oban.ask("pulse", Beat(), timeout=30)
+    oban.whereis(("foreman", "alpha")).proxy().config.get()
+    gate.set_result(None)
+
+    assert told.wait_for("oban.job.stop").metadata["state"] == "success"
+    assert seen == [False]
 
 
 def test_without_the_commit_it_is_not_completed(

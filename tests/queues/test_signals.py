@@ -172,6 +172,8 @@ def test_stopping_waits_for_running_jobs(nodes: list[Oban], work: Work) -> None:
     wait_until(lambda: sum(runs(nodes, "alpha")) == 1)
     left = next(each for each in nodes if each.check_queue("alpha"))
     wait_until(lambda: view(left).shutting_down)
+    oban.resume_all_queues()
+    oban.scale_queue("alpha", 9)
     other = oban.insert(jobs("sync", 1)[0])
     settled(nodes)
     assert read(oban, other).state == "available"
