@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from oban_actors import Cancel, Job, Oban, Snooze, worker
+from oban_actors import Cancel, Job, Listen, Oban, Snooze, worker
 from oban_actors.actors import TerminateChild
 from oban_actors.claim import Claim
 from oban_actors.messages import QueueView
@@ -196,8 +196,11 @@ def view(oban: Oban, queue: str = "alpha") -> QueueView:
 
 def without_beats(oban: Oban) -> Oban:
     """Wait until the first look is over, and let it beat no more: no beat makes up for anything."""
-    view(oban)
     oban.ask("oban", TerminateChild("pulse"), timeout=30)
+    # What comes with the first listening is a reason to look as well.
+    producer = oban.whereis(("producer", "alpha"))
+    oban.ask("notifier", Listen(("insert", "signal"), producer), timeout=30)
+    view(oban)
     return oban
 
 
