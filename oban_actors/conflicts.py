@@ -21,11 +21,13 @@ class Settled:
         jobs: as they stand in the table, in the order given; with `conflict` those that were
             there before.
         put_off: ids of those among the latter whose time was replaced.
+        written: whether any was inserted, or anything of one replaced.
 
     """
 
     jobs: list[Job]
     put_off: frozenset[int] = frozenset()
+    written: bool = True
 
 
 @dataclass(slots=True)
@@ -143,7 +145,8 @@ def _finish(
         new[place].conflict = True
     for place in fresh:
         new[place] = rows.get(new[place].id or 0, new[place])
-    return Settled([new[place] for place in range(len(batch.jobs))], frozenset(put_off))
+    jobs = [new[place] for place in range(len(batch.jobs))]
+    return Settled(jobs, frozenset(put_off), written=bool(fresh or changed))
 
 
 def _replaced(job: Job, row: Job) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from oban_actors.job_changes import Changes, check_changes
 from oban_actors.job_secrets import outgoing_args
 from oban_actors.notifiers import Publisher
 from oban_actors.repo import Repo
+from oban_actors.repo.commits import UNWRITTEN, leave
 from oban_actors.validation import OPTIONS
 
 logger = logging.getLogger("oban_actors")
@@ -219,7 +220,14 @@ class Controller:
         work = partial(self._changed, action, ids, holding, wait=wait)
         if host is not None:
             return work(host)
-        return self.repo.transaction(work, idempotent=False)
+
+        def alone(connection: sa.Connection) -> list[ChangedJob]:
+            jobs = work(connection)
+            if not jobs:
+                leave(connection, UNWRITTEN)
+            return jobs
+
+        return self.repo.transaction(alone, idempotent=False)
 
     def _changed(
         self,

@@ -20,6 +20,7 @@ from oban_actors.job import Job, JobState
 from oban_actors.job_secrets import outgoing
 from oban_actors.notifiers import Publisher, note_sent, notify_statement, sends_by_statement
 from oban_actors.repo import Repo
+from oban_actors.repo.commits import UNWRITTEN, leave
 from oban_actors.testing_mode import mode_of
 
 CHUNK = 5_000
@@ -62,7 +63,7 @@ class Inserter:
             done = self._in_one_message(first)
             if done is not None:
                 return done
-        work = partial(self._insert, chunks=chunks, host=False)
+        work = partial(self._insert, chunks=chunks, host=False, alone=True)
         return self.repo.transaction(work, idempotent=False)
 
     def insert_within(self, connection: sa.Connection, jobs: Sequence[Job]) -> list[Job]:
@@ -119,8 +120,12 @@ class Inserter:
             return "oban.engine.insert_job", about | {"job": jobs[0]}
         return "oban.engine.insert_all_jobs", about | {"changesets": jobs}
 
-    def _insert(self, connection: sa.Connection, chunks: "Chunks", *, host: bool) -> list[Job]:
+    def _insert(
+        self, connection: sa.Connection, chunks: "Chunks", *, host: bool, alone: bool = False
+    ) -> list[Job]:
         settled = [self._insert_chunk(connection, jobs, host=host) for jobs in chunks()]
+        if alone and not any(each.written for each in settled):
+            leave(connection, UNWRITTEN)
         if self.config.insert_notify:
             self._announce(connection, settled)
         return [job for each in settled for job in each.jobs]

@@ -13,6 +13,7 @@ from oban_actors.engines.postgres_look import document_of, look
 from oban_actors.engines.shapes import by_shape
 from oban_actors.errors import TransientError, UnfitTransaction
 from oban_actors.job import Job
+from oban_actors.repo.commits import Trace, leave_beside
 from oban_actors.repo.sqlstates import sqlstate
 from oban_actors.repo.times import NOW, parameter, to_naive
 
@@ -47,7 +48,10 @@ _BITMAPS_ON = text(
 _BITMAPS = text("SELECT set_config('enable_bitmapscan', cast(:before AS text), true)")
 
 _REPLACE = """
-UPDATE {jobs} SET {values} WHERE id = :id
+UPDATE {jobs} SET {values} WHERE id = :id RETURNING cast(pg_current_xact_id() AS text)
+"""
+_REPLACED = """
+SELECT EXISTS (SELECT FROM {jobs} WHERE id = :id AND xmin = cast(cast(:transaction AS xid8) AS xid))
 """
 _VALUES = {
     "args": "args = cast(:args AS jsonb)",
@@ -86,6 +90,7 @@ class PostgresUniques:
         self._unique_schema = schema
         self._unique_space = f"oban_actors unique {schema}"
         self._unique_jobs = f"{schema}.oban_jobs"
+        self._replaced = text(_REPLACED.format(jobs=self._unique_jobs))
         self._read = text(_READ.format(jobs=self._unique_jobs))
         self._read_locked = text(_READ.format(jobs=self._unique_jobs) + "ORDER BY id FOR UPDATE")
 
@@ -171,7 +176,16 @@ class PostgresUniques:
         }
         statement = _replacing(self._unique_jobs, tuple(fields))
         used = statement.compile().params
-        connection.execute(statement, {name: values[name] for name in used})
+        for row in connection.execute(statement, {name: values[name] for name in used}):
+            # The trace of what was inserted beside it says more.
+            leave_beside(connection, self._trace_of_replacing(row[0], job_id))
+
+    def _trace_of_replacing(self, transaction_id: str, job_id: int) -> Trace:
+        values = {"id": job_id, "transaction": transaction_id}
+        return Trace(
+            transaction_id,
+            lambda connection: bool(connection.execute(self._replaced, values).scalar()),
+        )
 
 
 @contextmanager

@@ -27,9 +27,18 @@ class Trace:
     stands: Callable[[Connection], bool]
 
 
+UNWRITTEN = Trace("", lambda _: True)
+"""Left by a transaction of which nothing is in the tables: what it found stands anyway."""
+
+
 def leave(connection: Connection, trace: Trace) -> None:
     """Leave the trace of the transaction that a connection is in, in place of an earlier one."""
     connection.info[TRACE] = trace
+
+
+def leave_beside(connection: Connection, trace: Trace) -> None:
+    """Leave the trace of the transaction that a connection is in, unless there is one already."""
+    connection.info.setdefault(TRACE, trace)
 
 
 def take(connection: Connection) -> Trace | None:

@@ -19,7 +19,7 @@ from oban_actors.errors import (
     DatabaseUnavailable,
     TransientError,
 )
-from oban_actors.repo.commits import Fate, Trace, fate, take
+from oban_actors.repo.commits import UNWRITTEN, Fate, Trace, fate, take
 from oban_actors.repo.sqlstates import (
     ABORTED,
     INVALID_PARAMETER,
@@ -95,7 +95,9 @@ def run(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
         except _Unanswered as unanswered:
             failures += 1
             silent = call.expired
-            if not terms.idempotent and _committed(engine, call, terms, unanswered):
+            if unanswered.trace is UNWRITTEN or (
+                not terms.idempotent and _committed(engine, call, terms, unanswered)
+            ):
                 result: T = unanswered.result
                 return result
             if failures >= terms.attempts or silent:

@@ -16,17 +16,18 @@ class Gate:
         prefix: the schema.
         table: the table.
         admin: a connection that does not pass the network.
+        event: what has to be done to the table, default an insert.
 
     """
 
-    def __init__(self, prefix: str, table: str, admin: Admin) -> None:
+    def __init__(self, prefix: str, table: str, admin: Admin, event: str = "INSERT") -> None:
         self.admin = admin
         admin.execute(f"""
             CREATE FUNCTION {prefix}.gate() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN PERFORM pg_advisory_xact_lock({GATE}); RETURN NULL; END $$
         """)
         admin.execute(f"""
-            CREATE CONSTRAINT TRIGGER gate AFTER INSERT ON {table}
+            CREATE CONSTRAINT TRIGGER gate AFTER {event} ON {table}
             DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION {prefix}.gate()
         """)
         admin.execute(f"SELECT pg_advisory_lock({GATE})")

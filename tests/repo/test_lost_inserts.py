@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import make_url
 
 from oban_actors import CommitUnknown, Job, Oban
@@ -66,6 +67,55 @@ def test_commit_that_never_was(oban: Oban, admin: Admin, how: dict[str, Any]) ->
 
     assert not job.conflict
     assert admin.execute("SELECT id FROM oban_jobs").fetchall() == [(job.id,)]
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"priority": 3, "replace": ["priority"]}], ids=["as is", "replaced"]
+)
+def test_commit_of_a_job_that_was_there(oban: Oban, proxy: TcpProxy, how: dict[str, Any]) -> None:
+    """Where nothing was inserted nothing is unknown: it is as after any other insert."""
+    there = oban.insert(Job.new(worker="w", unique=True))
+    lost: list[object] = []
+
+    def lose(_connection: object) -> None:
+        if not lost:
+            lost.append(proxy.drop())
+
+    sa.event.listen(oban.repo.engine, "commit", lose)
+    job = oban.insert(Job.new(worker="w", unique=True, **how))
+
+    assert lost
+    assert (job.id, job.conflict, job.priority) == (there.id, True, how.get("priority", 0))
+    assert [each.priority for each in oban.all_jobs()] == [job.priority]
+
+
+def test_lost_answer_to_a_replacement(oban: Oban, proxy: TcpProxy, admin: Admin) -> None:
+    """What was replaced in a job that was there is found out as well."""
+    there = oban.insert(Job.new(worker="w", unique=True))
+    prefix = oban.config.prefix
+    gate = Gate(prefix, f"{prefix}.oban_jobs", admin, "UPDATE")
+    again = Job.new(worker="w", unique=True, priority=3, replace=["priority"])
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(oban.insert, again)
+        wait_until(gate.waiting)
+        proxy.freeze()
+        gate.open()
+        wait_until(lambda: admin.execute("SELECT 1 FROM oban_jobs WHERE priority = 3").fetchone())
+        # It would be replaced once more, if that were not found out.
+        written = one(admin.execute("SELECT cast(xmin AS text) FROM oban_jobs"))
+        proxy.drop()
+        proxy.thaw()
+        job = running.result(60)
+
+    assert (job.id, job.conflict, job.priority) == (there.id, True, 3)
+    assert one(admin.execute("SELECT cast(xmin AS text) FROM oban_jobs")) == written
+
+
+def test_commit_of_a_call_that_changed_nothing(oban: Oban, proxy: TcpProxy) -> None:
+    """A job that had ended before has ended, whatever became of the COMMIT."""
+    job = oban.insert(Job.new(worker="w", state="completed"))
+    sa.event.listen(oban.repo.engine, "commit", lambda _: proxy.drop(), once=True)
+    assert oban.cancel_job(job) is False
 
 
 @pytest.fixture
