@@ -97,6 +97,22 @@ def test_failing(oban: Oban, start_oban: Starter) -> None:
     assert start_oban.tables.states() == {}
 
 
+def test_failing_by_a_conflict_of_its_own(
+    oban: Oban, start_oban: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error may look like one to try again for; still what it gave before is not all."""
+    monkeypatch.setattr(inserting, "CHUNK", 2)
+
+    def failing() -> Iterator[Job]:
+        yield from jobs(3)
+        raise TransientError("met by whoever makes the jobs")
+
+    with pytest.raises(TransientError, match="met by whoever"):
+        oban.insert_all(failing())
+
+    assert start_oban.tables.states() == {}
+
+
 def test_invalid(oban: Oban, start_oban: Starter) -> None:
     """A job that can't be stored, or is none, leaves nothing behind either."""
 
