@@ -169,6 +169,17 @@ def test_a_block_has_its_own_mode(start_oban: Starter) -> None:
         pass
 
 
+def test_blocks_of_two_instances(start_oban: Starter) -> None:
+    """The mode of one counts on within the block of another."""
+    one, two = start_oban.make(testing="manual"), start_oban.make(testing="manual")
+
+    with with_testing_mode(one, "inline"), with_testing_mode(two, "inline"):
+        one.insert(work.note.new({"n": 1}))
+        two.insert(work.note.new({"n": 2}))
+
+    assert work.RAN == [1, 2]
+
+
 def test_a_block_is_its_threads_own(start_oban: Starter) -> None:
     """Neither other threads nor other instances change their mode with it."""
     oban, other = start_oban.make(testing="manual"), start_oban.make(testing="manual")

@@ -208,6 +208,15 @@ def test_what_can_not_be_a_job_is_refused(
         perform_job(worker, **options)
 
 
+def test_a_job_that_was_spoilt_is_refused() -> None:
+    """One that was changed by hand is checked as one that is inserted."""
+    job = work.note.new()
+    job.priority = 10
+
+    with pytest.raises(InvalidJob, match="'priority': expected an integer from 0 to 9"):
+        perform_job(job)
+
+
 def test_a_job_and_args_exclude_each_other() -> None:
     """A job has its args already."""
     with pytest.raises(ConfigError, match="expected either a job, or a worker with args"):

@@ -17,6 +17,7 @@ from oban_actors import Job, worker
 from oban_actors.testing import DrainCounts, assert_enqueued, refute_enqueued
 
 RAN = []
+STARTED = []
 
 @worker(queue="mailers", name="mail")
 def mail(job):
@@ -40,6 +41,10 @@ def test_a_factory(make_oban, virtual_clock):
     assert_enqueued(second, scheduled_in=60, delta=0)
     first.start()
     assert first.alive
+    STARTED.append(first)
+
+def test_what_was_started_is_stopped():
+    assert [each.alive for each in STARTED] == [False]
 
 def test_staging_in_virtual_time(make_oban, virtual_clock):
     oban = make_oban(testing="disabled", clock=virtual_clock, peer="isolated", notifier="isolated")
@@ -76,14 +81,14 @@ def test_the_fixtures_work_on_sqlite(tmp_path: Path) -> None:
     """Without any setting each test has a file of its own, and nothing is left open."""
     said = run(tmp_path, SUITE)
 
-    assert "4 passed" in said, said
+    assert "5 passed" in said, said
 
 
 def test_the_fixtures_work_on_a_given_server(tmp_path: Path, pg_url: str, pg_conninfo: str) -> None:
     """With `oban_url` each test has a schema of its own there, and none is left."""
     said = run(tmp_path, SUITE, ["-o", f"oban_url={pg_url}"])
 
-    assert "4 passed" in said, said
+    assert "5 passed" in said, said
     with psycopg.connect(pg_conninfo) as connection:
         query = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'oban\\_test\\_%'"
         assert connection.execute(query).fetchone() == (0,)
