@@ -40,7 +40,7 @@ class CallerRun(Performer):
         elif _loop_runs():
             self._run_apart(claim)
         else:
-            asyncio.run(self.arun(claim))
+            self._run_in_loop(claim)
 
     async def arun(self, claim: Claim) -> None:
         """Run it to its end on the running event loop, a sync worker's too; fills the claim."""
@@ -49,6 +49,10 @@ class CallerRun(Performer):
             return
         claim.thread = threading.get_ident()
         await asyncio.get_running_loop().create_task(self._task(claim))
+        caller = asyncio.current_task()
+        if caller is not None and caller.cancelling():
+            # It was meant for the caller too, whatever the worker made of it.
+            raise asyncio.CancelledError
 
     def returned(self, claim: Claim, result: Any) -> None:
         """See `Performer`."""
@@ -75,6 +79,15 @@ class CallerRun(Performer):
         finally:
             self._disarm()
             claim.running.on_cancel = None
+
+    def _run_in_loop(self, claim: Claim) -> None:
+        try:
+            asyncio.run(self.arun(claim))
+        except KeyboardInterrupt as error:
+            # The loop has cancelled the job for it. What that came to counts, unless it is no more.
+            if isinstance(self.cause, asyncio.CancelledError):
+                self.raised(claim, error)
+            self.cause = error
 
     def _run_apart(self, claim: Claim) -> None:
         # The caller's own loop stands still meanwhile, and runs no second one.

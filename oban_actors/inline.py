@@ -81,6 +81,8 @@ def _run(config: Config, job: Job) -> Job:
     run.tell_end(claim)
     if claim.error is not None and claim.verdict in ("failure", "discard"):
         raise original(claim.error)
+    if isinstance(run.cause, KeyboardInterrupt):
+        raise run.cause  # it came as the job ended
     if claim.ack is not None:
         _write(config, claim.job, claim.ack)
     return claim.job

@@ -122,6 +122,6 @@ def _outcome(run: CallerRun, claim: Claim) -> Any:
     run.tell_end(claim)
     if claim.verdict in ("failure", "discard") and claim.error is not None:
         raise original(claim.error)
-    if isinstance(run.cause, Cancel | Snooze):
+    if isinstance(run.cause, Cancel | Snooze | KeyboardInterrupt):
         raise run.cause
     return run.value

@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 
-from oban_actors import Job, telemetry
-from tests.queues.work import OBEY, Work, job, jobs, read, view, wait_state
+from oban_actors import Job, VirtualClock, telemetry
+from tests.queues.work import OBEY, Work, claims, job, jobs, read, view, wait_state
 from tests.support.events import Recorder
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
@@ -214,7 +214,12 @@ def test_a_run_out_of_time_fails(
 
 @pytest.mark.parametrize(("kind", "what"), [("sync", "wait"), ("async", "refuse")])
 def test_a_run_that_ignores_its_time_is_stuck(
-    start_oban: Starter, work: Work, told: Recorder, kind: str, what: str
+    start_oban: Starter,
+    work: Work,
+    told: Recorder,
+    caplog: pytest.LogCaptureFixture,
+    kind: str,
+    what: str,
 ) -> None:
     """Its error is recorded, its slot given again; the row stays claimed until the run ends."""
     oban = start_oban(queues={"alpha": 1})
@@ -224,6 +229,10 @@ def test_a_run_that_ignores_its_time_is_stuck(
     producer = next(node for node in oban.tree().walk() if node.actor == "producer alpha")
     assert producer.note == "1 running, 1 stuck"
     assert "1 running, 1 stuck" in str(oban.tree())
+    name = OBEY[kind].spec.name
+    said = f"job {one.id} ({name}) is out of time and goes on; its thread hangs in\n"
+    (stack,) = [text.partition(said)[2] for text in caplog.messages if said in text]
+    assert ("in _obey\n    work.gate.result" in stack) == (kind == "sync")
     during = read(oban, one)
     assert during.state == "executing"
     (error,) = during.errors
@@ -238,6 +247,22 @@ def test_a_run_that_ignores_its_time_is_stuck(
     assert after.state == "retryable"
     assert after.errors == [error]
     assert view(oban).stuck == ()
+
+
+def test_the_slot_of_a_stuck_run_is_used_at_once(start_oban: Starter, work: Work) -> None:
+    """A job that waits begins as soon as its place is free, and without being told of again."""
+    clock = VirtualClock()
+    oban = start_oban(queues={"alpha": 1}, stager=None, clock=clock)
+    hung, next_one = oban.insert_all(
+        [OBEY["sync"].new({"do": "wait", "timeout": 1.0}), job("sync", "return")]
+    )
+    work.wait_inside(1)
+    clock.advance(1)
+    wait_until(lambda: claims(oban)[hung.id or 0].running.reason == "timeout")
+    # Far less than until the Pulse looks for jobs that wait.
+    wait_until(lambda: (clock.advance(0.02), view(oban).stuck)[1])
+
+    wait_state(oban, next_one, "completed")
 
 
 def test_stuck_runs_are_replaced_up_to_the_limit(start_oban: Starter, work: Work) -> None:

@@ -1,6 +1,9 @@
 """drain_queue: a queue's jobs run where it is called, and are acknowledged as always."""
 
+import asyncio
+import contextlib
 import logging
+import signal
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -162,6 +165,41 @@ def test_an_interrupt_ends_the_drain(oban: Oban, monkeypatch: pytest.MonkeyPatch
         oban.drain_queue("alpha")
 
     assert [read(oban, job).state for job in jobs] == ["retryable", "available"]
+
+
+def test_ctrl_c_in_an_async_job_ends_the_drain(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop makes a cancellation of it, which says nothing of the drain's own end."""
+    jobs = oban.insert_all([work.aacts.new(), work.aacts.new()])
+
+    async def interrupted(_job: Job) -> None:
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(work, "aact", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        oban.drain_queue("alpha")
+
+    rows = [read(oban, job) for job in jobs]
+    assert [row.state for row in rows] == ["retryable", "available"]
+    assert rows[0].errors[0]["error"].startswith("** (KeyboardInterrupt)")
+
+
+def test_ctrl_c_after_an_async_job_ends_the_drain(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the worker made of it counts, and those after it are given back."""
+    jobs = oban.insert_all([work.aacts.new(), work.aacts.new()])
+
+    async def interrupted(_job: Job) -> None:
+        signal.raise_signal(signal.SIGINT)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(work, "aact", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        oban.drain_queue("alpha")
+
+    assert [read(oban, job).state for job in jobs] == ["completed", "available"]
 
 
 def test_a_job_that_was_taken_meanwhile_keeps_its_row(

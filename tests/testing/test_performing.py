@@ -1,8 +1,10 @@
 """perform_job and build_job: a worker's job as in a queue, without a database."""
 
 import asyncio
+import contextlib
 import contextvars
 import copy
+import signal
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -164,6 +166,44 @@ def test_it_works_within_an_event_loop() -> None:
     assert asyncio.run(both()) == ("apart", "here")
     asyncio.run(time_out())
     assert asyncio.run(aperform_job(work.note, {"end": "sync"})) == "sync"
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+@pytest.mark.parametrize("inline", [True, False])
+def test_ctrl_c_reaches_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ends_well: bool, inline: bool
+) -> None:
+    """The loop of an async job cancels it, and the test that runs it ends, whatever comes of it."""
+    oban = Oban(f"sqlite:///{tmp_path}/jobs.db", testing="inline")
+
+    async def interrupted(_job: Job) -> None:
+        signal.raise_signal(signal.SIGINT)
+        with contextlib.suppress(*[asyncio.CancelledError] * ends_well):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(work, "aact", interrupted)
+    run = oban.insert if inline else perform_job
+    with pytest.raises(KeyboardInterrupt):
+        run(work.aacts.new())
+
+
+def test_a_cancelled_caller_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that makes nothing of a cancellation does not keep it from who awaits its job."""
+    seen: list[str] = []
+
+    async def shrug(_job: Job) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        seen.append("cancelled")
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await aperform_job(work.aacts)
+
+    monkeypatch.setattr(work, "aact", shrug)
+    asyncio.run(main())
+    assert seen == ["cancelled"]
 
 
 def test_it_keeps_its_callers_context(monkeypatch: pytest.MonkeyPatch) -> None:

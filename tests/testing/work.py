@@ -96,6 +96,16 @@ def acts(job: Job) -> None:
     act(job)
 
 
+async def aact(job: Job) -> None:
+    """What `aacts` does, likewise."""
+
+
+@worker(queue="alpha")
+async def aacts(job: Job) -> None:
+    """Do what the test says, and await it."""
+    await aact(job)
+
+
 class Chain:
     """Inserts a job of its own queue for each job until there were enough.
 
