@@ -213,6 +213,30 @@ def test_what_comes_after_the_commit_counts_for_nothing(
     assert (failed in caplog.text) == (after in ("raise", "late"))
 
 
+def test_a_job_that_completed_itself_may_run_on(
+    database: Database,
+    start_oban: Starter,
+    bench: Bench,
+    told: Recorder,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its row is claimed no longer, and a beat that sees it doesn't take the job for lost."""
+    engine = sa.create_engine(database.url, poolclass=sa.NullPool)
+
+    def do(job: Job) -> None:
+        with engine.begin() as connection:
+            job.complete(connection=connection)
+        oban.ask("pulse", Beat(), timeout=30)
+
+    bench.do = do
+    oban = start_oban(queues={"alpha": 1})
+    oban.insert(complete.new())
+
+    assert told.wait_for("oban.job.stop").metadata["state"] == "success"
+    assert bench.met is None
+    assert "were taken from this node" not in caplog.text
+
+
 def test_a_claim_that_is_gone_can_not_be_completed(
     database: Database, start_oban: Starter, bench: Bench
 ) -> None:
