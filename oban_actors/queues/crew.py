@@ -44,6 +44,10 @@ class Crew(Protocol):
     def take_back(self) -> list[Claim]:
         """Give back what has not begun to run."""
 
+    @property
+    def starved(self) -> bool:
+        """Whether claims wait and there is nobody who would come for them: wake it again."""
+
     def close(self, seconds: float) -> None:
         """End those that are idle, waiting so long for them; who runs a job ends after it."""
 
@@ -82,6 +86,7 @@ class ThreadCrew:
         self._coming = False
         self._closed = False
         self._made = 0
+        self._refused = False
         # How many were taken from the line, and how many and when somebody was sent for.
         self._taken = 0
         self._sent_at = (0, 0.0)
@@ -123,6 +128,12 @@ class ThreadCrew:
                 break
         return back
 
+    @property
+    def starved(self) -> bool:
+        """See `Crew`."""
+        with self._changed:
+            return self._refused and bool(self._line) and not self._threads
+
     def close(self, seconds: float) -> None:
         """See `Crew`."""
         with self._changed:
@@ -140,12 +151,13 @@ class ThreadCrew:
             target=self._work, name=f"oban-{self._name}-{self._made}", daemon=True
         )
         self._threads.add(thread)
+        self._refused = False
         try:
             thread.start()
         except RuntimeError:
             # The system gives no more: those that there are go on, and the next wake tries again.
             self._threads.discard(thread)
-            self._coming = False
+            self._coming, self._refused = False, True
             logger.exception("no thread could be started for %s", self._name)
 
     def _work(self) -> None:

@@ -54,6 +54,11 @@ class ForeignCrew:
         """See `Crew`: what is with the executor can't be taken back."""
         return []
 
+    @property
+    def starved(self) -> bool:
+        """See `Crew`."""
+        return False
+
     def close(self, seconds: float) -> None:
         """The executor is the host's."""
 

@@ -174,6 +174,11 @@ class AsyncCrew:
                 break
         return back
 
+    @property
+    def starved(self) -> bool:
+        """See `Crew`."""
+        return False
+
     def close(self, seconds: float) -> None:
         """The loop is the instance's, and ends with it."""
 

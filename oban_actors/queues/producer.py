@@ -44,6 +44,9 @@ BLOCKED_DELAY = 0.5
 REFUSED_DELAY = 60.0
 """Seconds until a row that the database refuses to change is tried again."""
 
+STARVED_DELAY = 1.0
+"""Seconds until those that run jobs are woken again, where the system gave them no thread."""
+
 LAST_TIME = 5.0
 """Seconds within which the last acknowledgements are written when the queue ends."""
 
@@ -55,7 +58,7 @@ class _Ended:
 
 @dataclass(frozen=True, slots=True)
 class _Unblock:
-    """Rows that were locked are worth another try."""
+    """Rows that were locked are worth another try, and threads that were refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,7 @@ class Producer(GenServer):
             self.ask("notifier", Listen(CHANNELS, self.actor_ref), timeout=LISTEN_TIME)
         except ActorError as error:
             logger.debug("the first look comes before the notifier listens: %s", error)
-        self.post.wake()
+        self._wake()
         if self.roster.shutdown_at is not None:
             self._shut_down()
         self._go()
@@ -151,6 +154,7 @@ class Producer(GenServer):
                 self._end(message)
             case _Unblock():
                 self.roster.unblock()
+                self._wake()
             case _Again():
                 self._pending = False
             case _:
@@ -239,7 +243,16 @@ class Producer(GenServer):
         claims = claims_of(turn.fetched, self.parts.completer)
         self.roster.hold(claims)
         self.post.add(claims)
+        self._wake_again()
         return len(claims)
+
+    def _wake(self) -> None:
+        self.post.wake()
+        self._wake_again()
+
+    def _wake_again(self) -> None:
+        if self.post.starved:
+            self.send_after(_Unblock(), STARVED_DELAY)
 
     def _note(self, error: DatabaseError | None) -> None:
         if error is not None and not self._failing:

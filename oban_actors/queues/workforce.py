@@ -83,6 +83,11 @@ class Post:
         self.sync.wake()
         self.tasks.wake()
 
+    @property
+    def starved(self) -> bool:
+        """Whether something waits that nobody would come for, unless they are woken again."""
+        return self.sync.starved or self.tasks.starved
+
     def take_back(self) -> list[Claim]:
         """Give back what has not begun; it is held no longer."""
         back = [*self.sync.take_back(), *self.tasks.take_back()]

@@ -48,14 +48,18 @@ def test_claimed_by_another(store: Store, hand: Hand, state: str, *, careful: bo
     assert store.get(lost) == taken
 
 
-def test_claimed_again_by_the_same(store: Store, hand: Hand) -> None:
+@pytest.mark.parametrize("state", ["completed", "retryable"])
+@pytest.mark.parametrize("careful", [False, True])
+def test_claimed_again_by_the_same(store: Store, hand: Hand, state: str, *, careful: bool) -> None:
     """An earlier claim of the same producer does not count for the later one."""
     (job,) = store.insert(Job.new(worker="w"))
     (first,) = hand.fetch(now=NOON)
     hand.release()
     (second,) = hand.fetch(now=NOON + timedelta(microseconds=1))
 
-    assert hand.turn([ack(first)]).stale == {job.id}
+    late = ack(first, state, error=ERROR if state == "retryable" else None)
+    turn = hand.turn([late], careful=careful)
+    assert turn.stale == {job.id}
     assert store.get(job) == second
     assert hand.turn([ack(second)]).settled == {job.id}
 

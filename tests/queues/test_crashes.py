@@ -9,6 +9,7 @@ from oban_actors import Beat, DatabaseUnavailable, Listen, Notify, Oban
 from oban_actors.actors import Ref, VirtualClock
 from oban_actors.engines import Turn
 from oban_actors.messages import CancelClaims, Check, Watch
+from oban_actors.queues.crew import ThreadCrew
 from oban_actors.queues.foreman import Foreman
 from oban_actors.queues.producer import Producer
 from oban_actors.queues.roster import Roster
@@ -125,7 +126,16 @@ def test_crashed_while_nothing_runs(
 
 
 @pytest.mark.parametrize(
-    "step", ["before", "in it", "not held", "not settled", "not handed out", "not begun again"]
+    "step",
+    [
+        "before",
+        "in it",
+        "not held",
+        "not settled",
+        "not handed out",
+        "not woken",
+        "not begun again",
+    ],
 )
 def test_a_producer_that_crashes_in_a_turn(
     start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch, step: str
@@ -139,6 +149,7 @@ def test_a_producer_that_crashes_in_a_turn(
         "not held": lambda: once(monkeypatch, Roster, "hold", after=False),
         "not settled": lambda: once(monkeypatch, Roster, "settle", after=False),
         "not handed out": lambda: once(monkeypatch, Post, "add", after=False),
+        "not woken": lambda: once(monkeypatch, ThreadCrew, "wake", after=False),
         "not begun again": lambda: once(monkeypatch, Producer, "_start", after=True),
     }[step]()
     oban.insert_all(jobs("sync", 20))

@@ -186,6 +186,27 @@ def test_more_threads_come_when_the_bound_rises(work: Work) -> None:
     crew.close(30)
 
 
+def test_a_thread_that_is_refused(
+    make: Any, work: Work, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What waits for it is known to, until the next wake finds one."""
+    crew = make(1, work.short)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        crew.add([claim(1)])
+    assert crew.starved
+    assert "no thread could be started for" in caplog.text
+    crew.wake()
+
+    wait_until(lambda: len(work.finished) == 1)
+    assert not crew.starved
+
+
+def no_thread(_: threading.Thread) -> None:
+    """Be a system that has no more threads."""
+    raise RuntimeError("can't start new thread")
+
+
 def test_a_run_that_raises_all_the_same_gives_its_claim_back(
     make: Any, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """What makes a Producer look for jobs: each by itself, with no beat that would make up for it."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +9,11 @@ import pytest
 from oban_actors import Listen, Oban
 from oban_actors.actors import RestartChild
 from oban_actors.messages import Dispatch, Reconnected, Refresh
+from oban_actors.queues import producer
+from oban_actors.queues.crew import ThreadCrew
 from oban_actors.queues.producer import Producer
 from oban_actors.queues.turning import Turns
+from tests.queues.test_crew import no_thread
 from tests.queues.work import Work, job, jobs, view, wait_state, without_beats
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
@@ -69,6 +73,28 @@ def test_it_looks_again_at_once_after_a_full_fetch(start_oban: Starter, work: Wo
     oban.tell(("producer", "alpha"), Dispatch())
 
     work.wait_inside(600)
+
+
+def test_a_system_without_threads_is_asked_again(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only job that there is room for does not wait for another that would ask."""
+    monkeypatch.setattr(producer, "STARVED_DELAY", 0.01)
+    oban = without_beats(start_oban(queues={"alpha": 1}, stager=None))
+    refused, start = [1, 2, 3], ThreadCrew._start
+
+    def starting(self: ThreadCrew) -> None:
+        with monkeypatch.context() as patch:
+            if refused:
+                refused.pop()
+                patch.setattr(threading.Thread, "start", no_thread)
+            start(self)
+
+    monkeypatch.setattr(ThreadCrew, "_start", starting)
+    one = oban.insert(job("sync", "return"))
+
+    assert wait_state(oban, one, "completed").attempt == 1
+    assert refused == []
 
 
 def test_it_listens_before_it_looks(

@@ -91,6 +91,11 @@ class SimCrew:
         self._line.clear()
         return back
 
+    @property
+    def starved(self) -> bool:
+        """See `Crew`."""
+        return False
+
     def close(self, seconds: float) -> None:
         """See `Crew`."""
 
