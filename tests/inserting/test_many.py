@@ -52,3 +52,16 @@ def test_each_queue_is_told_once(start_oban: Starter) -> None:
     oban.ask("notifier", Notify("insert", ({"queue": "marker"},)), timeout=30)
     found = [payload["queue"] for payload in heard.wait_for("insert", 3)]
     assert found == ["a", "b", "marker"]
+
+
+def test_nobody_is_told_where_nobody_is_to_be(start_oban: Starter) -> None:
+    """Without `insert_notify` neither one job nor many, however they are sent, tell anybody."""
+    oban = start_oban(stager=None, insert_notify=False)
+    heard = start_oban.hear(oban, "insert", "actors")
+
+    oban.insert(available())
+    oban.insert_all([available("b"), Job.new(worker="w", tags=["a"], schedule_in=0.5)])
+
+    oban.ask("notifier", Notify("insert", ({"queue": "marker"},)), timeout=30)
+    assert heard.wait_for("insert") == [{"queue": "marker"}]
+    assert [told for told in heard.payloads("actors") if "due" in told] == []
