@@ -100,6 +100,7 @@ class Claim:
         stuck: it ran out of its time and its thread goes on.
         handed: it was given to those who run it.
         recorded: its time-out stands among the row's errors already.
+        overdue: the element that says so there, None before it was made.
 
     """
 
@@ -113,6 +114,7 @@ class Claim:
         "error",
         "handed",
         "id",
+        "overdue",
         "recorded",
         "result",
         "running",
@@ -149,6 +151,7 @@ class Claim:
         self.stuck = False
         self.handed = False
         self.recorded = False
+        self.overdue: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, job: Job, worker: Any, running: Running) -> Self:

@@ -124,7 +124,7 @@ class Performer:
             error = PerformError(
                 f"{claim.job.worker} completed its job in a transaction that was not committed"
             )
-            self._fail(claim, error, error_text.describe(error))
+            self._fail(claim, error, self._element(claim, error_text.describe(error)))
             return
         self._succeed(claim)
 
@@ -152,7 +152,7 @@ class Performer:
             return
         if claim.running.reason == "shutdown" and isinstance(error, _INTERRUPTED):
             return
-        self._fail(claim, error, error_text.describe(error, _OURS))
+        self._fail(claim, error, self._element(claim, error_text.describe(error, _OURS)))
 
     def record(self, claim: Claim, outcome: Any) -> None:
         """Note what `remote.perform_remotely` gave, which an executor may have changed."""
@@ -171,10 +171,13 @@ class Performer:
         """Give the element for a row's errors that says that its time is over.
 
         For a sync job that goes on nevertheless. Whoever has written it sets `claim.recorded`,
-        so that the acknowledgement, when the job ends, doesn't add it again.
+        so that the acknowledgement, when the job ends, doesn't add it again. It is the same each
+        time, so where nobody knows whether it was written it is written once all the same.
         """
         claim.running.cancel("timeout")
-        return self._element(claim, error_text.describe(_timeout(claim)))
+        if claim.overdue is None:
+            claim.overdue = self._element(claim, error_text.describe(_timeout(claim)))
+        return claim.overdue
 
     # Ends
 
@@ -191,7 +194,8 @@ class Performer:
         # Nobody's back-off knows what to make of it.
         claim.worker = None
         error = RuntimeError(row.reason)
-        self._fail(claim, error, error_text.storable(f"** (InvalidJob) {row.reason}"))
+        text = error_text.storable(f"** (InvalidJob) {row.reason}")
+        self._fail(claim, error, self._element(claim, text))
 
     def _record(self, claim: Claim, outcome: Mapping[str, Any]) -> None:
         match outcome["kind"]:
@@ -207,7 +211,7 @@ class Performer:
                 text = error_text.storable(outcome["error"])
                 self._over(claim)
                 if not (claim.running.cancelled and self._was_ended(claim)):
-                    self._fail(claim, RemoteFailure(text), text)
+                    self._fail(claim, RemoteFailure(text), self._element(claim, text))
 
     def _over(self, claim: Claim) -> None:
         claim.duration_ns = self._now_ns() - claim.started_ns
@@ -221,8 +225,8 @@ class Performer:
             self._cancelled(claim, KILLED, killed=True)
             return True
         if claim.running.reason == "timeout":
-            error = _timeout(claim)
-            self._fail(claim, error, None if claim.recorded else error_text.describe(error))
+            element = None if claim.recorded else self.timed_out(claim)
+            self._fail(claim, _timeout(claim), element)
             return True
         return False
 
@@ -243,7 +247,7 @@ class Performer:
             error = TypeError(
                 "a worker that is not async returned a coroutine, which nobody awaited"
             )
-            self._fail(claim, error, error_text.describe(error))
+            self._fail(claim, error, self._element(claim, error_text.describe(error)))
 
     def _cancelled(self, claim: Claim, reason: object, *, killed: bool) -> None:
         said = error_text.shown(reason)
@@ -253,9 +257,8 @@ class Performer:
         element = self._element(claim, error_text.describe(claim.error))
         claim.acknowledge(JobState.CANCELLED, element, killed=killed)
 
-    def _fail(self, claim: Claim, error: BaseException, text: str | None) -> None:
+    def _fail(self, claim: Claim, error: BaseException, element: dict[str, Any] | None) -> None:
         job = claim.job
-        element = None if text is None else self._element(claim, text)
         claim.error = error
         verdict: Verdict = "discard" if job.attempt >= job.max_attempts else "failure"
         if verdict == "discard":
@@ -271,11 +274,8 @@ class Performer:
         claim.verdict = verdict
 
     def _element(self, claim: Claim, text: str) -> dict[str, Any]:
-        return self._error(claim.job.attempt, text)
-
-    def _error(self, attempt: int, text: str) -> dict[str, Any]:
-        at = self.config.clock.now().isoformat(timespec="microseconds")
-        return {"at": at.replace("+00:00", "Z"), "attempt": attempt, "error": text}
+        at = self.config.clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return {"at": at, "attempt": claim.job.attempt, "error": text}
 
 
 # Helpers

@@ -58,7 +58,8 @@ acked AS (
     state, errors, attempt, meta, scheduled_at, completed_at, discarded_at, cancelled_at
   ) = (
     SELECT cast(ack.state AS {{schema}}.oban_job_state),
-      CASE WHEN ack.error IS NULL THEN job.errors ELSE array_append(job.errors, ack.error) END,
+      CASE WHEN ack.error IS NULL OR job.errors[cardinality(job.errors)] = ack.error
+           THEN job.errors ELSE array_append(job.errors, ack.error) END,
       CASE WHEN ack.state = 'scheduled' THEN greatest(job.attempt - 1, 0) ELSE job.attempt END,
       CASE WHEN ack.state = 'scheduled' AND coalesce(jsonb_typeof(job.meta), 'object') = 'object'
            THEN coalesce(job.meta, '{{{{}}}}') || jsonb_build_object('snoozed', 1 +
@@ -137,7 +138,9 @@ RETURNING id
 """
 
 _RECORD_ERROR = f"""
-UPDATE {{jobs}} SET errors = array_append(errors, cast(:error AS jsonb)) {_CLAIM_OF_ONE}
+UPDATE {{jobs}} SET errors = CASE
+  WHEN errors[cardinality(errors)] = cast(:error AS jsonb) THEN errors
+  ELSE array_append(errors, cast(:error AS jsonb)) END {_CLAIM_OF_ONE}
 """
 
 

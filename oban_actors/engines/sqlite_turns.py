@@ -47,14 +47,15 @@ WHERE id IN (SELECT value FROM json_each(:ids)) AND +state = 'executing' AND att
   AND (attempted_by = :by OR {_UUID} = :uuid)
 """
 
-_RECORD_ERROR = (
-    f"UPDATE oban_jobs SET errors = json_insert({_ERRORS}, '$[#]', :error) WHERE {_CLAIM_OF_ONE}"
-)
+_ADDED = f"""CASE WHEN json_extract({_ERRORS}, '$[#-1]') IS :error THEN errors
+  ELSE json_insert({_ERRORS}, '$[#]', :error) END"""
+
+_RECORD_ERROR = f"UPDATE oban_jobs SET errors = {_ADDED} WHERE {_CLAIM_OF_ONE}"
 
 _RECORD = f"""
 UPDATE oban_jobs SET
   state = :state,
-  errors = CASE WHEN :error IS NULL THEN errors ELSE json_insert({_ERRORS}, '$[#]', :error) END,
+  errors = CASE WHEN :error IS NULL THEN errors ELSE {_ADDED} END,
   attempt = CASE WHEN :state = 'scheduled' THEN max(attempt - 1, 0) ELSE attempt END,
   meta = CASE WHEN :state = 'scheduled' THEN coalesce(json_set({_META}, '$.snoozed', 1 +
     CASE json_type({_META}, '$.snoozed') WHEN 'integer' THEN json_extract({_META}, '$.snoozed')

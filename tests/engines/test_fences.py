@@ -305,6 +305,25 @@ def test_record_error(store: Store, hand: Hand) -> None:
     assert not record(hand.claimant, fence)
 
 
+@pytest.mark.parametrize("careful", [False, True])
+def test_an_error_is_added_once(store: Store, hand: Hand, *, careful: bool) -> None:
+    """Said again, by whoever does not know that it stands there, it is the same one."""
+    (job,) = store.insert(Job.new(worker="w"))
+    (claimed,) = hand.fetch()
+    at, other = claimed.attempted_at or NOON, {**ERROR, "attempt": 2}
+    for _ in range(2):
+        assert store.repo.transaction(
+            lambda c: store.engine.record_error(c, hand.claimant, job.id or 0, at, ERROR)
+        )
+
+    hand.turn([ack(claimed, "retryable", error=ERROR)], careful=careful)
+
+    assert (store.get(job).state, store.get(job).errors) == ("retryable", [ERROR])
+    store.run("UPDATE {jobs} SET state = 'available'")
+    hand.turn([ack(hand.fetch()[0], "retryable", error=other)], careful=careful)
+    assert store.get(job).errors == [ERROR, other]
+
+
 @contextmanager
 def locking(store: Store, *jobs: Job) -> Iterator[None]:
     """Hold the rows of jobs locked."""

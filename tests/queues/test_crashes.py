@@ -7,6 +7,7 @@ import pytest
 
 from oban_actors import Beat, DatabaseUnavailable, Listen, Notify, Oban
 from oban_actors.actors import Ref, VirtualClock
+from oban_actors.claim import Claim
 from oban_actors.engines import Turn
 from oban_actors.messages import CancelClaims, Check, Watch
 from oban_actors.queues.crew import ThreadCrew
@@ -267,6 +268,28 @@ def test_a_foreman_that_crashes_over_a_run(
     after = wait_state(oban, one, "retryable")
     assert len(after.errors) == 1
     assert work.ran == [one.id]
+
+
+def test_a_time_out_whose_record_got_no_answer(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may stand in the row, and the job's end doesn't add it a second time."""
+    oban = start_oban(**ALPHA)
+    record = Foreman._record
+
+    def unheard(foreman: Foreman, claim: Claim) -> bool:
+        assert record(foreman, claim)
+        return False
+
+    monkeypatch.setattr(Foreman, "_record", unheard)
+    (one,) = jobs("sync", 1, "wait")
+    one.args["timeout"] = 0.05
+    one = oban.insert(one)
+    wait_until(lambda: [claim.stuck for claim in claims(oban).values()] == [True])
+    (error,) = read(oban, one).errors
+    work.open()
+
+    assert wait_state(oban, one, "retryable").errors == [error]
 
 
 @KINDS

@@ -229,19 +229,22 @@ def test_a_sync_worker_that_is_late_fails() -> None:
     assert isinstance(claim.error, TimeoutError)
 
 
+@pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize(("attempt", "state"), [(1, "retryable"), (20, "discarded")])
-def test_a_recorded_time_out_is_not_recorded_again(attempt: int, state: str) -> None:
-    """The element was given while the thread went on; its end adds none."""
-    claim, by = do(jobs.timed, attempt=attempt), performer()
+def test_a_recorded_time_out_is_not_recorded_again(
+    attempt: int, state: str, *, known: bool
+) -> None:
+    """The element was given while the thread went on; its end adds none, or the very same."""
+    claim, by = do(jobs.timed, attempt=attempt), performer(clock=SYSTEM_CLOCK)
     by.begin(claim)
 
     element = by.timed_out(claim)
-    claim.recorded = True
+    claim.recorded = known
     by.raised(claim, ValueError("late"))
 
     assert element["error"].startswith("** (TimeoutError) ")
     assert element["attempt"] == attempt
-    assert (claim.ack.state, claim.ack.error) == (state, None)
+    assert (claim.ack.state, claim.ack.error) == (state, None if known else element)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,14 @@ def test_the_text_of_an_error_comes_back(slot: ProcessSlot) -> None:
     assert isinstance(claim.error, RemoteFailure)
 
 
+def test_a_forgotten_await_is_a_failure_there_too(slot: ProcessSlot) -> None:
+    """What nobody awaited was not done."""
+    claim = _run(slot, do(jobs.plain, "forget"))
+
+    assert claim.verdict == "failure"
+    assert "coroutine, which nobody awaited" in text(claim)
+
+
 def test_a_result_that_cannot_be_sent_is_shown(slot: ProcessSlot) -> None:
     """The job is done; what it returned is told as far as it can be."""
     claim = _run(slot, do(jobs.plain, "secretive"))
