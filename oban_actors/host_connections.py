@@ -245,13 +245,12 @@ def _django(connection: Any) -> HostConnection:
 
 
 def _with_json(description: Any, row: Any) -> list[Any]:
-    # Django has told the driver to leave jsonb as text, which its own fields read.
+    # Django has told the driver to leave jsonb as text, which its own fields read. In an array of it
+    # either is known.
     values = list(row)
     for place, column in enumerate(description):
         if column[1] == _JSONB and isinstance(values[place], str):
             values[place] = json.loads(values[place])
-        elif column[1] == _JSONB_ARRAY and values[place] is not None:
-            values[place] = [each and json.loads(each) for each in values[place]]
     return values
 
 
@@ -272,8 +271,8 @@ def _kind(handle: object) -> str:
     return f"{type(handle).__module__}.{type(handle).__qualname__}"
 
 
-_JSONB, _JSONB_ARRAY = 3802, 3807
-"""What PostgreSQL calls these types, in every version."""
+_JSONB = 3802
+"""What PostgreSQL calls the type, in every version."""
 
 _PSYCOPG = postgresql_dialect(paramstyle="pyformat")  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
 _SQLITE = sqlite_dialect(paramstyle="named")
