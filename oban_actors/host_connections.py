@@ -245,8 +245,8 @@ def _django(connection: Any) -> HostConnection:
 
 
 def _with_json(description: Any, row: Any) -> list[Any]:
-    # Django has told the driver to leave jsonb as text, which its own fields read. In an array of it
-    # either is known.
+    # Django has told the driver to leave jsonb as text, which its own fields read; arrays of it are
+    # read either way.
     values = list(row)
     for place, column in enumerate(description):
         if column[1] == _JSONB and isinstance(values[place], str):

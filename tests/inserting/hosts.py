@@ -91,7 +91,9 @@ def bare_psycopg(database: Database, _driver: str) -> Iterator[Host]:
 def bare_sqlite(database: Database, _driver: str) -> Iterator[Host]:
     """A Connection of sqlite3, whose rows are not tuples."""
     connection = sqlite3.connect(str(sa.make_url(database.url).database))
-    connection.row_factory = sqlite3.Row
+    connection.row_factory = lambda cursor, row: {
+        column[0]: value for column, value in zip(cursor.description, row, strict=True)
+    }
     try:
         yield Host(connection, connection.commit, connection.rollback)
     finally:

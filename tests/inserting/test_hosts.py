@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import psycopg
@@ -129,6 +130,30 @@ def test_async_alone(start_oban: Starter) -> None:
     jobs = asyncio.run(host())
 
     assert set(start_oban.tables.states()) == {job.id for job in jobs}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda oban, job: oban.acancel_job(job), lambda oban, _: oban.ainsert(plain())],
+    ids=["acancel_job", "ainsert"],
+)
+def test_the_event_loop_goes_on(
+    start_oban: Starter, call: Callable[[Oban, Job], Coroutine[Any, Any, object]]
+) -> None:
+    """A twin that has to wait for the database keeps no other task waiting, here who lets it go."""
+    oban = start_oban.make(lock_timeout=0.2)
+    job, tables = oban.insert(plain()), start_oban.tables
+    lock = {"postgresql": "LOCK TABLE {jobs}", "sqlite": "UPDATE {jobs} SET priority = 1"}
+
+    async def main() -> object:
+        task = asyncio.create_task(call(oban, job))
+        await asyncio.sleep(0)
+        other.rollback()
+        return await task
+
+    with tables.engine.connect() as other:
+        tables.on(other, lock[start_oban.database.kind])
+        assert asyncio.run(main())
 
 
 @pytest.mark.parametrize("handle", [object(), "postgresql://", 3, sqlite3])
