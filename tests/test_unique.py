@@ -158,3 +158,12 @@ def test_parts_of_elements_do_not_count() -> None:
     assert alike(whole, {"v": [3, {"a": 1}, {"b": [2]}, {"b": [2, 1, 1], "a": 1.0}]})
     assert not alike(whole, {"v": [3, {"a": 1}, {"b": [1, 2]}]})
     assert not alike({"v": [1]}, {"v": [True]})
+
+
+def test_numbers_are_of_one_kind() -> None:
+    """As jsonb has it: whoever writes 1.0 looks for the same, and takes the same lock, as for 1."""
+    assert alike({"v": [1, {"w": 2.0}]}, {"v": [1.0, {"w": 2}]})
+    assert not alike({"v": 1}, {"v": 1.5})
+    assert not alike({"v": 1}, {"v": True})
+    jobs = [Job.new({"n": n}, worker="w") for n in (1, 1.0)]
+    assert Unique().wish(jobs[0]) == Unique().wish(jobs[1])

@@ -282,7 +282,7 @@ def test_lock_of_another_host(start_oban: Starter, kind: str, make: Any, driver:
     assert start_oban.tables.states() == {}
 
 
-def test_lock_timeout_of_the_host(start_oban: Starter) -> None:
+def test_settings_of_the_host(start_oban: Starter) -> None:
     """The host's transaction has the same settings after a unique insert as before."""
     oban = on(start_oban, "postgresql")
     show = sa.text("SELECT current_setting('lock_timeout')")
@@ -291,4 +291,7 @@ def test_lock_timeout_of_the_host(start_oban: Starter) -> None:
             connection.exec_driver_sql(f"SET lock_timeout = '{setting}'")
             oban.insert(plain(unique=UNIQUE), connection=connection)
             assert connection.execute(show).scalar_one() == setting
+        connection.exec_driver_sql("SET enable_bitmapscan = 'off'")
+        oban.insert(plain(unique={"keys": ["text"]}), connection=connection)
+        assert connection.exec_driver_sql("SHOW enable_bitmapscan").scalar_one() == "off"
         connection.rollback()

@@ -1,9 +1,12 @@
 """Thousands of jobs: what they cost, and who is told of them."""
 
+from datetime import datetime
+
 import sqlalchemy as sa
 
 from oban_actors import Job, Notify, Oban
 from tests.support.instances import Starter, available
+from tests.support.waiting import wait_until
 
 COUNT = 3_000
 
@@ -65,3 +68,16 @@ def test_nobody_is_told_where_nobody_is_to_be(start_oban: Starter) -> None:
     oban.ask("notifier", Notify("insert", ({"queue": "marker"},)), timeout=30)
     assert heard.wait_for("insert") == [{"queue": "marker"}]
     assert [told for told in heard.payloads("actors") if "due" in told] == []
+
+
+def test_the_leader_is_told_of_the_first_that_is_due(start_oban: Starter) -> None:
+    """Of many that are due soon the first one counts; of later ones nobody is told."""
+    oban = start_oban(stager=None)
+    heard = start_oban.hear(oban, "actors")
+
+    oban.insert(Job.new(worker="w", schedule_in=3600))
+    jobs = oban.insert_all([Job.new(worker="w", schedule_in=n) for n in (0.9, 0.2, 3600, 0.5)])
+
+    told = wait_until(lambda: [each for each in heard.payloads("actors") if "due" in each])
+    assert jobs[1].scheduled_at is not None
+    assert [datetime.fromisoformat(each["due"]) for each in told] == [jobs[1].scheduled_at]

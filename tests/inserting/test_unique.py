@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from oban_actors import Job, JobState, Oban
+from oban_actors import Job, JobState, Oban, VirtualClock
 from tests.support.instances import Starter
 
 ARGS = {"id": 1, "deep": {"b": 1, "a": [1, 2]}}
@@ -126,6 +126,7 @@ def test_keys(oban: Oban, field: str) -> None:
     assert not insert({"url": {"path": "/b"}, "site": 1}).conflict
     assert not insert({"n": 4}).conflict
     assert not insert({"n": 4}).conflict
+    assert insert({"url": True}).conflict is insert({"url": 1}).conflict is False
     empty = insert({})
     assert not empty.conflict
     assert insert({"n": 5}).id == empty.id
@@ -188,6 +189,40 @@ def test_period(oban: Oban, start_oban: Starter, timestamp: str) -> None:
     )
 
     assert not oban.insert(new(ARGS, unique=unique)).conflict
+
+
+def test_period_by_a_virtual_clock(start_oban: Starter) -> None:
+    """A period is over when the instance's clock says so."""
+    clock = VirtualClock()
+    oban = start_oban.make(clock=clock)
+    unique = {"period": 60}
+    assert not oban.insert(new(ARGS, unique=unique)).conflict
+    clock.advance(59)
+    assert oban.insert(new(ARGS, unique=unique)).conflict
+    clock.advance(2)
+
+    assert not oban.insert(new(ARGS, unique=unique)).conflict
+
+
+@pytest.mark.db
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_with_elixirs_indexes(start_oban: Starter) -> None:
+    """Where one on JSON finds jobs of others that hold the same, these are not in the way."""
+    oban = start_oban.make(elixir_indexes=True)
+    unique = {"keys": ["n"], "period": None}
+    # Of fewer jobs of a worker all are looked at.
+    oban.insert_all([new({"m": n}, unique=None) for n in range(250)])
+    others: list[dict[str, Any]] = [
+        {"worker": "tests.Other"},
+        {"queue": "other"},
+        {"state": "cancelled"},
+    ]
+    oban.insert_all([new({"n": 1}, unique=None, **other) for other in others])
+
+    first = oban.insert(new({"n": 1}, unique=unique))
+    second = oban.insert(new({"n": 1, "m": 2}, unique=unique))
+
+    assert (first.conflict, second.conflict, second.id) == (False, True, first.id)
 
 
 def test_within_a_batch(oban: Oban) -> None:
