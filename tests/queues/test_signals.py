@@ -154,6 +154,14 @@ def test_start_and_stop_everywhere(nodes: list[Oban], work: Work) -> None:
     assert work.ran == [one.id, held.id]
 
 
+def test_a_node_that_has_just_started_hears_itself(start_oban: Starter) -> None:
+    """It sends nothing before it listens, so that a script that starts and pauses does both."""
+    for n in range(4):
+        oban = start_oban(name=f"Fresh{n}", queues={"alpha": 1}, stager=None)
+        oban.pause_queue("alpha")
+        wait_until(lambda: view(oban).paused)  # noqa: B023 (asked at once)
+
+
 def test_starting_what_runs_changes_nothing(nodes: list[Oban]) -> None:
     """As in Oban: start on a queue that runs is no scale."""
     nodes[0].start_queue("alpha", 9)

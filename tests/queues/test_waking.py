@@ -52,6 +52,18 @@ def test_it_looks_when_jobs_are_inserted(start_oban: Starter, work: Work) -> Non
     assert len(work.ran) == 3
 
 
+def test_it_looks_when_a_run_is_stuck(start_oban: Starter, work: Work) -> None:
+    """The slot that opens in its place is filled at once."""
+    oban = without_beats(start_oban(queues={"alpha": 1}, **SILENT))
+    stuck = job("sync", "wait")
+    stuck.args["timeout"] = 0.05
+    _, other = oban.insert_all([stuck, job("sync", "return")])
+    oban.tell(("producer", "alpha"), Dispatch())
+
+    wait_state(oban, other, "completed")
+    assert len(view(oban).stuck) == 1
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_it_looks_when_a_job_ends(start_oban: Starter, work: Work, kind: str) -> None:
     """Whoever writes its end takes the next one, of which nobody told it."""
