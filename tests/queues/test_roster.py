@@ -222,6 +222,14 @@ def test_finding_gives_only_what_runs(roster: Roster) -> None:
     assert roster.find(2) == []
 
 
+def test_an_end_counts_from_when_it_was_asked_first(roster: Roster) -> None:
+    """Several ask for it, one after the other: the grace period is one for all."""
+    first = roster.begin_shutdown()
+
+    assert roster.paused
+    assert roster.begin_shutdown() == first
+
+
 def test_draining_waits_for_the_last_acknowledgement(roster: Roster) -> None:
     """It is over when nothing runs and nothing waits to be written, and not before."""
     one = claim()

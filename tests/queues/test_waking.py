@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from oban_actors import Listen, Oban
-from oban_actors.actors import RestartChild
+from oban_actors import DatabaseUnavailable, Listen, Oban
+from oban_actors.actors import RestartChild, VirtualClock
 from oban_actors.messages import Dispatch, Reconnected, Refresh
 from oban_actors.queues import producer
 from oban_actors.queues.crew import ThreadCrew
@@ -85,6 +85,41 @@ def test_it_looks_again_at_once_after_a_full_fetch(start_oban: Starter, work: Wo
     oban.tell(("producer", "alpha"), Dispatch())
 
     work.wait_inside(600)
+
+
+def test_it_tries_again_ever_later_while_the_database_is_away(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever tells it meanwhile, it waits for its time; what is there then runs."""
+    clock = VirtualClock()
+    oban = start_oban(clock=clock, queues={"alpha": 1}, stager=None)
+    view(oban)
+    tries: list[int] = []
+
+    def failing(*_: Any) -> Any:
+        tries.append(1)
+        raise DatabaseUnavailable("put in")
+
+    def told() -> int:
+        for message in (Dispatch(), Refresh(), Dispatch()):
+            oban.ask(("producer", "alpha"), message, timeout=30)
+            view(oban)
+        return len(tries)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Turns, "take", failing)
+        assert told() == 1
+        clock.advance(0.11)
+        assert told() == 2
+        clock.advance(0.11)
+        assert told() == 2
+        clock.advance(0.11)
+        assert told() == 3
+    one = oban.insert(job("sync", "return"))
+    assert told() == 3
+    clock.advance(5)
+
+    wait_state(oban, one, "completed")
 
 
 def test_a_system_without_threads_is_asked_again(

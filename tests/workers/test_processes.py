@@ -371,7 +371,7 @@ def test_a_crew_drives_as_many_processes_as_it_may(tmp_path: Path) -> None:
     pids = [_written(file) for file in files]
 
     assert crew.abort(first)
-    crew.add([third := do(jobs.plain, "value")])
+    crew.add([third := do(jobs.plain, "pid")])
     wait_until(lambda: len(ended) == 2)
     assert crew.abort(second)
     wait_until(lambda: len(ended) == 3)
@@ -380,7 +380,7 @@ def test_a_crew_drives_as_many_processes_as_it_may(tmp_path: Path) -> None:
     assert not crew.abort(first)
     assert len(set(pids)) == 2
     assert [first.verdict, second.verdict, third.verdict] == ["failure", "failure", "success"]
-    wait_until(lambda: not any(_running(int(pid)) for pid in pids))
+    wait_until(lambda: not any(_running(int(pid)) for pid in [*pids, third.result]))
 
 
 # Helpers
