@@ -10,8 +10,11 @@ import loky
 import pytest
 
 from oban_actors import Job
+from oban_actors.actors.clock import SYSTEM_CLOCK
 from oban_actors.claim import Claim
+from oban_actors.engines import Unreadable, UnreadableRow
 from oban_actors.queues.remote import submit
+from oban_actors.running import Running
 from tests.workers import jobs
 from tests.workers.running import claimed, do, performer, text
 
@@ -122,6 +125,19 @@ def test_an_answer_that_is_none_fails(answer: object) -> None:
 
     assert claim.verdict == "failure"
     assert "** (RuntimeError) no outcome of a run: " in text(claim)
+
+
+def test_rows_that_cannot_be_read_are_not_handed_over() -> None:
+    """They fail here, and whoever hands jobs over goes on with the next one."""
+
+    class Spoiled:
+        def read(self, row: Unreadable) -> Job:
+            raise UnreadableRow(row)
+
+    row = Unreadable(7, SYSTEM_CLOCK.now(), 1, 20, "w", "alpha", "bad args")
+    claim = Claim(7, row.attempted_at, jobs.plain.spec, Running(), Spoiled(), row)
+
+    assert text(_run(ThreadPoolExecutor(1), claim)) == "** (InvalidJob) bad args"
 
 
 def test_unknown_workers_are_not_handed_over() -> None:
