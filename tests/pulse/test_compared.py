@@ -30,6 +30,8 @@ def test_a_claim_that_was_taken_and_came_back(start_oban: Starter, work: Work, k
     oban = start_oban(**ALPHA)
     one = oban.insert(jobs(kind, 1, "heed")[0])
     work.wait_inside(1)
+    # The next one of its own is ten seconds away.
+    oban.ask("pulse", Beat(), timeout=30)
     start_oban.tables.execute("UPDATE {jobs} SET state = 'available'")
     oban.tell(("producer", "alpha"), Dispatch())
     work.wait_inside(2)
