@@ -58,8 +58,14 @@ def _environment(temporary: Path) -> dict[str, str]:
 def _run(
     module: str, *arguments: object, temporary: Path, cwd: Path = ROOT
 ) -> subprocess.CompletedProcess[str]:
+    return _finished(_command(module, *arguments), temporary, cwd)
+
+
+def _finished(
+    command: list[str], temporary: Path, cwd: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        _command(module, *arguments),
+        command,
         cwd=cwd,
         env=_environment(temporary),
         capture_output=True,
@@ -122,15 +128,7 @@ sys.exit(demo.main(sys.argv[1:]))
 
 def test_the_demo_fails_when_a_job_meets_another_end(folder: Path, temporary: Path) -> None:
     """A file that is gone before its job runs: all have ended in time, but that one discarded."""
-    done = subprocess.run(
-        [sys.executable, "-c", GONE, str(folder), "--plain"],
-        cwd=ROOT,
-        env=_environment(temporary),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT,
-    )
+    done = _finished([sys.executable, "-c", GONE, str(folder), "--plain"], temporary)
 
     assert done.returncode == 1, done.stdout + done.stderr
     assert "failed for good" in done.stdout

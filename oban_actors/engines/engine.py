@@ -1,6 +1,6 @@
 """JobEngine: what every job store can do."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -9,37 +9,13 @@ from sqlalchemy import ColumnElement, Connection, Table
 
 from oban_actors.claim import Ack, Claimant
 from oban_actors.engines.cron import CronEngine
+from oban_actors.engines.inserts import InsertMessage
 from oban_actors.engines.prune import PruneEngine
 from oban_actors.engines.rescue import RescueEngine
 from oban_actors.engines.staging import StagingEngine
 from oban_actors.engines.turn import Turn, TurnMessage
 from oban_actors.filters import Chosen
 from oban_actors.job import Job, JobState
-from oban_actors.repo.commits import Trace
-
-MOST_AT_ONCE = 20_000
-"""Jobs in one INSERT; more are split, so that the statement stays far below PostgreSQL's limits."""
-
-RowTimes = tuple[int, datetime, datetime]
-"""What a row was given: its id, `inserted_at` and `scheduled_at`."""
-
-
-@dataclass(frozen=True, slots=True)
-class InsertMessage:
-    """An insert to be made by `Repo.message`.
-
-    Attributes:
-        statement: all of it.
-        write: gives its parameters, from the jobs and a virtual clock's time.
-        trace: finds the transaction's trace in its rows.
-        read: gives the jobs as `insert_jobs` does, from those given and its rows.
-
-    """
-
-    statement: str
-    write: Callable[[Sequence[Job], datetime | None], dict[str, Any]]
-    trace: Callable[[list[Any]], Trace]
-    read: Callable[[Sequence[Job], list[Any]], list[Job]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,21 +358,3 @@ class JobEngine(StagingEngine, CronEngine, PruneEngine, RescueEngine, Protocol):
 
     def database_now(self, connection: Connection, now: datetime | None) -> datetime:
         """Read the database's clock, aware and in UTC; `now` stands in for it if given."""
-
-
-def inserted(jobs: Iterable[Job], rows: Iterable[RowTimes]) -> Iterator[Job]:
-    """Complete copies of jobs with the id and the times that their rows were given."""
-    for job, (job_id, inserted_at, scheduled_at) in zip(jobs, rows, strict=True):
-        done = job.copy()
-        done.id = job_id
-        done.inserted_at = inserted_at
-        done.scheduled_at = scheduled_at
-        done.schedule_in = done.unique = None
-        done.replace = {}
-        yield done
-
-
-def batches(jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
-    """Split jobs into as many as one statement takes."""
-    for start in range(0, len(jobs), MOST_AT_ONCE):
-        yield jobs[start : start + MOST_AT_ONCE]

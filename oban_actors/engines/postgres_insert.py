@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from oban_actors.engines.engine import InsertMessage, RowTimes, batches, inserted
+from oban_actors.engines.inserts import InsertMessage, RowTimes, batches, inserted
 from oban_actors.job import Job
 from oban_actors.repo.commits import Trace, leave
 from oban_actors.repo.message import pyformat

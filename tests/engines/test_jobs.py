@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from sqlalchemy import create_engine
 
-from oban_actors.engines.engine import MOST_AT_ONCE
+from oban_actors.engines.inserts import MOST_AT_ONCE
 from oban_actors.errors import InvalidJob
 from oban_actors.job import Job, JobState
 from tests.engines.conftest import Store

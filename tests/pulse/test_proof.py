@@ -1,6 +1,6 @@
 """The Pulse's decisions: what pings that come back, or don't, say."""
 
-from oban_actors.pulse import PATIENCE, STALE_AFTER, Proof
+from oban_actors.proof import PATIENCE, STALE_AFTER, Proof
 
 
 def test_unknown_before_the_first_ping_had_its_time() -> None:

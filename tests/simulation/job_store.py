@@ -13,7 +13,7 @@ from typing import Any
 
 from oban_actors.claim import Ack, Claimant
 from oban_actors.engines import StagedJob, StagedPass, Turn
-from oban_actors.engines.engine import RowTimes, inserted
+from oban_actors.engines.inserts import RowTimes, inserted
 from oban_actors.engines.turns import Shown, delay_of, error_json, judge, turn_of
 from oban_actors.job import Job
 from oban_actors.repo.commits import Trace, leave

@@ -4,36 +4,17 @@ import asyncio
 import contextlib
 import logging
 import signal
-import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from oban_actors import ConfigError, DatabaseError, Job, JobState, Oban, VirtualClock
+from oban_actors import ConfigError, Job, JobState, Oban, VirtualClock
 from oban_actors.testing import DrainCounts
 from tests.support.events import recording
 from tests.support.instances import Starter
-from tests.support.waiting import wait_until
 from tests.testing import work
-
-
-@pytest.fixture
-def oban(start_oban: Starter) -> Iterator[Oban]:
-    """An instance whose tree does not run, with nothing noted yet."""
-    work.RAN.clear()
-    one = start_oban.make(testing="manual")
-    work.Chain.oban = one
-    yield one
-    work.RAN.clear()
-
-
-def read(oban: Oban, job: Job) -> Job:
-    """Read a job's row."""
-    found = oban.get_job(job.id or 0)
-    assert found is not None
-    return found
+from tests.testing.work import read
 
 
 def test_every_end_is_counted_and_recorded(oban: Oban) -> None:
@@ -254,121 +235,6 @@ def test_an_unknown_worker_and_an_unreadable_row_fail(oban: Oban, start_oban: St
     start_oban.tables.execute("UPDATE {jobs} SET state = 'available' WHERE id = :id", id=odd.id)
     # No worker has raised anything that could be raised here.
     assert oban.drain_queue("alpha", with_safety=False) == DrainCounts(discard=1)
-
-
-def test_a_drain_leaves_no_producer_behind(oban: Oban, start_oban: Starter) -> None:
-    """It shows that it lives while it runs, and is gone afterwards, after an error too."""
-    table = start_oban.tables.jobs.replace("oban_jobs", "oban_actors_producers")
-    seen: list[int] = []
-
-    def look(_args: Any) -> None:
-        seen.append(len(start_oban.tables.execute(f"SELECT uuid FROM {table}")))
-        raise ValueError("boom")
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "end_as", look)
-        oban.insert(work.note.new())
-        with pytest.raises(ValueError, match="boom"):
-            oban.drain_queue("alpha", with_safety=False)
-        assert start_oban.tables.execute(f"SELECT uuid FROM {table}") == []
-        oban.insert(work.note.new())
-        oban.drain_queue("alpha")
-
-    assert seen == [1, 1]
-    assert start_oban.tables.execute(f"SELECT uuid FROM {table}") == []
-
-
-def test_a_drain_beats_while_its_job_runs(start_oban: Starter) -> None:
-    """However long a job takes, nobody may take its drain for dead."""
-    oban = start_oban.make(testing="manual", pulse={"interval": 0.05})
-    table = start_oban.tables.jobs.replace("oban_jobs", "oban_actors_producers")
-    beats: set[object] = set()
-
-    def wait(_args: Any) -> None:
-        def beaten() -> bool:
-            beats.update(
-                row[0] for row in start_oban.tables.execute(f"SELECT beat_at FROM {table}")
-            )
-            return len(beats) > 2
-
-        wait_until(beaten)
-
-    job = oban.insert(work.note.new())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "end_as", wait)
-        assert oban.drain_queue("alpha") == DrainCounts(success=1)
-
-    assert read(oban, job).state == "completed"
-    assert "oban-drain-heart" not in {thread.name for thread in threading.enumerate()}
-
-
-@pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_job_that_was_taken_is_told_to_end(start_oban: Starter, kind: str) -> None:
-    """It is noticed at the next beat, and its row is left as it is."""
-    oban = start_oban.make(testing="manual", pulse={"interval": 0.05})
-    work.RAN.clear()
-    job = oban.insert(work.heed.new() if kind == "sync" else work.aheed.new())
-
-    def take() -> None:
-        wait_until(lambda: work.RAN == ["heed"])
-        start_oban.tables.execute("UPDATE {jobs} SET state = 'available'")
-
-    taker = threading.Thread(target=take)
-    taker.start()
-    assert oban.drain_queue("alpha") == DrainCounts()
-    taker.join(60)
-
-    assert work.RAN == ["heed", "told"]
-    assert read(oban, job).state == "available"
-
-
-def test_a_job_that_completed_itself_is_not_told_to_end(
-    start_oban: Starter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its row is no claim any more, and a beat that sees it finds nothing wrong."""
-    oban = start_oban.make(testing="manual", pulse={"interval": 0.05})
-    engine, beats, told = oban._parts.engine, [], []
-
-    def beat(*args: Any) -> Any:
-        report = type(engine).beat(engine, *args)
-        beats.append([claim.job_id for claim in report.claims])
-        return report
-
-    def complete(job: Job) -> None:
-        with start_oban.tables.engine.begin() as connection:
-            job.complete(connection=connection)
-        wait_until(lambda: beats[-2:] == [[], []])
-        told.append(job.cancelled)
-
-    monkeypatch.setattr(engine, "beat", beat)
-    monkeypatch.setattr(work, "act", complete)
-    oban.insert(work.acts.new())
-
-    assert oban.drain_queue("alpha") == DrainCounts(success=1)
-    assert told == [False]
-
-
-def test_a_beat_that_fails_ends_no_drain(
-    oban: Oban, start_oban: Starter, monkeypatch: pytest.MonkeyPatch, caplog: Any
-) -> None:
-    """It is logged, and tried again; a drain's end waits for no beat."""
-    oban = start_oban.make(testing="manual", pulse={"interval": 0.05})
-    job = oban.insert(work.note.new())
-    engine, beats = oban._parts.engine, []
-
-    def beat(*args: Any) -> Any:
-        beats.append(threading.current_thread().name)
-        if len(beats) == 2:
-            raise DatabaseError("away")
-        return type(engine).beat(engine, *args)
-
-    monkeypatch.setattr(engine, "beat", beat)
-    monkeypatch.setattr(work, "end_as", lambda _args: wait_until(lambda: len(beats) > 2))
-    with caplog.at_level(logging.WARNING, "oban_actors"):
-        assert oban.drain_queue("alpha") == DrainCounts(success=1)
-
-    assert "a drain's beat failed and will be tried again: away" in caplog.text
-    assert read(oban, job).state == "completed"
 
 
 @pytest.mark.parametrize("commits", [True, False])

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from oban_actors import Cancel, Job, Oban, Snooze, Worker, worker
+from tests.support.waiting import wait_until
 
 RAN: list[Any] = []
 """What `note` was given, in its order; a test clears it first."""
@@ -37,7 +38,7 @@ async def endless(job: Job) -> None:
 def overtime(job: Job) -> str:
     """End only when told to."""
     assert job.running is not None
-    told = asyncio.run(_told(job))
+    told = _told(job)
     return f"told: {told}"
 
 
@@ -65,7 +66,7 @@ def completes(job: Job) -> Any:
 def heed(job: Job) -> None:
     """Note that it runs, and that it was told to end."""
     RAN.append("heed")
-    if asyncio.run(_told(job)):
+    if _told(job):
         RAN.append("told")
 
 
@@ -141,9 +142,13 @@ def end_as(args: dict[str, Any]) -> Any:
             return other
 
 
-async def _told(job: Job) -> bool:
-    for _ in range(10_000):
-        if job.cancelled:
-            return True
-        await asyncio.sleep(0.001)
-    return False
+def _told(job: Job) -> bool:
+    wait_until(lambda: job.cancelled)
+    return True
+
+
+def read(oban: Oban, job: Job) -> Job:
+    """Read a job's row."""
+    found = oban.get_job(job.id or 0)
+    assert found is not None
+    return found

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from oban_actors.claim import Claim
 from oban_actors.performing import Performer
 from oban_actors.running import Running
 from oban_actors.worker import find_worker
+from tests.workers import jobs
 
 AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
@@ -52,3 +54,10 @@ def text(claim: Claim) -> str:
     assert claim.ack.error["attempt"] == claim.job.attempt
     assert AT.fullmatch(claim.ack.error["at"])
     return str(claim.ack.error["error"])
+
+
+def calling(function: Any) -> Claim:
+    """A claim whose worker calls this function."""
+    claim = do(jobs.plain)
+    claim.worker = replace(claim.worker, call=function)
+    return claim
