@@ -96,6 +96,7 @@ class Producer(GenServer):
         self._pending = False
         self._failing = False
         self._timer: Timer | None = None
+        self._retry: Timer | None = None
         self._grace: Timer | None = None
         self._thread = 0
 
@@ -164,7 +165,7 @@ class Producer(GenServer):
 
     def terminate(self, reason: Reason) -> None:
         """Write what has ended, when the queue ends; a successor does so otherwise."""
-        for timer in (self._timer, self._grace):
+        for timer in (self._timer, self._retry, self._grace):
             if timer is not None:
                 timer.cancel()
         # The roster outlives this actor, and must not keep it.
@@ -192,17 +193,18 @@ class Producer(GenServer):
                 self._pending = True
                 send(self.actor_ref, _Again())
             case Wait(seconds):
-                self._arm(seconds)
+                self._timer = self._sooner(self._timer, _Ended(), seconds)
             case Idle():
                 if roster.shutdown_at is not None and not roster.held():
                     self.tell("queues", Drained(self.queue))
 
-    def _arm(self, seconds: float) -> None:
-        if self._timer is not None and self._timer.live:
-            if self._timer.due <= self.runtime.clock.monotonic() + seconds:
-                return
-            self._timer.cancel()
-        self._timer = self.send_after(_Ended(), seconds)
+    def _sooner(self, timer: Timer | None, message: object, seconds: float) -> Timer:
+        """Have one timer for a message, due as soon as anybody wants it."""
+        if timer is not None and timer.live:
+            if timer.due <= self.runtime.clock.monotonic() + seconds:
+                return timer
+            timer.cancel()
+        return self.send_after(message, seconds)
 
     def _turn(self, limit: int) -> None:
         taken = self.roster.take()
@@ -225,7 +227,7 @@ class Producer(GenServer):
         over = self.roster.settle(turn.blocked)
         if turn.blocked:
             refused = turn.blocked <= self._turns.refused
-            self.send_after(_Unblock(), REFUSED_DELAY if refused else BLOCKED_DELAY)
+            self._try_again(REFUSED_DELAY if refused else BLOCKED_DELAY)
         for claim in over:
             stale = claim.id in turn.stale
             if claim.id in turn.completed:
@@ -252,7 +254,10 @@ class Producer(GenServer):
 
     def _wake_again(self) -> None:
         if self.post.starved:
-            self.send_after(_Unblock(), STARVED_DELAY)
+            self._try_again(STARVED_DELAY)
+
+    def _try_again(self, seconds: float) -> None:
+        self._retry = self._sooner(self._retry, _Unblock(), seconds)
 
     def _note(self, error: DatabaseError | None) -> None:
         if error is not None and not self._failing:

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from oban_actors import DatabaseUnavailable, Listen, Oban
-from oban_actors.actors import RestartChild, VirtualClock
+from oban_actors.actors import RestartChild, Timer, VirtualClock
 from oban_actors.messages import Dispatch, Reconnected, Refresh
 from oban_actors.queues import producer
 from oban_actors.queues.crew import ThreadCrew
 from oban_actors.queues.producer import Producer
 from oban_actors.queues.turning import Turns
+from oban_actors.queues.workforce import Post
 from tests.queues.test_crew import no_thread
 from tests.queues.work import Work, job, jobs, view, wait_state, without_beats
 from tests.support.instances import Starter
@@ -142,6 +143,29 @@ def test_a_system_without_threads_is_asked_again(
 
     assert wait_state(oban, one, "completed").attempt == 1
     assert refused == []
+
+
+def test_however_often_there_is_reason_it_tries_again_by_one_timer(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Timers that each arm the next would be more with each turn, and never fewer."""
+    oban = without_beats(start_oban(queues={"alpha": 2}, stager=None))
+    made: list[Timer] = []
+    send_after = Producer.send_after
+
+    def sending(self: Producer, message: Any, seconds: float) -> Timer:
+        made.append(timer := send_after(self, message, seconds))
+        return timer
+
+    monkeypatch.setattr(Producer, "send_after", sending)
+    monkeypatch.setattr(Post, "starved", property(lambda _: True))
+    for one in oban.insert_all(jobs("sync", 8)):
+        wait_state(oban, one, "completed")
+        oban.ask(("producer", "alpha"), Dispatch(), timeout=30)
+        view(oban)
+
+    again = [each for each in made if isinstance(each.message, producer._Unblock)]
+    assert sum(each.live for each in again) == 1
 
 
 def test_it_listens_before_it_looks(
