@@ -7,13 +7,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from oban_actors.engines.control import Changing, Control
+from oban_actors.engines.postgres_traces import trace_of_change
 from oban_actors.filters import Chosen
 from oban_actors.job import JobState
-from oban_actors.repo.commits import Trace, leave
+from oban_actors.repo.commits import leave
 from oban_actors.repo.containment import Clause
 from oban_actors.repo.job_table import make_job_table
-
-_WRITTEN = sa.text("xmin = cast(cast(:id AS xid8) AS xid)")
 
 
 class PostgresControl(Control):
@@ -77,14 +76,5 @@ class PostgresControl(Control):
         ids = {row[0] for row in rows}
         if rows:
             gone = isinstance(statement, sa.Delete)
-            leave(connection, self._trace_of_change(rows[0][1], sorted(ids), gone=gone))
+            leave(connection, trace_of_change(self.table, rows[0][1], sorted(ids), gone=gone))
         return ids
-
-    def _trace_of_change(self, transaction_id: str, ids: Sequence[int], *, gone: bool) -> Trace:
-        there = sa.select(self.table.c.id).where(self.among(ids))
-        if not gone:
-            there = there.where(_WRITTEN.bindparams(id=transaction_id))
-        found = sa.select(sa.exists(there))
-        return Trace(
-            transaction_id, lambda connection: connection.execute(found).scalar() is not gone
-        )

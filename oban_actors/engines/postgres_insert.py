@@ -1,16 +1,17 @@
 """Putting jobs into PostgreSQL's table: many of them with one statement."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Table, text
 
 from oban_actors.engines.inserts import InsertMessage, RowTimes, batches, inserted
+from oban_actors.engines.postgres_traces import trace_of_insert
 from oban_actors.job import Job
-from oban_actors.repo.commits import Trace, leave
+from oban_actors.repo.commits import leave
 from oban_actors.repo.message import pyformat
 from oban_actors.repo.times import NOW, parameter, to_naive
 
@@ -86,14 +87,6 @@ ORDER BY job.position
 RETURNING id, inserted_at, scheduled_at, cast(pg_current_xact_id() AS text)
 """
 
-# An id alone may have been given again by a server that crashed meanwhile.
-_THERE = """
-SELECT EXISTS (
-  SELECT FROM {jobs}
-  WHERE id = ANY (cast(:ids AS bigint[])) AND inserted_at = ANY (cast(:moments AS timestamp[]))
-)
-"""
-
 _MOMENTS = (
     "inserted_at",
     "scheduled_at",
@@ -108,7 +101,9 @@ _COLUMNS = {name: attrgetter(name) for name in ("args", *_SHARED)}
 
 
 class PostgresInserts:
-    """Inserts jobs, for `PostgresEngine`."""
+    """Inserts jobs, for `PostgresEngine`, which has the table."""
+
+    table: Table
 
     def prepare_inserts(self, schema: str) -> None:
         """Build the statements once.
@@ -122,11 +117,10 @@ class PostgresInserts:
         self._message = InsertMessage(
             pyformat(_PLAIN.format(**names)),
             write=_plain_parameters,
-            trace=lambda rows: self._trace_of_insert(rows[0][2], lambda: _times(rows[0])),
+            trace=lambda rows: trace_of_insert(self.table, rows[0][2], lambda: _times(rows[0])),
             read=lambda jobs, rows: list(inserted(jobs, _times(rows[0]))),
         )
         self._insert_any = text(_ANY.format(**names))
-        self._there = text(_THERE.format(**names))
 
     def insert_jobs(
         self, connection: Connection, jobs: Sequence[Job], now: datetime | None
@@ -151,7 +145,7 @@ class PostgresInserts:
         self, connection: Connection, parameters: dict[str, Any]
     ) -> Iterator[RowTimes]:
         row = connection.execute(self._insert_plain, {**parameters, "rare_each": "[]"}).one()
-        leave(connection, self._trace_of_insert(row[2], lambda: _times(row)))
+        leave(connection, trace_of_insert(self.table, row[2], lambda: _times(row)))
         return _times(row)
 
     def _insert_rare(
@@ -160,18 +154,8 @@ class PostgresInserts:
         parameters["rare_each"] = _json([each or {} for each in rare])
         rows = sorted(tuple(row) for row in connection.execute(self._insert_any, parameters))
         times = [(r[0], r[1].replace(tzinfo=UTC), r[2].replace(tzinfo=UTC)) for r in rows]
-        leave(connection, self._trace_of_insert(rows[0][3], lambda: times))
+        leave(connection, trace_of_insert(self.table, rows[0][3], lambda: times))
         return iter(times)
-
-    def _trace_of_insert(
-        self, transaction_id: str, rows: Callable[[], Iterable[RowTimes]]
-    ) -> Trace:
-        def stands(connection: Connection) -> bool:
-            ids, moments, _ = zip(*rows(), strict=True)
-            values = {"ids": list(ids), "moments": list({to_naive(each) for each in moments})}
-            return bool(connection.execute(self._there, values).scalar())
-
-        return Trace(transaction_id, stands)
 
 
 def _times(row: Sequence[Any]) -> Iterator[RowTimes]:

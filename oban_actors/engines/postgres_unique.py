@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, Table, TextClause, text
 
 from oban_actors.engines.postgres_look import document_of, look
+from oban_actors.engines.postgres_traces import trace_of_change
 from oban_actors.engines.shapes import by_shape
 from oban_actors.errors import TransientError, UnfitTransaction
 from oban_actors.job import Job
-from oban_actors.repo.commits import Trace, leave_beside
+from oban_actors.repo.commits import leave_beside
 from oban_actors.repo.sqlstates import sqlstate
 from oban_actors.repo.times import NOW, parameter, to_naive
 
@@ -50,9 +51,6 @@ _BITMAPS = text("SELECT set_config('enable_bitmapscan', cast(:before AS text), t
 _REPLACE = """
 UPDATE {jobs} SET {values} WHERE id = :id RETURNING cast(pg_current_xact_id() AS text)
 """
-_REPLACED = """
-SELECT EXISTS (SELECT FROM {jobs} WHERE id = :id AND xmin = cast(cast(:transaction AS xid8) AS xid))
-"""
 _VALUES = {
     "args": "args = cast(:args AS jsonb)",
     # One that waits and has none left would wait for ever.
@@ -78,7 +76,9 @@ WHERE id = ANY (ARRAY(SELECT cast(value AS bigint)
 
 
 class PostgresUniques:
-    """Looks for jobs that are the same, for `PostgresEngine`."""
+    """Looks for jobs that are the same, for `PostgresEngine`, which has the table."""
+
+    table: Table
 
     def prepare_uniques(self, schema: str) -> None:
         """Build the statements once.
@@ -90,7 +90,6 @@ class PostgresUniques:
         self._unique_schema = schema
         self._unique_space = f"oban_actors unique {schema}"
         self._unique_jobs = f"{schema}.oban_jobs"
-        self._replaced = text(_REPLACED.format(jobs=self._unique_jobs))
         self._read = text(_READ.format(jobs=self._unique_jobs))
         self._read_locked = text(_READ.format(jobs=self._unique_jobs) + "ORDER BY id FOR UPDATE")
 
@@ -178,14 +177,7 @@ class PostgresUniques:
         used = statement.compile().params
         for row in connection.execute(statement, {name: values[name] for name in used}):
             # The trace of what was inserted beside it says more.
-            leave_beside(connection, self._trace_of_replacing(row[0], job_id))
-
-    def _trace_of_replacing(self, transaction_id: str, job_id: int) -> Trace:
-        values = {"id": job_id, "transaction": transaction_id}
-        return Trace(
-            transaction_id,
-            lambda connection: bool(connection.execute(self._replaced, values).scalar()),
-        )
+            leave_beside(connection, trace_of_change(self.table, row[0], [job_id]))
 
 
 @contextmanager
