@@ -92,8 +92,30 @@ class Timers:
 
         """
         delay_ns = round(min(max(seconds, 0.0), _LONGEST) * 1e9)
+        return self._add(target, message, self._clock.monotonic_ns() + delay_ns)
+
+    def send_at(self, target: Ref | Name, message: object, due: float) -> Timer:
+        """Send a message at a moment, which does not move while this is called.
+
+        Args:
+            target: an actor, with whom the timer dies, or a name, looked up when it is due.
+            message: what to tell it.
+            due: seconds of the clock's monotonic time; what is past is sent at once.
+
+        """
+        due = min(due, self._clock.monotonic() + _LONGEST)
+        timer = self._add(target, message, round(due * 1e9))
+        if self._clock.virtual:
+            # It fires as it is advanced, which may have been before.
+            with self._changed:
+                if timer.live and timer.due_ns <= self._clock.monotonic_ns():
+                    timer.live = False
+                    self._send(timer)
+        return timer
+
+    def _add(self, target: Ref | Name, message: object, due_ns: int) -> Timer:
         hash(target)  # a name that can't be looked up is the caller's error, not the timers'
-        timer = Timer(self, self._clock.monotonic_ns() + delay_ns, target, message)
+        timer = Timer(self, due_ns, target, message)
         with self._changed:
             if self._closed:
                 timer.live = False

@@ -92,8 +92,8 @@ class Foreman(GenServer):
     def _watch(self, claim: Claim) -> None:
         deadline = claim.running.deadline
         if deadline is not None and claim.ack is None:
-            left = deadline - self.runtime.clock.monotonic()
-            self._timers[claim] = self.send_after(_Overdue(claim), left)
+            timers = self.runtime.timers
+            self._timers[claim] = timers.send_at(self.actor_ref, _Overdue(claim), deadline)
         # Those that have ended in time are not told of one by one.
         if len(self._timers) > 2 * self.post.roster.limit + 100:
             self._forget_ended()

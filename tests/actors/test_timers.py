@@ -270,6 +270,31 @@ def test_negative_delay_is_none(clock: VirtualClock) -> None:
 
 
 @pytest.mark.parametrize("virtual", [True, False])
+def test_a_moment_does_not_move(virtual: bool) -> None:  # noqa: FBT001 (a parameter)
+    """What is due at a moment comes then, however late somebody asks for it, and once."""
+    runtime, ref = Runtime(VirtualClock() if virtual else SYSTEM_CLOCK), Tally.start()
+    now = runtime.clock.monotonic()
+    later = runtime.timers.send_at(ref, "later", now + 0.02)
+    never = runtime.timers.send_at(ref, "never", math.inf)
+    past = runtime.timers.send_at(ref, "past", now - 5)
+    wait_until(lambda: _got(ref)[:1] == ["past"])
+    assert (past.live, past.cancel()) == (False, False)
+    if isinstance(runtime.clock, VirtualClock):
+        assert later.live
+        runtime.clock.advance(0.02)
+        # Past by now, although nobody advances the clock any more.
+        runtime.timers.send_at(ref, "missed", now + 0.01)
+    else:
+        runtime.timers.send_at(ref, "missed", now + 0.03)
+    wait_until(lambda: _got(ref) == ["past", "later", "missed"])
+    assert never.cancel() is True
+    with pytest.raises(ValueError, match="NaN"):
+        runtime.timers.send_at(ref, "tick", math.nan)
+    ref.stop()
+    runtime.close()
+
+
+@pytest.mark.parametrize("virtual", [True, False])
 def test_endless_delay(virtual: bool) -> None:  # noqa: FBT001 (a parameter)
     """Infinity is as good as never, and stops no other timer; what is no time is refused."""
     runtime, ref = Runtime(VirtualClock() if virtual else SYSTEM_CLOCK), Tally.start()

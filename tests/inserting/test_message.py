@@ -8,7 +8,7 @@ import pytest
 
 from oban_actors import Job, Oban
 from tests.support.databases import Database
-from tests.support.events import recording
+from tests.support.events import Event, recording
 from tests.support.instances import Starter
 
 
@@ -55,8 +55,12 @@ def test_new_jobs_that_can_run_go_in_one_message(
     assert transactions == []
     assert [oban.get_job(job.id or 0) for job in made] == made
     assert [job.args["n"] for job in made] == [0, 1, 2, 3]
-    assert told.all("oban.engine.insert_all_jobs.stop")[0].metadata["jobs"] == made
-    (event,) = told.all("oban.notifier.notify.stop")
+
+    def ours(event: Event) -> bool:
+        return event.metadata["conf"] is oban.config
+
+    assert told.all("oban.engine.insert_all_jobs.stop", ours)[0].metadata["jobs"] == made
+    (event,) = told.all("oban.notifier.notify.stop", ours)
     assert event.metadata["payload"] == [{"queue": "a"}, {"queue": "b"}]
 
 

@@ -8,6 +8,8 @@ from uuid import uuid4
 import pytest
 
 from oban_actors import Job, VirtualClock, telemetry
+from oban_actors.claim import Claim
+from oban_actors.queues.foreman import Foreman
 from tests.queues.work import OBEY, Work, claims, job, jobs, read, view, wait_state
 from tests.support.events import Recorder
 from tests.support.instances import Starter
@@ -263,6 +265,25 @@ def test_the_slot_of_a_stuck_run_is_used_at_once(start_oban: Starter, work: Work
     wait_until(lambda: (clock.advance(0.02), view(oban).stuck)[1])
 
     wait_state(oban, next_one, "completed")
+
+
+def test_a_time_that_is_over_before_anybody_watches_it(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deadline is a moment: a Foreman that hears of the run late does not put it off."""
+    clock = VirtualClock()
+    watch = Foreman._watch
+
+    def late(self: Foreman, claim: Claim) -> None:
+        clock.advance(1)
+        watch(self, claim)
+
+    monkeypatch.setattr(Foreman, "_watch", late)
+    oban = start_oban(queues={"alpha": 1}, stager=None, clock=clock)
+    one = oban.insert(OBEY["sync"].new({"do": "heed", "timeout": 1.0}))
+
+    wait_state(oban, one, "retryable")
+    assert work.told == {one.id: "timeout"}
 
 
 def test_stuck_runs_are_replaced_up_to_the_limit(start_oban: Starter, work: Work) -> None:

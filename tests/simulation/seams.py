@@ -220,6 +220,10 @@ class SimTimers:
         self.machine.soon(delay + self.machine.hub.lag(), self._fire, timer)
         return timer
 
+    def send_at(self, target: Ref | Name, message: object, due: float) -> SimTimer:
+        """Send a message at a moment."""
+        return self.send_after(target, message, due - self.machine.monotonic())
+
     def close(self) -> None:
         """Send nothing more."""
         self._closed = True
