@@ -106,7 +106,7 @@ class NotRunning(ObanError):
 
 
 class ClaimLost(ObanError):
-    """The job is no longer this run's: it was cancelled, or given to somebody else."""
+    """The job is no longer this run's: it was cancelled, given to somebody else, or has ended."""
 
 
 class PerformError(ObanError):

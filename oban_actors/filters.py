@@ -18,6 +18,7 @@ Query: TypeAlias = sa.Select[Any] | sa.ColumnElement[bool]
 """What a host may give in place of filters, or besides: a select of jobs, or a condition."""
 
 _MAX_ID = 2**63 - 1
+_MAY_BE_IDS = (sa.Integer, sa.types.NullType)
 _STATES = tuple(state.value for state in JobState)
 
 
@@ -156,7 +157,7 @@ def _select(query: Any) -> sa.Select[tuple[int]] | None:
     columns = query.subquery().c
     if "id" in columns:
         return sa.select(columns["id"])
-    if len(columns) == 1:
+    if len(columns) == 1 and isinstance(next(iter(columns)).type, _MAY_BE_IDS):
         return sa.select(next(iter(columns)))
     names = ", ".join(columns.keys())
     raise OPTIONS.veiled("query", "a select with a column id", f"one with {names or 'none'}")

@@ -51,7 +51,8 @@ class JobRun:
 
         Raises:
             NotRunning: no worker runs it here and now.
-            ClaimLost: the row is no longer this run's; the transaction should be rolled back.
+            ClaimLost: the row is no longer this run's, or the job has completed itself before;
+                the transaction should be rolled back.
             TypeError: there is not one of session and connection.
 
         """
@@ -79,5 +80,6 @@ class JobRun:
 
     def _note_completed(self, running: Running, done: object) -> None:
         if done is False:
-            raise ClaimLost(f"job {self.id} was cancelled or given to somebody else")
+            ended = "has completed itself before, or " if running.completed else ""
+            raise ClaimLost(f"job {self.id} {ended}was cancelled or given to somebody else")
         running.completed = True

@@ -62,6 +62,7 @@ def submit(
         performer.begin(claim)
         span.begin()
         future = executor.submit(perform_remotely, spec.module, spec.name, payload(claim, span))
+        _check_future(executor, future)
     except Exception as error:  # noqa: BLE001 (an executor may raise anything)
         span.end(error)
         performer.raised(claim, error)
@@ -144,6 +145,12 @@ def load(module: str, name: str) -> None:
 
 
 # Helpers
+
+
+def _check_future(executor: Executor, future: object) -> None:
+    if not (hasattr(future, "add_done_callback") and hasattr(future, "cancel")):
+        said = error_text.shown(future)
+        raise TypeError(f"{type(executor).__qualname__}.submit gave no future, but: {said}")
 
 
 def _find(module: str, name: str) -> WorkerSpec:

@@ -250,6 +250,15 @@ def test_a_select_without_ids(oban: Oban) -> None:
         oban.all_jobs(sa.select(oban.jobs.c.queue, oban.jobs.c.state))
 
 
+def test_a_select_of_one_column(oban: Oban) -> None:
+    """It gives ids, if it can: texts are none, however few there are of them."""
+    oban.insert_all(job_in("available", queue=queue) for queue in "aab")
+    last = sa.select(sa.func.max(oban.jobs.c.id)).group_by(oban.jobs.c.queue)
+    assert chosen(oban, query=last) == [2, 3]
+    with pytest.raises(ConfigError, match="a select with a column id, got: one with queue"):
+        oban.all_jobs(sa.select(oban.jobs.c.queue))
+
+
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_what_is_no_json(oban: Oban, tables: Tables) -> None:
     """A row whose JSON is broken, which only SQLite takes, hides no other one from a filter."""

@@ -58,6 +58,26 @@ def test_what_has_not_begun_there_can_be_cancelled(
     assert second.id not in work.ran
 
 
+class Careless(ThreadPoolExecutor):
+    """An executor that forgets to give what its callers are to wait for."""
+
+    def submit(self, *_given: Any, **_more: Any) -> Any:
+        """Give nothing."""
+
+
+def test_an_executor_that_gives_no_future(start_oban: Starter, work: Work) -> None:
+    """The job has failed, with what was wrong; the queue goes on."""
+    with Careless(1) as executor:
+        oban = start_oban(queues={"alpha": {"limit": 3, "executor": executor}}, stager=None)
+        one = oban.insert(job("sync", "return"))
+        (error,) = wait_state(oban, one, "retryable").errors
+        assert "(TypeError) Careless.submit gave no future, but: None" in error["error"]
+
+        wait_state(oban, oban.insert(job("async", "return")), "completed")
+        assert crashes(oban) == []
+        assert work.ran == [2]
+
+
 def test_what_has_not_begun_there_is_given_back_at_the_end(
     start_oban: Starter, work: Work, alpha: dict[str, Any]
 ) -> None:

@@ -283,6 +283,9 @@ def test_complete_goes_through_the_run() -> None:
     with pytest.raises(ClaimLost, match="given to somebody else"):
         job.complete(connection="c")
     assert not job.running.completed
+    job.running.completed = True
+    with pytest.raises(ClaimLost, match="has completed itself before, or was cancelled"):
+        job.complete(connection="c")
 
 
 def test_complete_is_refused_elsewhere() -> None:
