@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from oban_actors.validation import FIELDS, storable
 
@@ -27,12 +27,14 @@ def json_object(path: str, value: object) -> dict[str, Any]:
         InvalidJob: it is no mapping, or holds what strict JSON or PostgreSQL doesn't take.
 
     """
+    if flat_object(value):
+        return dict(value)
     if not isinstance(value, Mapping):
         raise FIELDS.veiled(path, "a JSON object, a mapping with string keys", _kind(value))
     return _mapping(path, value, MAX_DEPTH)
 
 
-def flat_object(value: object) -> bool:
+def flat_object(value: object) -> TypeGuard[dict[str, Any]]:
     """Tell quickly of the simplest JSON objects, without others within, that they are good.
 
     What it doesn't call good may be so too.
@@ -40,18 +42,20 @@ def flat_object(value: object) -> bool:
     if type(value) is not dict:
         return False
     for key, item in value.items():
-        kind = type(item)
-        if type(key) is not str or not storable(key):
-            return False
-        if kind is str:
-            if not storable(item):
-                return False
-        elif kind is int:
-            if not -_SMALL < item < _SMALL:
-                return False
-        elif kind is not bool and item is not None:
+        if type(key) is not str or not storable(key) or not _simple(item):
             return False
     return True
+
+
+def _simple(item: Any) -> bool:
+    kind = type(item)
+    if kind is str:
+        return storable(item)
+    if kind is int:
+        return bool(-_SMALL < item < _SMALL)
+    if kind is float:
+        return math.isfinite(item)
+    return kind is bool or item is None
 
 
 def _mapping(path: str, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:

@@ -191,5 +191,5 @@ def _rare(job: Job) -> dict[str, Any] | None:
     return found
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+# Without `dumps`, which makes an encoder for each value.
+_json = json.JSONEncoder(ensure_ascii=False).encode

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
+from psycopg.pq import ExecStatus
 from psycopg.rows import tuple_row
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
@@ -208,7 +209,9 @@ def send(
             cursor.execute(statements, parameters)
             more: bool | None = True
             while more:
-                if cursor.description is not None:
+                # Its description would make an object of each column.
+                result = cursor.pgresult
+                if result is not None and result.status == ExecStatus.TUPLES_OK:
                     found.append(cursor.fetchall())
                 more = cursor.nextset()
     except psycopg.Error as error:

@@ -23,7 +23,7 @@ from oban_actors.repo.slots import Lane, Slots
 from oban_actors.repo.sqlstates import translate
 from oban_actors.repo.times import NOW, Dialect, parameter
 from oban_actors.repo.transactions import Terms, check, run
-from oban_actors.repo.watchdog import Call, Watchdog
+from oban_actors.repo.watchdog import Watchdog
 
 T = TypeVar("T")
 
@@ -136,8 +136,7 @@ class Repo:
             durable=durable,
         )
         terms = Terms(begin, idempotent, attempts, patience)
-        with self._watching(allowance, vital=vital) as call:
-            return run(self.engine, call, terms, work)
+        return self._run(terms, allowance, work, vital=vital)
 
     def message(
         self,
@@ -197,8 +196,7 @@ class Repo:
                 leave(connection, traced(rows))
             return rows
 
-        with self._watching(allowance) as call:
-            return run(self.engine, call, terms, work)
+        return self._run(terms, allowance, work)
 
     def cancel(self, thread_ident: int) -> bool:
         """End what a thread does here now, from another thread; its call raises.
@@ -319,13 +317,19 @@ class Repo:
         # SQLite has no time-out of its own, so that ours takes its place.
         return begin, seconds + (GRACE if self.dialect == "postgresql" else 0), seconds
 
-    @contextlib.contextmanager
-    def _watching(self, allowance: float, *, vital: bool = False) -> Iterator[Call]:
+    def _run(
+        self,
+        terms: Terms,
+        allowance: float,
+        work: Callable[[Connection], T],
+        *,
+        vital: bool = False,
+    ) -> T:
         self._check_usable()
         lane = self._lane(vital=vital)
         with self._watchdog.watching(allowance) as call, self._slots.taken(lane):
             check(call)
-            yield call
+            return run(self.engine, call, terms, work)
 
     def _lane(self, *, vital: bool) -> Lane:
         # Within another call of its thread, waiting for a slot could be waiting for itself.

@@ -6,7 +6,6 @@ import os
 import socket
 import sqlite3
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -28,7 +27,6 @@ class Call:
     Attributes:
         allowance: seconds for which a round trip may stay without an answer; may be infinite.
         cancelled: whether somebody wants it to end.
-        hurry: set once there is no more time to wait between tries.
         expired: whether it was silent for longer than it may and its connection was cut.
 
     """
@@ -37,13 +35,21 @@ class Call:
         self.allowance = allowance
         self.outer = outer
         self.cancelled = False
-        self.hurry = threading.Event()
         self.expired = False
         self.deadline = math.inf
         self._connection: Any = None
         # Whoever holds it may use the connection: a thread must not return or close one, and have
         # its descriptor used again, while another cancels or cuts it.
         self._lock = threading.Lock()
+        self._hurry: threading.Event | None = None
+
+    @property
+    def hurry(self) -> threading.Event:
+        """Set once there is no more time to wait between tries; made where anybody asks for it."""
+        with self._lock:
+            if self._hurry is None:
+                self._hurry = threading.Event()
+            return self._hurry
 
     def hold(self, connection: Any) -> None:
         """Begin to use a driver's connection."""
@@ -97,14 +103,17 @@ class Watchdog:
         self._wakes_at = math.inf
         self._thread: threading.Thread | None = None
 
-    @contextlib.contextmanager
-    def watching(self, allowance: float) -> Iterator[Call]:
-        """Watch what this thread does on the database.
+    def watching(self, allowance: float) -> "_Watching":
+        """Watch what this thread does on the database, for as long as a `with` block lasts.
 
         Args:
             allowance: seconds for which a round trip may stay without an answer; may be infinite.
 
         """
+        return _Watching(self, allowance)
+
+    def begin(self, allowance: float) -> Call:
+        """Watch the calling thread; see `watching`."""
         ident = threading.get_ident()
         call = Call(allowance, outer=self._calls.get(ident))
         with self._changed:
@@ -112,14 +121,16 @@ class Watchdog:
             # Deadlines only ever move ahead, so waking for the first one is enough.
             if SYSTEM_CLOCK.monotonic() + allowance < self._wakes_at:
                 self._start()
-        try:
-            yield call
-        finally:
-            with self._changed:
-                if call.outer:
-                    self._calls[ident] = call.outer
-                else:
-                    del self._calls[ident]
+        return call
+
+    def end(self, call: Call) -> None:
+        """Watch the calling thread's call no longer."""
+        ident = threading.get_ident()
+        with self._changed:
+            if call.outer:
+                self._calls[ident] = call.outer
+            else:
+                del self._calls[ident]
 
     def current(self) -> Call | None:
         """What the calling thread does now."""
@@ -183,6 +194,22 @@ class Watchdog:
                 found.append(call)
                 call = call.outer
         return found
+
+
+class _Watching:
+    # A generator's frames would cost each call of the database more than what it watches for.
+    __slots__ = ("_allowance", "_call", "_watchdog")
+
+    def __init__(self, watchdog: Watchdog, allowance: float) -> None:
+        self._watchdog = watchdog
+        self._allowance = allowance
+
+    def __enter__(self) -> Call:
+        self._call = self._watchdog.begin(self._allowance)
+        return self._call
+
+    def __exit__(self, *_raised: object) -> None:
+        self._watchdog.end(self._call)
 
 
 def _shut(connection: "psycopg.Connection[Any]") -> None:

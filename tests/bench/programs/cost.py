@@ -2,8 +2,6 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +36,11 @@ def transactions_by_thread(oban: Oban) -> Counter[str]:
     """Give a count of an instance's transactions, which goes on from here, by name of thread."""
     begun: Counter[str] = Counter()
     repo: Any = oban.repo
-    watching = repo._watching
+    run = repo._run
 
-    @contextmanager
-    def counted(*given: Any, **named: Any) -> Iterator[Any]:
+    def counted(*given: Any, **named: Any) -> Any:
         begun[threading.current_thread().name.removeprefix("oban-")] += 1
-        with watching(*given, **named) as call:
-            yield call
+        return run(*given, **named)
 
-    repo._watching = counted
+    repo._run = counted
     return begun
