@@ -207,6 +207,12 @@ class Turns:
         released = self._engine.release_jobs(
             connection, roster.claimant, roster.queue, held, self._repo.now()
         )
-        if released:
-            self._released()
-            logger.warning("gave back jobs that a lost answer had left claimed: %s", released)
+        if not released:
+            return
+        self._released()
+        if roster.shutdown_at is None:
+            said = "gave back jobs of queue %s that a lost answer had left claimed: %s"
+            logger.warning(said, roster.queue, released)
+        else:
+            said = "queue %s ends and gave back what it had claimed and not begun: %d jobs"
+            logger.info(said, roster.queue, len(released))

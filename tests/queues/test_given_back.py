@@ -14,7 +14,9 @@ from tests.support.waiting import wait_until
 ALPHA: dict[str, Any] = {"queues": {"alpha": 5}, "stager": None}
 
 
-def test_claims_that_nobody_holds_are_given_back(start_oban: Starter, work: Work) -> None:
+def test_claims_that_nobody_holds_are_given_back(
+    start_oban: Starter, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
     """A row that is executing for our producer, and that it never heard of, runs after a beat."""
     oban = start_oban(node="web.1", **ALPHA)
     held = oban.insert(jobs("sync", 1, "heed")[0])
@@ -31,6 +33,8 @@ def test_claims_that_nobody_holds_are_given_back(start_oban: Starter, work: Work
     assert read(oban, foreign).state == "executing"
     assert read(oban, held).state == "executing"
     assert work.ran == [held.id, lost.id]
+    said = f"gave back jobs of queue alpha that a lost answer had left claimed: [{lost.id}]"
+    assert said in caplog.messages
 
 
 def claim_by_hand(start: Starter, job_id: int, by: list[str]) -> None:

@@ -166,8 +166,11 @@ def test_what_goes_on_is_named_and_stays_claimed(
     assert producers(start_oban) == 1
 
 
-def test_claims_not_begun_are_given_back(start_oban: Starter, work: Work) -> None:
+def test_claims_not_begun_are_given_back(
+    start_oban: Starter, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
     """What waits for a busy event loop when the queue ends is available again, unspent."""
+    caplog.set_level("INFO", "oban_actors")
     oban = start_oban(shutdown_grace_period=0.1, **ALPHA)
     busy = oban.insert(jobs("async", 1, "block")[0])
     work.wait_inside(1)
@@ -180,6 +183,9 @@ def test_claims_not_begun_are_given_back(start_oban: Starter, work: Work) -> Non
         after = read(oban, one)
         assert (after.state, after.attempt) == ("available", 0)
     assert work.ran == [busy.id]
+    # As it should be, so nobody is warned.
+    said = "queue alpha ends and gave back what it had claimed and not begun: 3 jobs"
+    assert [r.levelname for r in caplog.records if r.getMessage() == said] == ["INFO"]
 
 
 def test_a_queue_is_stopped_and_started_again(start_oban: Starter, work: Work) -> None:
