@@ -54,6 +54,7 @@ class Roster:
         started_at: when the queue was started.
         updated_at: when it was told something last.
         shutdown_at: monotonic seconds at which it began to end, None while it doesn't.
+        drained_at: monotonic seconds at which it had nothing more to wait for then, None before.
         hurried: whether nobody waits for its jobs to end by themselves.
         active: whether there is a producer for it.
         unsure: whether it ended with claims in the table that it may not know of.
@@ -70,6 +71,7 @@ class Roster:
         self.started_at: datetime = config.clock.now()
         self.updated_at = self.started_at
         self.shutdown_at: float | None = None
+        self.drained_at: float | None = None
         self.hurried = False
         self.active = False
         self.unsure = False
@@ -256,7 +258,8 @@ class Roster:
         with self._lock:
             self.paused = True
             if self.shutdown_at is None:
-                self.shutdown_at = real_monotonic()
+                self.shutdown_at, self.drained_at = real_monotonic(), None
+                self._notify_drained()
             return self.shutdown_at
 
     def hurry(self) -> None:
@@ -289,5 +292,8 @@ class Roster:
         return not self._held
 
     def _notify_drained(self) -> None:
-        if not self._held:
-            self._drained.notify_all()
+        if self._held:
+            return
+        if self.shutdown_at is not None and self.drained_at is None:
+            self.drained_at = real_monotonic()
+        self._drained.notify_all()

@@ -108,7 +108,15 @@ class Queues(Supervisor):
         if not reason.abnormal:
             for queue in self._children:
                 self._begin_end(str(queue))
+            self._await_drained()
         super().terminate(reason)
+
+    def _await_drained(self) -> None:
+        # Before anybody is told to end, so that a Producer that crashes meanwhile has a successor.
+        for roster in self.parts.workforce.rosters():
+            if roster.shutdown_at is not None and self.whereis(("queue", roster.queue)):
+                until = roster.shutdown_at + self.parts.config.shutdown_grace_period
+                roster.wait_drained(until, patient=False)
 
     # Queues
 

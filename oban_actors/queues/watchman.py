@@ -57,7 +57,8 @@ class Watchman(GenServer):
 
     def _report(self, began: float, *, drained: bool) -> None:
         orphaned = sorted(claim.id for claim in self.roster.running())
-        elapsed = real_monotonic() - began
+        # Other queues may have kept it from its end since.
+        elapsed = (self.roster.drained_at or real_monotonic()) - began
         if orphaned:
             logger.warning("queue %s ended with jobs that did not: %s", self.roster.queue, orphaned)
         about: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """Actors that crash while jobs run, at each step: every job runs once and is recorded once."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -244,6 +245,25 @@ def test_the_answer_to_an_acknowledgement_is_lost(
     assert left == []
     told.wait_for_count(5, "oban.job.stop")
     assert told.all("oban.job.stale") == []
+
+
+@KINDS
+def test_a_producer_that_crashes_as_it_is_told_to_end(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Its successor sees the queue to its end: what runs is waited for, and written."""
+    oban = start_oban(**ALPHA)
+    one = oban.insert(jobs(kind, 1, "wait")[0])
+    work.wait_inside(1)
+    coming = once(monkeypatch, Producer, "_shut_down", after=False)
+    with ThreadPoolExecutor(1) as pool:
+        stopped = pool.submit(oban.stop)
+        wait_until(lambda: not coming)
+        work.open()
+        stopped.result(60)
+
+    assert read(oban, one).state == "completed"
+    assert work.ran == [one.id]
 
 
 @pytest.mark.parametrize("message", [Watch, CancelClaims, "record"])
