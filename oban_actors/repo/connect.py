@@ -122,13 +122,20 @@ def _parse(url: str | URL, option: str = "database") -> URL:
             "like 'postgresql+psycopg://user@host/name' or 'sqlite:///jobs.db', "
             "got: something else, not shown"
         )
-    if "@" in (made.host or ""):
-        # Else the rest of the password is taken for the host, which errors and logs do name.
+    if _splits_a_password(url, made):
         raise ConfigError(
             f"invalid value for '{option}': expected one '@', before the host; in a password "
             "write it as %40"
         )
     return made
+
+
+def _splits_a_password(url: str, made: URL) -> bool:
+    """Whether its password ended at an '@' of its own: the rest is named in errors and logs."""
+    if "@" in (made.host or ""):
+        return True
+    rest = f"{made.database}{url.partition('?')[2]}"
+    return made.password is not None and "@" in rest
 
 
 def _read(url: str) -> URL | None:

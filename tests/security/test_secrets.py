@@ -133,6 +133,8 @@ def test_addresses(
 
 @FEW
 @given(PASSWORDS, st.sampled_from(BROKEN), st.sampled_from(["database", "listen_url", "file"]))
+@example("Zq7@/Zq7", BROKEN[0], "database")
+@example("Zq7@?a=Zq7", BROKEN[0], "listen_url")
 def test_broken_addresses(
     caplog: pytest.LogCaptureFixture,
     tmp_path: Path,
