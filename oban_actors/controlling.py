@@ -105,11 +105,13 @@ class Controller:
             if host is not None:
                 updated = work(host)
             else:
-                updated = self.repo.transaction(work, idempotent=False)
+                updated = self.repo.transaction(partial(work, alone=True), idempotent=False)
             event.set(job=updated)
         return updated
 
-    def _update(self, wanted: int, changes: Changes, connection: sa.Connection) -> Job:
+    def _update(
+        self, wanted: int, changes: Changes, connection: sa.Connection, *, alone: bool = False
+    ) -> Job:
         old = self.engine.lock_job(connection, wanted)
         if old is None:
             if self.engine.find_jobs(connection, self.choose(None, {"id": wanted}), _EVERY):
@@ -117,6 +119,8 @@ class Controller:
             raise JobNotFound(f"there is no job {wanted}", id=wanted)
         values = check_changes(old, changes(old) if callable(changes) else changes)
         if not values:
+            if alone:
+                leave(connection, UNWRITTEN)
             return old
         if "args" in values:
             values["args"] = outgoing_args(values.get("worker", old.worker), values["args"])

@@ -67,7 +67,8 @@ def decode(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(value: Any) -> Any:
-    return None if value is None else json.loads(value)
+    # A host's connection may have a converter that has read it already.
+    return json.loads(value) if isinstance(value, str | bytes) else value
 
 
 def _as_is(value: Any) -> Any:

@@ -46,7 +46,7 @@ from oban_actors.queues.workforce import Workforce
 from oban_actors.repo import Repo
 from oban_actors.repo.connect import Source
 from oban_actors.settings import load
-from oban_actors.signals import stopping
+from oban_actors.signals import StopFlag, stopping
 
 WAKE_UP = 0.5
 """Seconds until a signal is heard, at most, that another thread than the main one was given."""
@@ -223,7 +223,7 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
             ValueError: it is not called in the main thread.
 
         """
-        over = threading.Event()
+        over = StopFlag()
         with stopping(self.config.name, over, self.hurry):
             self.start(on_exit=lambda _: over.set())
             # Another thread may get the signal, as it does right after SIGCONT; its handler runs

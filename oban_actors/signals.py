@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 logger = logging.getLogger("oban_actors")
@@ -30,9 +30,39 @@ def hurries(number: int) -> bool:
     return number in (signal.SIGTERM, signal.SIGINT)
 
 
+class StopFlag:
+    """An event that a signal's handler may set, whatever its thread was in the middle of.
+
+    A handler that sets a `threading.Event` which its own thread waits for may wait for the lock
+    that it has itself.
+    """
+
+    def __init__(self) -> None:
+        self._is_set = False
+        # Free once it is set. Neither a queue: with a timeout one of those may wait for ever.
+        self._unset = threading.Lock()
+        self._unset.acquire()
+
+    def set(self) -> None:
+        """Set it, and wake who waits."""
+        self._is_set = True
+        with suppress(RuntimeError):  # somebody else was quicker
+            self._unset.release()
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        return self._is_set
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is set, so long at most; whether it is. For one thread."""
+        if not self._is_set:
+            self._unset.acquire(timeout=seconds)
+        return self._is_set
+
+
 @contextmanager
-def stopping(name: str, over: threading.Event, hurry: Callable[[], None]) -> Iterator[None]:
-    """Set an event at the first signal that stops, and hurry at further ones.
+def stopping(name: str, over: StopFlag, hurry: Callable[[], None]) -> Iterator[None]:
+    """Set a flag at the first signal that stops, and hurry at further ones.
 
     The handlers of before are back afterwards.
 

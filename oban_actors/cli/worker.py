@@ -12,7 +12,7 @@ from oban_actors.health.judging import alive
 from oban_actors.messages import StopQueue
 from oban_actors.oban import WAKE_UP, Oban
 from oban_actors.options import HealthOptions
-from oban_actors.signals import stop_signals
+from oban_actors.signals import StopFlag, stop_signals
 
 logger = logging.getLogger("oban_actors")
 
@@ -28,7 +28,7 @@ def work(oban: Oban, descriptor: int) -> Reason:
         why the tree ended.
 
     """
-    over, up = threading.Event(), threading.Event()
+    over, up = StopFlag(), threading.Event()
     # A service manager may signal the workers besides their parent: that is no reason to hurry.
     for number in stop_signals():
         signal.signal(number, lambda *_: over.set())

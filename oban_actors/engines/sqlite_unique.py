@@ -21,7 +21,11 @@ _CLOCK = text(f"SELECT {NOW['sqlite']}")
 # It changes nothing, but from here on there is no other writer.
 _LOCK = text("UPDATE oban_jobs SET id = id WHERE id = 0")
 
-_LOOK = "SELECT id, args, meta FROM oban_jobs INDEXED BY oban_actors_unique_index WHERE "
+# Cast, since a host's connection may have a converter for columns that are declared as JSON.
+_LOOK = (
+    "SELECT id, cast(args AS TEXT), cast(meta AS TEXT) "
+    "FROM oban_jobs INDEXED BY oban_actors_unique_index WHERE "
+)
 _AT = "rtrim(replace({}, ' ', 'T'), 'Z') >= rtrim(:since, 'Z')"
 _WORKERS = """worker IN (
   WITH RECURSIVE workers (name) AS (

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import psycopg
 from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from oban_actors.config import Config
-from oban_actors.errors import ConfigError, DatabaseUnavailable
+from oban_actors.errors import ConfigError, DatabaseError, DatabaseUnavailable
 from oban_actors.repo.slots import RESERVE
 from oban_actors.repo.times import Dialect
 from oban_actors.validation import OPTIONS
@@ -32,6 +32,7 @@ _DRIVERS: Mapping[str, tuple[Dialect, str]] = {
 }
 _SECRET_OPTIONS = ("password", "sslpassword")
 _ASYNCPG_OPTIONS = ("host", "port", "user", "password", "passfile")
+_KNOWN = (psycopg.Error, SQLAlchemyError, DatabaseError)
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
@@ -240,7 +241,7 @@ class _Attempt:
         self._done.wait(seconds)
         with self._lock:
             if self._error is not None:
-                raise self._error
+                raise _explained(self._error)
             if self._connection is None:
                 self._abandoned = True
                 raise DatabaseUnavailable(f"no connection within {seconds:g} s")
@@ -258,6 +259,16 @@ class _Attempt:
                 if self._abandoned:
                     connection.close()
         self._done.set()
+
+
+def _explained(error: BaseException) -> BaseException:
+    # A host's way of connecting may ask others for a password, and raise whatever they do. Its
+    # text is the host's own, and may hold a secret.
+    if not isinstance(error, Exception) or isinstance(error, _KNOWN):
+        return error
+    unavailable = DatabaseUnavailable(f"the host's engine can't connect: {type(error).__name__}")
+    unavailable.__cause__ = error
+    return unavailable
 
 
 def _listening(engine: Engine, config: Config) -> Engine:

@@ -39,7 +39,9 @@ def document(dialect: Dialect, value: Any) -> sa.ColumnElement[Any]:
         value: JSON.
 
     """
-    written = sa.literal(json.dumps(value, ensure_ascii=False, separators=(",", ":")), sa.Text)
+    # Sorted, so that equal objects are equal texts, which is how SQLite finds unique jobs.
+    plain = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    written = sa.literal(plain, sa.Text)
     return written if dialect == "sqlite" else sa.cast(written, JSONB)
 
 

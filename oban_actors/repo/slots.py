@@ -2,7 +2,6 @@
 
 import threading
 from enum import Enum
-from queue import Empty, SimpleQueue
 
 from oban_actors.errors import DatabaseUnavailable
 
@@ -40,7 +39,8 @@ class Slots:
 
     def __init__(self, size: int, patience: float) -> None:
         self._patience = min(patience, threading.TIMEOUT_MAX)
-        host, shared = _places(size), _places(size + FOR_ACTORS)
+        host = threading.BoundedSemaphore(size)
+        shared = threading.BoundedSemaphore(size + FOR_ACTORS)
         # Who waits for the second of two has the first, and nobody waits the other way round.
         self._wanted = {Lane.HOST: (host, shared), Lane.ACTOR: (shared,), Lane.VITAL: ()}
 
@@ -54,40 +54,33 @@ class Slots:
         return _Taken(self._wanted[lane], self._patience)
 
 
-# Free places, each an element: a semaphore that costs no call of Python's.
-_Places = SimpleQueue[None]
-
-
-def _places(count: int) -> _Places:
-    places: _Places = SimpleQueue()
-    for _ in range(count):
-        places.put(None)
-    return places
-
-
 class _Taken:
     __slots__ = ("_patience", "_taken", "_wanted")
 
-    def __init__(self, wanted: tuple[_Places, ...], patience: float) -> None:
+    def __init__(self, wanted: tuple[threading.Semaphore, ...], patience: float) -> None:
         self._wanted = wanted
         self._patience = patience
-        self._taken: list[_Places] = []
+        self._taken: list[threading.Semaphore] = []
 
     def __enter__(self) -> None:
         try:
-            for places in self._wanted:
-                places.get(timeout=self._patience)
-                self._taken.append(places)
-        except BaseException as error:
+            done = all(map(self._take, self._wanted))
+        except BaseException:
             self._give_back()
-            if not isinstance(error, Empty):
-                raise
-            said = "all connections of the pool were in use for too long"
-            raise DatabaseUnavailable(said) from None
+            raise
+        if not done:
+            self._give_back()
+            raise DatabaseUnavailable("all connections of the pool were in use for too long")
 
     def __exit__(self, *_raised: object) -> None:
         self._give_back()
 
+    def _take(self, places: threading.Semaphore) -> bool:
+        taken = places.acquire(timeout=self._patience)
+        if taken:
+            self._taken.append(places)
+        return taken
+
     def _give_back(self) -> None:
         for places in self._taken:
-            places.put(None)
+            places.release()

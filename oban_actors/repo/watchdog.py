@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 
 from oban_actors.actors.clock import SYSTEM_CLOCK
+from oban_actors.errors import DatabaseUnavailable
 
 CANCEL_TIMEOUT = 1.0
 
@@ -73,9 +74,11 @@ class Call:
         self.hurry.set()
         with self._lock:
             if isinstance(self._connection, psycopg.Connection):
-                # Unreachable for a cancel too, or the server never heard of it: the deadline.
-                with contextlib.suppress(psycopg.Error):
-                    self._connection.cancel_safe(timeout=CANCEL_TIMEOUT)
+                # Unreachable for a cancel too, or the server never heard of it: the deadline. One
+                # that blocks for as long as the network likes would keep that from being met.
+                if psycopg.capabilities.has_cancel_safe():
+                    with contextlib.suppress(psycopg.Error):
+                        self._connection.cancel_safe(timeout=CANCEL_TIMEOUT)
                 self.deadline = min(self.deadline, SYSTEM_CLOCK.monotonic() + CUT_AFTER)
             elif self._connection is not None:
                 _interrupt(self._connection)
@@ -113,14 +116,19 @@ class Watchdog:
         return _Watching(self, allowance)
 
     def begin(self, allowance: float) -> Call:
-        """Watch the calling thread; see `watching`."""
+        """Watch the calling thread; see `watching`.
+
+        Raises:
+            DatabaseUnavailable: nobody could watch: the system gives no thread for it.
+
+        """
         ident = threading.get_ident()
         call = Call(allowance, outer=self._calls.get(ident))
         with self._changed:
-            self._calls[ident] = call
             # Deadlines only ever move ahead, so waking for the first one is enough.
             if SYSTEM_CLOCK.monotonic() + allowance < self._wakes_at:
                 self._start()
+            self._calls[ident] = call
         return call
 
     def end(self, call: Call) -> None:
@@ -142,7 +150,11 @@ class Watchdog:
             call = self._calls.get(ident)
         if call is None:
             return False
-        call.cancel()
+        within: Call | None = call
+        while within is not None:
+            # What it was to be a part of must not go on either.
+            within.cancel()
+            within = within.outer
         with self._changed:
             # Its deadline comes sooner now.
             self._changed.notify_all()
@@ -161,8 +173,12 @@ class Watchdog:
     def _start(self) -> None:
         if self._thread is None:
             name = f"oban watchdog {self._name}"
-            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise DatabaseUnavailable(f"no call can be watched over: {error}") from error
+            self._thread = thread
         self._changed.notify_all()
 
     def _run(self) -> None:

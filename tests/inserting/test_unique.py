@@ -1,8 +1,11 @@
 """Unique jobs: which others are the same, as Oban has it, on both databases."""
 
+import json
+import sqlite3
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from oban_actors import Job, JobState, Oban, VirtualClock
 from tests.support.instances import Starter
@@ -29,6 +32,38 @@ def set_state(start: Starter, job: Job, state: str) -> None:
         f"'{state}'" if kind == "sqlite" else f"'{state}'::\"{start.tables.schema}\".oban_job_state"
     )
     start.tables.execute(f"UPDATE {{jobs}} SET state = {cast} WHERE id = :id", id=job.id)
+
+
+def test_after_an_update(oban: Oban) -> None:
+    """What a job is the same as is what stands in its row now, however that was written."""
+    first = oban.insert(new({"a": 1, "b": 2}))
+    oban.update_job(first, {"args": {"b": 9, "a": 1}})
+
+    assert oban.insert(new({"a": 1, "b": 9})).id == first.id
+    assert not oban.insert(new({"a": 1, "b": 2})).conflict
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_on_a_connection_that_reads_json_by_itself(oban: Oban, start_oban: Starter) -> None:
+    """A converter for columns declared as JSON, which sqlite3 lets a host have."""
+    first = oban.insert(new(ARGS, meta={"m": 1}, tags=["t"]))
+    keyed = oban.insert(new({"id": 7, "more": 1}))
+    host = sa.create_engine(
+        start_oban.database.url, connect_args={"detect_types": sqlite3.PARSE_DECLTYPES}
+    )
+    before = dict(sqlite3.converters)
+    sqlite3.register_converter("JSON", json.loads)
+    try:
+        with host.begin() as connection:
+            assert oban.insert(new(ARGS), connection=connection).id == first.id
+            same = new({"id": 7, "more": 2}, unique={"keys": ["id"]})
+            assert oban.insert(same, connection=connection).id == keyed.id
+            assert oban.get_job(first.id or 0, connection=connection) == first
+            assert first in oban.all_jobs(connection=connection)
+    finally:
+        sqlite3.converters.clear()
+        sqlite3.converters.update(before)
+        host.dispose()
 
 
 def test_first_and_second(oban: Oban, start_oban: Starter) -> None:

@@ -4,6 +4,8 @@ import logging
 import re
 import socket
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from traceback import format_exception
 from typing import Any
@@ -94,6 +96,22 @@ def test_hanging_creator(pg: Database) -> None:
         free.set()
 
         wait_until(lambda: late and late[0].closed)
+
+
+def test_a_creator_that_raises_what_it_likes() -> None:
+    """A host's way of connecting that fails is a database that is away, whatever its error is."""
+    host = create_engine("postgresql+psycopg://", creator=_refusing)
+    with opened(host) as repo:
+        calls: list[Callable[[], object]] = [partial(one, repo), repo.raw_connection]
+        for call in calls:
+            with pytest.raises(DatabaseUnavailable, match="can't connect: ConnectionError") as met:
+                call()
+            assert SECRET not in str(met.value)
+            assert isinstance(met.value.__cause__, ConnectionError)
+
+
+def _refusing() -> Any:
+    raise ConnectionError(f"the vault wants {SECRET}")
 
 
 def test_keeps_to_its_pool(database: Database) -> None:

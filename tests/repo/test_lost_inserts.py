@@ -116,6 +116,8 @@ def test_commit_of_a_call_that_changed_nothing(oban: Oban, proxy: TcpProxy) -> N
     job = oban.insert(Job.new(worker="w", state="completed"))
     sa.event.listen(oban.repo.engine, "commit", lambda _: proxy.drop(), once=True)
     assert oban.cancel_job(job) is False
+    sa.event.listen(oban.repo.engine, "commit", lambda _: proxy.drop(), once=True)
+    assert oban.update_job(job, lambda _: {}) == oban.get_job(job.id or 0)
 
 
 @pytest.fixture
