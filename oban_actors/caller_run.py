@@ -8,6 +8,7 @@ from typing import Any
 from oban_actors.claim import Claim
 from oban_actors.config import Config
 from oban_actors.performing import Performer
+from oban_actors.signals import WAKE_UP
 
 
 class CallerRun(Performer):
@@ -74,6 +75,8 @@ class CallerRun(Performer):
                 loop.call_soon_threadsafe(task.cancel)
 
         claim.running.on_cancel = cancel
+        if claim.running.cancelled:
+            cancel(claim.running.reason)
         try:
             await self.aperform(claim)
         finally:
@@ -91,12 +94,27 @@ class CallerRun(Performer):
 
     def _run_apart(self, claim: Claim) -> None:
         # The caller's own loop stands still meanwhile, and runs no second one.
-        context = contextvars.copy_context()
-        thread = threading.Thread(
-            target=lambda: context.run(asyncio.run, self.arun(claim)), name="oban-caller-run"
-        )
-        thread.start()
-        thread.join()
+        context, over = contextvars.copy_context(), threading.Event()
+
+        def apart() -> None:
+            try:
+                context.run(asyncio.run, self.arun(claim))
+            finally:
+                over.set()
+
+        threading.Thread(target=apart, name="oban-caller-run").start()
+        interrupt: KeyboardInterrupt | None = None
+        while not over.is_set():
+            try:
+                over.wait(WAKE_UP)
+            except KeyboardInterrupt as error:
+                # Left to itself it would run on while its job is given back.
+                interrupt = error
+                claim.running.cancel("shutdown")
+        if interrupt is not None:
+            if claim.ack is None:
+                self.raised(claim, interrupt)
+            self.cause = interrupt
 
     def _arm(self, claim: Claim) -> None:
         left = claim.running.time_left

@@ -46,10 +46,7 @@ from oban_actors.queues.workforce import Workforce
 from oban_actors.repo import Repo
 from oban_actors.repo.connect import Source
 from oban_actors.settings import load
-from oban_actors.signals import StopFlag, stopping
-
-WAKE_UP = 0.5
-"""Seconds until a signal is heard, at most, that another thread than the main one was given."""
+from oban_actors.signals import WAKE_UP, StopFlag, stopping
 
 START_TIMEOUT = 300.0
 """Seconds that a tree may take to start; its actors put slow work off."""

@@ -113,6 +113,24 @@ class Performer:
 
     def returned(self, claim: Claim, result: Any) -> None:
         """Note what its worker returned."""
+        self._note(claim, self._returned, result)
+
+    def raised(self, claim: Claim, error: BaseException) -> None:
+        """Note what its worker raised, or `begin`."""
+        self._note(claim, self._raised, error)
+
+    def _note(self, claim: Claim, note: Callable[[Claim, Any], None], given: Any) -> None:
+        try:
+            note(claim, given)
+        except Exception:
+            # Without an end it would be taken for a fetch that was lost, and run again for ever.
+            logger.exception("how job %d ended can't be told", claim.id)
+            if claim.ack is None:
+                claim.worker = None
+                error = RuntimeError("how it ended can't be told: see the log of its node")
+                self._fail(claim, error, self._element(claim, error_text.describe(error)))
+
+    def _returned(self, claim: Claim, result: Any) -> None:
         if isinstance(result, _SPECIAL):
             self._special(claim, result)
             return
@@ -136,14 +154,14 @@ class Performer:
         claim.error = None
         self._succeed(claim)
 
-    def raised(self, claim: Claim, error: BaseException) -> None:
-        """Note what its worker raised, or `begin`."""
+    def _raised(self, claim: Claim, error: BaseException) -> None:
         if isinstance(error, UnreadableRow):
             self._refuse(claim, error.row)
             return
         if error.__traceback__ is not None:
-            # Our own frame would hold the claim that holds the error.
-            error.__traceback__ = error.__traceback__.tb_next
+            # Our own frame would hold the claim that holds the error. A frozen dataclass lets
+            # nobody set anything.
+            BaseException.with_traceback(error, error.__traceback__.tb_next)
         if isinstance(error, Cancel | Snooze):
             self._special(claim, error)
             return

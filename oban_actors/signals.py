@@ -9,6 +9,9 @@ from types import FrameType
 
 logger = logging.getLogger("oban_actors")
 
+WAKE_UP = 0.5
+"""Seconds until a signal is heard, at most, that another thread than the main one was given."""
+
 
 def stop_signals() -> tuple[signal.Signals, ...]:
     """Name the signals that stop a node: SIGTERM, SIGINT and, unless it is ignored, SIGHUP.

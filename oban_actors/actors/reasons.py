@@ -49,7 +49,8 @@ def _drop_frames(error: BaseException) -> None:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        one.__traceback__ = None
+        # Not by its attribute, which an error that is a frozen dataclass lets nobody set.
+        BaseException.with_traceback(one, None)
         rest += [one.__cause__, one.__context__]
         if isinstance(one, BaseExceptionGroup):
             rest += one.exceptions

@@ -10,9 +10,9 @@ from oban_actors.cli.fleet import BEAT
 from oban_actors.cli.link import WorkerLink
 from oban_actors.health.judging import alive
 from oban_actors.messages import StopQueue
-from oban_actors.oban import WAKE_UP, Oban
+from oban_actors.oban import Oban
 from oban_actors.options import HealthOptions
-from oban_actors.signals import StopFlag, stop_signals
+from oban_actors.signals import WAKE_UP, StopFlag, stop_signals
 
 logger = logging.getLogger("oban_actors")
 

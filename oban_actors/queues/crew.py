@@ -132,7 +132,8 @@ class ThreadCrew:
     def starved(self) -> bool:
         """See `Crew`."""
         with self._changed:
-            return self._refused and bool(self._line) and not self._threads
+            # Those that there are may be at their jobs for good.
+            return self._refused and bool(self._line)
 
     def close(self, seconds: float) -> None:
         """See `Crew`."""

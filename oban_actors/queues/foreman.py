@@ -25,12 +25,21 @@ MARGIN = 1.0
 RECORD_TIME = 5.0
 """Seconds that recording a time-out's error may take; it is tried once."""
 
+SILENCE = 30.0
+"""Seconds after one that failed in which none is recorded at once, but when its job ends."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Overdue:
-    """A run's time may be over."""
+    """A run's time may be over.
+
+    Attributes:
+        last: whether it had its margin as well.
+
+    """
 
     claim: Claim
+    last: bool = False
 
 
 class Foreman(GenServer):
@@ -55,6 +64,7 @@ class Foreman(GenServer):
         self.post = post
         self._timers: dict[Claim, Timer] = {}
         self._thread = 0
+        self._silent_until = 0.0
 
     # Callbacks
 
@@ -70,8 +80,8 @@ class Foreman(GenServer):
         match message:
             case Watch(claim):
                 self._watch(claim)
-            case _Overdue(claim):
-                self._overdue(claim)
+            case _Overdue(claim, last):
+                self._overdue(claim, last=last)
             case CancelClaims(claims, reason):
                 for claim in claims:
                     self._cancel(claim, reason)
@@ -103,16 +113,23 @@ class Foreman(GenServer):
         for claim in [claim for claim in self._timers if claim.ack is not None]:
             self._timers.pop(claim).cancel()
 
-    def _overdue(self, claim: Claim) -> None:
+    def _overdue(self, claim: Claim, *, last: bool) -> None:
         self._timers.pop(claim, None)
         if claim.ack is not None or claim.stuck:
             return
+        if not last:
+            self._tell_overdue(claim)
+            self._timers[claim] = self.send_after(_Overdue(claim, last=True), MARGIN)
+        elif not self.post.abort(claim):
+            self._stuck(claim)
+
+    def _tell_overdue(self, claim: Claim) -> None:
+        # It may have been told before, for another reason, and not have ended for that either.
         if not claim.running.cancelled:
             claim.running.cancel("timeout")
             self.post.interrupt(claim)
-            self._timers[claim] = self.send_after(_Overdue(claim), MARGIN)
-        elif claim.running.reason == "timeout" and not self.post.abort(claim):
-            self._stuck(claim)
+        elif claim.running.reason == "shutdown":
+            claim.running.reason = "timeout"
 
     def _cancel(self, claim: Claim, reason: EndReason) -> None:
         if claim.ack is None:
@@ -133,6 +150,9 @@ class Foreman(GenServer):
         self.tell(("producer", self.post.roster.queue), Dispatch())
 
     def _record(self, claim: Claim) -> bool:
+        now = self.runtime.clock.monotonic()
+        if now < self._silent_until:
+            return False
         error = self.post.performer.timed_out(claim)
         claimant = self.post.roster.claimant
         try:
@@ -145,6 +165,8 @@ class Foreman(GenServer):
                 statement_timeout=RECORD_TIME,
             )
         except DatabaseError as failure:
+            # Others wait to be told to end meanwhile, and not for a try of each that is stuck.
+            self._silent_until = now + SILENCE
             logger.warning("a time-out is recorded later, when its job ends: %s", failure)
             return False
 

@@ -42,7 +42,12 @@ class EventLoop:
             self._crews.add(crew)
 
     def call(self, function: Callable[[], object]) -> None:
-        """Run a function on the loop, soon."""
+        """Run a function on the loop, soon.
+
+        Raises:
+            RuntimeError: there is none yet, and the system gives no thread for it.
+
+        """
         with self._lock:
             loop = self._loop or self._begin()
             loop.call_soon_threadsafe(function)
@@ -64,13 +69,19 @@ class EventLoop:
 
     def _begin(self) -> asyncio.AbstractEventLoop:
         loop = self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
+        thread = threading.Thread(
             target=_run,
             args=(loop, self.uses, self._ended),
             name=f"oban-{self._name}-loop",
             daemon=True,
         )
-        self._thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            self._loop = None
+            loop.close()
+            raise
+        self._thread = thread
         return loop
 
     def _ended(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -138,6 +149,7 @@ class AsyncCrew:
         self._tasks: dict[Claim, asyncio.Task[None]] = {}
         # The loop itself keeps tasks by weak references only.
         self._begun: set[asyncio.Task[None]] = set()
+        self._refused = False
         loop.serve(self)
 
     def add(self, claims: Iterable[Claim]) -> None:
@@ -153,7 +165,8 @@ class AsyncCrew:
             if task is not None:
                 task.cancel()
 
-        self._loop.call(interrupt)
+        if not self._loop.uses(None):
+            self._loop.call(interrupt)
 
     def abort(self, claim: Claim) -> bool:
         """See `Crew`."""
@@ -161,8 +174,15 @@ class AsyncCrew:
 
     def wake(self) -> None:
         """See `Crew`."""
-        if self._line:
+        if not self._line:
+            return
+        self._refused = False
+        try:
             self._loop.call(self._begin)
+        except RuntimeError:
+            # The system gives no more threads: the next wake tries again.
+            self._refused = True
+            logger.exception("no thread could be started for the event loop")
 
     def take_back(self) -> list[Claim]:
         """See `Crew`."""
@@ -177,7 +197,7 @@ class AsyncCrew:
     @property
     def starved(self) -> bool:
         """See `Crew`."""
-        return False
+        return self._refused and bool(self._line)
 
     def close(self, seconds: float) -> None:
         """The loop is the instance's, and ends with it."""

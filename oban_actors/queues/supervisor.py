@@ -103,9 +103,10 @@ class Queues(Supervisor):
     def terminate(self, reason: Reason) -> None:
         """Let all queues drain at the same time, then end one after the other.
 
-        Where this one crashed the queues don't end: its successor goes on with what they have.
+        Where this one crashed, or gave up over too many crashes of others, the queues don't end:
+        its successor goes on with what they have.
         """
-        if not reason.abnormal:
+        if not reason.abnormal and not self._intensity.exceeded:
             for queue in self._children:
                 self._begin_end(str(queue))
             self._await_drained()

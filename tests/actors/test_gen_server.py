@@ -3,6 +3,7 @@
 import logging
 import threading
 import weakref
+from dataclasses import dataclass
 
 import pykka
 import pytest
@@ -221,7 +222,14 @@ def test_crash_in_continue(journal: Journal) -> None:
     assert journal.lines[-1] == ("end", "lab", "crashed")
 
 
-@pytest.mark.parametrize("error", [Boom(), SystemExit(), KeyboardInterrupt(), GeneratorExit()])
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """An error of which nothing can be set."""
+
+
+@pytest.mark.parametrize(
+    "error", [Boom(), SystemExit(), KeyboardInterrupt(), GeneratorExit(), Frozen()]
+)
 @pytest.mark.parametrize("asked", [True, False])
 def test_crash(error: BaseException, asked: object, journal: Journal) -> None:
     """Asked or told, whatever leaves a handler ends the actor, with `terminate`, and no other."""

@@ -1,5 +1,6 @@
 """Actors that crash while jobs run, at each step: every job runs once and is recorded once."""
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import pytest
 
 from oban_actors import Beat, DatabaseUnavailable, Listen, Notify, Oban
-from oban_actors.actors import Ref, VirtualClock
+from oban_actors.actors import NoProcess, Reason, Ref, VirtualClock
+from oban_actors.actors.messages import Exit
 from oban_actors.claim import Claim
 from oban_actors.engines import Turn
 from oban_actors.messages import CancelClaims, Check, Watch
@@ -245,6 +247,30 @@ def test_the_answer_to_an_acknowledgement_is_lost(
     assert left == []
     told.wait_for_count(5, "oban.job.stop")
     assert told.all("oban.job.stale") == []
+
+
+def test_queues_that_give_up_over_one_keep_the_others(start_oban: Starter, work: Work) -> None:
+    """Too many crashes of one queue: the others stay as they were told to be, and go on."""
+    oban = start_oban(queues={"alpha": 1, "beta": 1}, stager=None)
+    oban.start_queue("gamma", limit=2, local_only=True)
+    oban.pause_queue("beta")
+    oban.scale_queue("beta", limit=7)
+    wait_until(lambda: (b := oban.check_queue("beta")) and b.paused and b.limit == 7)
+    wait_until(lambda: oban.check_queue("gamma"))
+    queues = oban.whereis("queues")
+    while queues.is_alive():
+        # Between two lives nobody has the name.
+        with contextlib.suppress(NoProcess):
+            child = oban.whereis(("queue", "alpha"))
+            child.tell(Exit(Reason("crashed")))
+            wait_until(lambda c=child: not c.is_alive())  # type: ignore[misc]
+    wait_until(lambda: all(map(oban.check_queue, ["alpha", "beta", "gamma"])))
+
+    beta, gamma = oban.check_queue("beta"), oban.check_queue("gamma")
+    assert beta is not None
+    assert gamma is not None
+    assert (beta.paused, beta.limit, gamma.limit) == (True, 7, 2)
+    wait_state(oban, oban.insert(jobs("sync", 1)[0]), "completed")
 
 
 @KINDS

@@ -74,14 +74,25 @@ def test_a_process_is_killed_while_jobs_run(start_oban: Starter, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_run_out_of_time_is_ended_with_its_process(start_oban: Starter, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("cancelled", "state", "error"),
+    [(False, "retryable", "TimeoutError"), (True, "cancelled", "Cancel(")],
+)
+def test_a_run_out_of_time_is_ended_with_its_process(
+    start_oban: Starter, tmp_path: Path, *, cancelled: bool, state: str, error: str
+) -> None:
     """One that ignores its time is no stuck one: its process is killed, its slot free again."""
     oban = start_oban(**ALPHA)
     file = tmp_path / "pid"
     one = oban.insert(jobs.brief.new({"do": "hang", "file": str(file)}, queue="alpha"))
     pid_in(file)
+    if cancelled:
+        oban.cancel_job(one)
 
-    assert "TimeoutError" in wait_state(oban, one, "retryable").errors[0]["error"]
+    # Of one that is cancelled, the row shows that at once.
+    (told,) = wait_until(lambda: read(oban, one).errors)
+    assert error in told["error"]
+    assert read(oban, one).state == state
     wait_until(lambda: not view_running(oban))
 
 

@@ -7,9 +7,11 @@ from uuid import uuid4
 
 import pytest
 
-from oban_actors import Job, VirtualClock, telemetry
+from oban_actors import Beat, DatabaseUnavailable, Job, VirtualClock, telemetry
 from oban_actors.claim import Claim
+from oban_actors.messages import CancelClaims
 from oban_actors.queues.foreman import Foreman
+from oban_actors.running import EndReason
 from tests.queues.work import OBEY, Work, claims, job, jobs, read, view, wait_state
 from tests.support.events import Recorder
 from tests.support.instances import Starter
@@ -40,6 +42,26 @@ def test_any_value_completes(
     assert event.metadata["state"] == "success"
     assert event.metadata["result"] == (7 if what == "return" else None)
     assert work.ran == [one.id]
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("what", "said"), [("raise-frozen", "Frozen)"), ("hostile", "can't be told")]
+)
+def test_whatever_comes_of_it_is_an_end(
+    start_oban: Starter, work: Work, kind: str, what: str, said: str
+) -> None:
+    """An error that can't be changed, a value that can't be looked at: each fails, and once."""
+    oban = start_oban(**ALPHA)
+    one = oban.insert(job(kind, what, max_attempts=2))
+    last = oban.insert(job(kind, what, max_attempts=1))
+
+    (error,) = wait_state(oban, one, "retryable").errors
+    assert said in error["error"]
+    assert len(wait_state(oban, last, "discarded").errors) == 1
+    oban.ask("pulse", Beat(), timeout=30)
+    view(oban)
+    assert sorted(work.ran) == [one.id, last.id]
 
 
 def test_a_plain_worker_may_have_a_loop_of_its_own(start_oban: Starter, told: Recorder) -> None:
@@ -284,6 +306,49 @@ def test_a_time_that_is_over_before_anybody_watches_it(
 
     wait_state(oban, one, "retryable")
     assert work.told == {one.id: "timeout"}
+
+
+@pytest.mark.parametrize("reason", ["cancelled", "shutdown"])
+def test_the_time_of_a_run_that_was_told_to_end_counts_too(
+    start_oban: Starter, work: Work, reason: EndReason
+) -> None:
+    """One that does not end for that either is stuck, once its time is over."""
+    clock = VirtualClock()
+    oban = start_oban(queues={"alpha": 1}, stager=None, clock=clock)
+    hung, next_one = oban.insert_all(
+        [OBEY["sync"].new({"do": "wait", "timeout": 1.0}), job("sync", "return")]
+    )
+    work.wait_inside(1)
+    claim = claims(oban)[hung.id or 0]
+    oban.tell(("foreman", "alpha"), CancelClaims([claim], reason))
+    wait_until(lambda: claim.running.cancelled)
+    clock.advance(1)
+    wait_until(lambda: (clock.advance(0.02), view(oban).stuck)[1])
+
+    wait_state(oban, next_one, "completed")
+    assert claim.running.reason == ("cancelled" if reason == "cancelled" else "timeout")
+
+
+def test_a_foreman_that_can_not_record_is_not_kept_by_it(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that is away is tried once, not for each run that is stuck; all are told."""
+    tried: list[int] = []
+
+    def away(_engine: Any, _connection: Any, _claimant: Any, job_id: int, *_more: Any) -> bool:
+        tried.append(job_id)
+        raise DatabaseUnavailable("put in")
+
+    oban = start_oban(queues={"alpha": 3}, stager=None)
+    monkeypatch.setattr(type(oban._parts.engine), "record_error", away)
+    hung = oban.insert_all([OBEY["sync"].new({"do": "wait", "timeout": 0.05}) for _ in range(3)])
+    wait_until(lambda: len(view(oban).stuck) == 3)
+    assert len(tried) == 1
+    work.open()
+
+    for one in hung:
+        (error,) = wait_state(oban, one, "retryable").errors
+        assert "timed out after 0.05 s" in error["error"]
 
 
 def test_stuck_runs_are_replaced_up_to_the_limit(start_oban: Starter, work: Work) -> None:

@@ -15,7 +15,7 @@ from oban_actors.queues.producer import Producer
 from oban_actors.queues.turning import Turns
 from oban_actors.queues.workforce import Post
 from tests.queues.test_crew import no_thread
-from tests.queues.work import Work, job, jobs, view, wait_state, without_beats
+from tests.queues.work import Work, crashes, job, jobs, view, wait_state, without_beats
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
 
@@ -142,6 +142,51 @@ def test_a_system_without_threads_is_asked_again(
     one = oban.insert(job("sync", "return"))
 
     assert wait_state(oban, one, "completed").attempt == 1
+    assert refused == []
+
+
+def test_a_system_without_a_thread_for_the_loop_is_asked_again(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Async jobs wait for it, and nobody crashes over it."""
+    monkeypatch.setattr(producer, "STARVED_DELAY", 0.01)
+    oban = without_beats(start_oban(queues={"alpha": 2}, stager=None))
+    refused, start = [1, 2, 3], threading.Thread.start
+
+    def starting(self: threading.Thread) -> None:
+        if self.name.endswith("-loop") and refused:
+            refused.pop()
+            no_thread(self)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", starting)
+    one = oban.insert(job("async", "return"))
+
+    assert wait_state(oban, one, "completed").attempt == 1
+    assert refused == []
+    assert crashes(oban) == []
+
+
+def test_a_thread_that_was_refused_beside_a_busy_one_is_asked_for_again(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job that waits for it may not wait for the other one to end."""
+    monkeypatch.setattr(producer, "STARVED_DELAY", 0.01)
+    oban = without_beats(start_oban(queues={"alpha": 2}, stager=None))
+    oban.insert(job("sync", "wait"))
+    work.wait_inside(1)
+    refused, start = [1], threading.Thread.start
+
+    def starting(self: threading.Thread) -> None:
+        if self.name.startswith("oban-alpha-") and refused:
+            refused.pop()
+            no_thread(self)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", starting)
+    one = oban.insert(job("sync", "return"))
+
+    wait_state(oban, one, "completed")
     assert refused == []
 
 

@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 from oban_actors import Cancel, Job, Listen, Oban, Snooze, worker
@@ -81,11 +82,29 @@ def _raise(error: BaseException) -> Any:
     raise error
 
 
+@dataclass(frozen=True)
+class Frozen(Exception):
+    """An error of which nothing can be set."""
+
+    code: int = 7
+
+
+class Hostile:
+    """What can't even be asked for its class."""
+
+    @property  # type: ignore[misc]  # a class is not to be like that
+    def __class__(self) -> Any:
+        """Raise."""
+        raise ZeroDivisionError
+
+
 SIMPLE: dict[str, Callable[[], Any]] = {
     "return": lambda: 7,
     "nothing": lambda: None,
     "raise": lambda: _raise(ValueError("kaboom")),
     "exit": lambda: _raise(SystemExit(3)),
+    "raise-frozen": lambda: _raise(Frozen()),
+    "hostile": Hostile,
     "cancel": lambda: Cancel("no more"),
     "raise-cancel": lambda: _raise(Cancel("no more")),
     "snooze": lambda: Snooze(60),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -163,6 +164,33 @@ def test_ctrl_c_in_an_async_job_ends_the_drain(oban: Oban, monkeypatch: pytest.M
     rows = [read(oban, job) for job in jobs]
     assert [row.state for row in rows] == ["retryable", "available"]
     assert rows[0].errors[0]["error"].startswith("** (KeyboardInterrupt)")
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_ctrl_c_within_a_running_loop_ends_the_drain(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch, *, heeds: bool
+) -> None:
+    """As in a notebook: what runs in a thread of its own ends first, and is not given back."""
+    jobs = oban.insert_all([work.aacts.new(), work.aacts.new()])
+    main = threading.get_ident()
+
+    async def interrupted(_job: Job) -> None:
+        signal.pthread_kill(main, signal.SIGINT)
+        with contextlib.nullcontext() if heeds else contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async def notebook() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            oban.drain_queue("alpha")
+
+    monkeypatch.setattr(work, "aact", interrupted)
+    # `asyncio.run` would make a cancellation of the first signal.
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        loop.run_until_complete(notebook())
+
+    rows = [read(oban, job) for job in jobs]
+    assert [row.state for row in rows] == ["retryable" if heeds else "completed", "available"]
+    assert [row.attempt for row in rows] == [1, 0]
 
 
 def test_ctrl_c_after_an_async_job_ends_the_drain(
