@@ -1,8 +1,9 @@
 """Inserting unique jobs: each one, or the job that is there in its place."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 
 from sqlalchemy import Connection
 
@@ -78,7 +79,7 @@ def settle(
     engine.lock_unique(connection, sorted({_key(job) for job in unique}), host_timeout)
     found = engine.find_same(connection, unique, now)
     _read_rows(engine, connection, batch, {places[nth]: row for nth, row in found.items()})
-    _find_twins(batch)
+    _find_twins(batch, cache(lambda: engine.database_now(connection, now)))
     return _finish(engine, connection, batch, now)
 
 
@@ -100,8 +101,8 @@ def _read_rows(
             batch.rows[place] = row
 
 
-def _find_twins(batch: _Batch) -> None:
-    """Find jobs of the batch that are the same as one before them."""
+def _find_twins(batch: _Batch, clock: Callable[[], datetime]) -> None:
+    """Find jobs of the batch that are the same as one before them; the clock is the database's."""
     uniques = [job.unique and job.unique.narrowed(job) for job in batch.jobs]
     specs = {_spec(unique): unique for unique in uniques if unique is not None}
     seen: dict[tuple[Spec, str], list[int]] = {}
@@ -111,12 +112,24 @@ def _find_twins(batch: _Batch) -> None:
         asked = uniques[place]
         if asked is not None:
             earlier = seen.get((_spec(asked), asked.wish(job)), ())
-            twin = next((e for e in earlier if batch.jobs[e].state in asked.states), None)
+            twin = next((e for e in earlier if _counts(asked, batch.jobs[e], clock)), None)
             if twin is not None:
                 batch.twins[place] = twin
                 continue
         for spec, unique in specs.items():
             seen.setdefault((spec, unique.trait(job)), []).append(place)
+
+
+def _counts(asked: Unique, job: Job, clock: Callable[[], datetime]) -> bool:
+    """Whether a job that is the same is in a state that counts, and not due for too long."""
+    if job.state not in asked.states:
+        return False
+    if asked.timestamp != "scheduled_at" or asked.period is None:
+        return True
+    ago = -(job.schedule_in or 0.0)
+    if job.scheduled_at is not None:
+        ago = (clock() - job.scheduled_at).total_seconds()
+    return ago <= asked.period
 
 
 def _spec(unique: Unique) -> Spec:

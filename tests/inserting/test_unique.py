@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -224,6 +225,17 @@ def test_period(oban: Oban, start_oban: Starter, timestamp: str) -> None:
     )
 
     assert not oban.insert(new(ARGS, unique=unique)).conflict
+
+
+@pytest.mark.parametrize("way", [{"schedule_in": -7200}, {"scheduled_at": -7200}], ids=str)
+def test_period_within_a_batch(oban: Oban, way: dict[str, Any]) -> None:
+    """One of the same call that was due too long ago is out of the way as one in the table is."""
+    if "scheduled_at" in way:
+        way = {"scheduled_at": oban.config.clock.now() + timedelta(seconds=way["scheduled_at"])}
+    unique = {"period": 3600, "timestamp": "scheduled_at"}
+    batch = [new(ARGS, unique=unique, **options) for options in (way, way, {}, {})]
+
+    assert [job.conflict for job in oban.insert_all(batch)] == [False, False, False, True]
 
 
 def test_period_by_a_virtual_clock(start_oban: Starter) -> None:
