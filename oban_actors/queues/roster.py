@@ -109,7 +109,8 @@ class Roster:
                 if claim.verdict == "success" and not job_events.heard():
                     claim.forget()
                 self._done.append(claim)
-            told, self._told = self._told, True
+            # Where there is nothing to take, nobody takes it, and the next end is to be told of.
+            told, self._told = self._told, self._told or claim.ack is not None
             self._notify_drained()
             ended = self.ended
         if not told and ended is not None:

@@ -51,6 +51,18 @@ def test_holding_twice_is_once(roster: Roster) -> None:
     assert roster.demand == 9
 
 
+def test_an_end_with_nothing_to_write_keeps_the_next_from_nobody(roster: Roster) -> None:
+    """Nobody takes what is not there, so whoever ends then is told of all the same."""
+    told: list[int] = []
+    roster.ended = lambda: told.append(1)
+    silent, other = claim(1), claim(2)
+    roster.hold([silent, other])
+    roster.finish(silent)
+    roster.finish(ended(other))
+
+    assert len(told) == 2
+
+
 def test_the_first_end_is_told_and_the_others_are_not(roster: Roster) -> None:
     """Until somebody takes what has ended, nobody needs to be told again."""
     told: list[int] = []
