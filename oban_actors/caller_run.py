@@ -94,23 +94,24 @@ class CallerRun(Performer):
 
     def _run_apart(self, claim: Claim) -> None:
         # The caller's own loop stands still meanwhile, and runs no second one.
-        context, over = contextvars.copy_context(), threading.Event()
+        context = contextvars.copy_context()
+        go, over, wanted = threading.Event(), threading.Event(), True
 
         def apart() -> None:
+            go.wait()
             try:
-                context.run(asyncio.run, self.arun(claim))
+                if wanted:
+                    context.run(asyncio.run, self.arun(claim))
             finally:
                 over.set()
 
-        threading.Thread(target=apart, name="oban-caller-run").start()
-        interrupt: KeyboardInterrupt | None = None
-        while not over.is_set():
-            try:
-                over.wait(WAKE_UP)
-            except KeyboardInterrupt as error:
-                # Left to itself it would run on while its job is given back.
-                interrupt = error
-                claim.running.cancel("shutdown")
+        try:
+            threading.Thread(target=apart, name="oban-caller-run").start()
+        except BaseException:
+            wanted = False
+            go.set()
+            raise
+        interrupt = _wait_for(go, over, claim)
         if interrupt is not None:
             if claim.ack is None:
                 self.raised(claim, interrupt)
@@ -136,3 +137,17 @@ def _loop_runs() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _wait_for(go: threading.Event, over: threading.Event, claim: Claim) -> KeyboardInterrupt | None:
+    """Let a run begin and wait for its end, which an interrupt only hastens; gives the last."""
+    interrupt: KeyboardInterrupt | None = None
+    while not over.is_set():
+        try:
+            go.set()
+            over.wait(WAKE_UP)
+        except KeyboardInterrupt as error:
+            # Left to itself it would run on while its job is given back.
+            interrupt = error
+            claim.running.cancel("shutdown")
+    return interrupt

@@ -1,6 +1,8 @@
 """Oban: one instance of the job system, and all that a host calls."""
 
 import asyncio
+import contextlib
+import importlib
 import os
 import threading
 import weakref
@@ -122,6 +124,7 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
             shutdown: seconds the whole tree has to end in; None lets each part's own count.
 
         """
+        self._import_workers()
         return ChildSpec(
             id=self.config.name if id is None else id,
             start=self._start_under,
@@ -147,6 +150,7 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
 
         """
         self._refuse_fork()
+        self._import_workers()
         with self._lock:
             if self._root is not None and self._root.alive:
                 raise StartFailed(self.config.name, "it runs already")
@@ -250,7 +254,15 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
         self.stop()
 
     async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
+        starting = asyncio.ensure_future(asyncio.to_thread(self.start))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Its thread goes on, and nobody would end what it starts.
+            with contextlib.suppress(Exception):
+                await starting
+            await asyncio.to_thread(self.stop)
+            raise
 
     async def __aexit__(
         self,
@@ -322,6 +334,12 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
     def _start_under(self, parent: Parent) -> Ref:
         self._refuse_fork()
         return self._spawn(parent)
+
+    def _import_workers(self) -> None:
+        # In this thread: one may lead back to a module that this thread is importing, and whose
+        # lock the actor's would wait for while this one waits for the actor.
+        for module in self.config.imports:
+            importlib.import_module(module)
 
     def _spawn(self, parent: Parent | None) -> Ref:
         specs = instance.children(self._parts, self._publisher, self._inserter)

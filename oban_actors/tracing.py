@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Protocol, Self, TypeVar
 
+from oban_actors import error_text
 from oban_actors.job import Job
 from oban_actors.results import Cancel, Snooze
 
@@ -121,7 +122,9 @@ class Span:
     def returned(self, result: T) -> T:
         """Note what the worker returned, and return it."""
         if isinstance(result, Cancel):
-            self._how, self._error = "cancel", str(result.reason)
+            reason = result.reason
+            said = reason if isinstance(reason, str) else error_text.shown(reason)
+            self._how, self._error = "cancel", said
         elif isinstance(result, Snooze):
             self._how = "snooze"
         return result

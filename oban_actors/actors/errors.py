@@ -4,6 +4,8 @@ from typing import Any
 
 import pykka
 
+from oban_actors.actors.reasons import shown
+
 
 class ActorError(Exception):
     """Something went wrong between actors."""
@@ -63,7 +65,7 @@ class StartFailed(ActorError):
     def __init__(self, child: object, reason: object) -> None:
         self.child = child
         self.reason = reason
-        super().__init__(f"{child} failed to start: {reason!r}")
+        super().__init__(f"{child} failed to start: {shown(reason)}")
 
 
 class AlreadyRegistered(ActorError):

@@ -1,6 +1,5 @@
 """GenServer: an actor that lives and dies as OTP's does, on pykka's thread, inbox and refs."""
 
-import logging
 import threading
 from functools import partial
 from typing import Any, ClassVar, Self, cast
@@ -38,10 +37,11 @@ from oban_actors.actors.process import CURRENT, Process, process_of
 from oban_actors.actors.reasons import KILLED, NOPROC, NORMAL, Reason
 from oban_actors.actors.reply import Reply
 from oban_actors.actors.runtime import Runtime
+from oban_actors.actors.safe_logger import SafeLogger
 from oban_actors.actors.spec import ChildSpec, Restart
 from oban_actors.actors.timers import Timer
 
-logger = logging.getLogger("oban_actors.actors")
+logger = SafeLogger("oban_actors.actors")
 
 Sender = Reply
 
@@ -289,13 +289,18 @@ class GenServer(pykka.ThreadingActor):
 
     def _actor_loop(self) -> None:
         process = CURRENT.process = self._process
-        begun, first = self._begin()
-        if begun:
-            process.started.set()
-            reason = self._serve(first)
-            if not process.killed:
-                reason = self._clean_up(reason)
-            finish(process, KILLED if process.killed else reason)
+        try:
+            begun, first = self._begin()
+            if begun:
+                process.started.set()
+                reason = self._serve(first)
+                if not process.killed:
+                    reason = self._clean_up(reason)
+                finish(process, KILLED if process.killed else reason)
+        except BaseException as error:
+            # Nobody would ever hear of its end.
+            logger.exception("%s ended by a fault in what runs it", process.label)
+            finish(process, Reason.crash(error))
 
     # The life of an actor
 

@@ -1,6 +1,5 @@
 """How actors are started, ended, killed and abandoned: each way out passes through `finish`."""
 
-import logging
 import sys
 import traceback
 from dataclasses import dataclass
@@ -15,12 +14,13 @@ from oban_actors.actors.process import Process, await_event, process_of
 from oban_actors.actors.reasons import KILLED, SHUTDOWN, Reason
 from oban_actors.actors.reply import Reply
 from oban_actors.actors.runtime import Runtime
+from oban_actors.actors.safe_logger import SafeLogger
 from oban_actors.actors.waits import waiting_for_child
 
 if TYPE_CHECKING:
     from oban_actors.actors.gen_server import GenServer
 
-logger = logging.getLogger("oban_actors.actors")
+logger = SafeLogger("oban_actors.actors")
 
 START_TIMEOUT = 30.0
 """Seconds that `init` may take."""

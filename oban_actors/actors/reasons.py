@@ -37,7 +37,15 @@ class Reason:
         return self.kind not in {"normal", "shutdown"}
 
     def __str__(self) -> str:
-        return self.kind if self.detail is None else f"{self.kind}: {self.detail!r}"
+        return self.kind if self.detail is None else f"{self.kind}: {shown(self.detail)}"
+
+
+def shown(value: object) -> str:
+    """Give a value's repr; where that raises, what kind of value it is."""
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 (what an actor dies of may hold anything)
+        return f"<{type(value).__name__}, its repr raised {type(error).__name__}>"
 
 
 def _drop_frames(error: BaseException) -> None:

@@ -3,7 +3,6 @@
 import atexit
 import contextlib
 import threading
-import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -51,6 +50,7 @@ class Root:
         if on_exit is not None:
             self._at_end(on_exit)
         _ROOTS.add(self)
+        self._at_end(lambda _: _ROOTS.discard(self))
 
     @property
     def alive(self) -> bool:
@@ -75,7 +75,7 @@ class Root:
             Deadlock: an actor of the tree would wait without limit.
 
         """
-        if timeout is None:
+        if timeout is None and self.alive:
             refuse_below(self._process)
         await_event(self._process.exited, timeout)
         return self._process.exit_reason
@@ -94,7 +94,8 @@ class Root:
             Deadlock: an actor of the tree called it; it can `tell` the root `Exit()`.
 
         """
-        refuse_below(self._process)
+        if self.alive:
+            refuse_below(self._process)
         request = Exit()
         send(self.ref, request)
         if not await_event(self._process.exited, timeout):
@@ -149,7 +150,8 @@ class Root:
             self.stop(EXIT_TIMEOUT)
 
 
-_ROOTS: "weakref.WeakSet[Root]" = weakref.WeakSet()
+_ROOTS: set[Root] = set()
+"""Those that run, also where nobody has kept a handle."""
 
 
 def _stop_all() -> None:

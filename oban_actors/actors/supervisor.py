@@ -1,6 +1,5 @@
 """Supervisor: starts its children in order, restarts them by rule, ends them in reverse."""
 
-import logging
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from oban_actors.actors.gen_server import GenServer, Sender
 from oban_actors.actors.lifecycle import Parent, kill, linked, send, shut_down
 from oban_actors.actors.messages import IGNORE, ChildExit, Failure, Name, Ref, Stop
 from oban_actors.actors.process import process_of
-from oban_actors.actors.reasons import SHUTDOWN, Reason
+from oban_actors.actors.reasons import SHUTDOWN, Reason, shown
 from oban_actors.actors.requests import (
     DeleteChild,
     RestartChild,
@@ -23,10 +22,11 @@ from oban_actors.actors.requests import (
 from oban_actors.actors.restarts import Intensity, affected, keeps_spec, wants_restart
 from oban_actors.actors.root import Root
 from oban_actors.actors.runtime import Runtime
+from oban_actors.actors.safe_logger import SafeLogger
 from oban_actors.actors.spec import STRATEGIES, ChildSpec, Restart, Strategy
 from oban_actors.actors.tree import ChildView
 
-logger = logging.getLogger("oban_actors.actors")
+logger = SafeLogger("oban_actors.actors")
 
 START_TIMEOUT = 300.0
 """Seconds that a supervisor's children may take, together, to start."""
@@ -246,8 +246,8 @@ class Supervisor(GenServer):
                 self._start_child(child)
             except StartFailed as error:
                 # A message to itself, so that a request to end can get in between.
-                logger.error("child %s did not start again: %r", child.spec.id, error.reason)  # noqa: TRY400 (its crash is logged)
-                child.last_crash = repr(error.reason)
+                logger.error("child %s did not start again: %s", child.spec.id, shown(error.reason))  # noqa: TRY400 (its crash is logged)
+                child.last_crash = shown(error.reason)
                 child.restarting = True
                 send(self.actor_ref, _TryAgain(child.spec.id))
                 return

@@ -2,7 +2,6 @@
 
 import heapq
 import itertools
-import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -10,11 +9,12 @@ import pykka
 
 from oban_actors.actors.clock import SYSTEM_CLOCK, Clock, VirtualClock
 from oban_actors.actors.messages import Name, Ref
+from oban_actors.actors.safe_logger import SafeLogger
 
 if TYPE_CHECKING:
     from oban_actors.actors.registry import Registry
 
-logger = logging.getLogger("oban_actors.actors")
+logger = SafeLogger("oban_actors.actors")
 
 _LINGER = 2.0
 """Seconds that the thread waits for a next timer before it ends; starting one costs more."""

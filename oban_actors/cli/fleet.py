@@ -28,6 +28,9 @@ FIRST_DELAY = 1.0
 MOST_DELAY = 30.0
 """Seconds until a process that did not reach the database is started again, and at most."""
 
+KILL_AGAIN = 1.0
+"""Seconds until a process that was killed and is still there is killed again."""
+
 BEAT = 5.0
 """Seconds between two signs of life of a process that is up."""
 
@@ -80,14 +83,15 @@ Action = Start | Tell | Kill | Hangs
 class _Slot:
     """One place for a process.
 
-    `due` is when it is started, `kill_at` when it is killed, `heard` when it showed last that it
-    lives, each None for not yet.
+    `due` is when it is started, `kill_at` when it is killed, perhaps again, `heard` when it showed
+    last that it lives, each None for not yet; `killed` says that it was.
     """
 
     running: bool = False
     ready: bool = False
     due: float | None = None
     kill_at: float | None = None
+    killed: bool = False
     heard: float | None = None
     delay: float = FIRST_DELAY
 
@@ -157,7 +161,7 @@ class Fleet:
 
         """
         slot = self._slots[index]
-        killed = slot.kill_at is not None and now >= slot.kill_at
+        killed = slot.killed or (slot.kill_at is not None and now >= slot.kill_at)
         slot.running, slot.ready, slot.kill_at, slot.heard = False, False, None, None
         if self._stopping:
             if killed or code not in (DONE, *_UNHEARD):
@@ -174,6 +178,17 @@ class Fleet:
                 FAILED, f"worker {index} {how}: the {many}th within {SECONDS:.0f} seconds", now
             )
         return [self._start(index)]
+
+    def unstarted(self, index: int, how: str, now: float) -> list[Action]:
+        """One could not be started: the system is out of something, and may be for a while."""
+        slot = self._slots[index]
+        slot.running = False
+        if self._stopping:
+            return self._stop_next(now)
+        if not self._proven:
+            return self._give_up(FAILED, f"worker {index} {how}", now)
+        self._start_later(slot, now)
+        return []
 
     def signal(self, now: float, *, hurry: bool = True) -> list[Action]:
         """The parent was told to stop; again: to hurry; once more: at once.
@@ -197,11 +212,7 @@ class Fleet:
 
     def tick(self, now: float) -> list[Action]:
         """Do what is due."""
-        kills: list[Action] = [
-            Kill(i)
-            for i, slot in self._running()
-            if slot.kill_at is not None and slot.kill_at <= now
-        ]
+        kills = list(self._kills(now))
         starts: list[Action] = [
             self._start(i)
             for i, slot in enumerate(self._slots)
@@ -230,6 +241,13 @@ class Fleet:
     def _running(self) -> Iterator[tuple[int, _Slot]]:
         return ((i, s) for i, s in reversed(list(enumerate(self._slots))) if s.running)
 
+    def _kills(self, now: float) -> Iterator[Action]:
+        for i, slot in self._running():
+            if slot.kill_at is not None and slot.kill_at <= now:
+                # One that the system can't end yet is not to be killed without a pause.
+                slot.killed, slot.kill_at = True, now + KILL_AGAIN
+                yield Kill(i)
+
     def _hanging(self, now: float) -> Iterator[Action]:
         awake = self._ticked is not None and now - self._ticked < SILENCE / 2
         self._ticked = now
@@ -247,16 +265,19 @@ class Fleet:
 
     def _start(self, index: int) -> Start:
         slot = self._slots[index]
-        slot.running, slot.due = True, None
+        slot.running, slot.killed, slot.due = True, False, None
         return Start(index)
 
     def _without_database(self, slot: _Slot, index: int, how: str, now: float) -> list[Action]:
         # A database that is away is no crash. But one that never was there is a wrong address.
         if not self._proven:
             return self._give_up(UNREACHABLE, f"worker {index} {how}", now)
+        self._start_later(slot, now)
+        return []
+
+    def _start_later(self, slot: _Slot, now: float) -> None:
         slot.due = now + slot.delay
         slot.delay = min(slot.delay * 2, MOST_DELAY)
-        return []
 
     def _give_up(self, code: int, why: str, now: float) -> list[Action]:
         self.code, self.why = code, why

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from types import FrameType
 
 from oban_actors.actors.clock import real_monotonic
-from oban_actors.cli.exits import FAILED
 from oban_actors.cli.fleet import Action, Fleet, Hangs, Kill, Start, Tell
 from oban_actors.signals import hurries, stop_signals
 
@@ -80,7 +79,8 @@ class Parent:
 
     def _on_signals(self, numbers: bytes) -> None:
         for number in numbers:
-            if number != signal.SIGCHLD:
+            # What else has a handler in this process is no affair of its workers.
+            if number in stop_signals():
                 logger.info("%s: workers stop", signal.Signals(number).name)
                 self._do(self._fleet.signal(real_monotonic(), hurry=hurries(number)))
 
@@ -125,10 +125,11 @@ class Parent:
                 case Start(index):
                     self._try_start(index)
                 case Tell(index, word):
-                    with contextlib.suppress(OSError):
+                    with contextlib.suppress(OSError, KeyError):
                         self._workers[index].link.sendall(f"{word}\n".encode())
                 case Kill(index):
-                    self._workers[index].process.kill()
+                    with contextlib.suppress(KeyError):
+                        self._workers[index].process.kill()
                 case Hangs(index, seconds):
                     logger.error("worker %d shows no sign of life for %.0f s", index, seconds)
 
@@ -138,7 +139,7 @@ class Parent:
         except OSError as error:
             how = f"could not be started: {error}"
             logger.warning("worker %d %s", index, how)
-            self._do(self._fleet.ended(index, FAILED, how, real_monotonic()))
+            self._do(self._fleet.unstarted(index, how, real_monotonic()))
 
     def _start(self, index: int) -> None:
         ours, theirs = socket.socketpair()
@@ -181,8 +182,9 @@ def _signals() -> Iterator[socket.socket]:
     reader.setblocking(False)
     writer.setblocking(False)
     numbers = (*stop_signals(), signal.SIGCHLD)
-    before = {number: signal.signal(number, noted) for number in numbers}
+    # First, or a signal that comes between the two is heard by nobody.
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.signal(number, noted) for number in numbers}
     try:
         yield reader
     finally:

@@ -13,7 +13,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from oban_actors import telemetry
+from oban_actors import error_text, telemetry
 from oban_actors.error_text import storable
 from oban_actors.job import Job
 from oban_actors.tracing import Carrier, How
@@ -106,10 +106,13 @@ class Spans:
 
     def finish(self, span: _Open, how: How, error: BaseException | str | None) -> None:
         """See `Tracer`."""
-        span.span.set_attribute("oban.job.outcome", how)
-        if how == "failure":
-            _fail(span.span, error)
-        self._close(span)
+        try:
+            span.span.set_attribute("oban.job.outcome", how)
+            if how == "failure":
+                _fail(span.span, error)
+        finally:
+            # Whatever went wrong: it must not stay current for what comes next.
+            self._close(span)
 
     # Helpers
 
@@ -172,7 +175,11 @@ def _run_attributes(job: Job) -> dict[str, Any]:
 
 def _fail(span: Span, error: BaseException | str | None) -> None:
     if isinstance(error, BaseException):
-        span.record_exception(error)
+        try:
+            span.record_exception(error)
+        except Exception:  # noqa: BLE001 (it asks the error for its text, which may raise anything)
+            about = {"exception.type": type(error).__name__}
+            span.add_event("exception", about | {"exception.message": error_text.describe(error)})
         span.set_status(StatusCode.ERROR, type(error).__name__)
     else:
         text = storable(error or "")

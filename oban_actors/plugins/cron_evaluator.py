@@ -10,6 +10,7 @@ from typing import cast
 import sqlalchemy as sa
 
 from oban_actors.engines.cron import CronMarks
+from oban_actors.errors import CodecError, InvalidJob
 from oban_actors.job import Job
 from oban_actors.peers.identity import MARK, owner
 from oban_actors.peers.statements import LeaseTable
@@ -34,6 +35,9 @@ KEPT = timedelta(days=90)
 """How long the mark of an entry that nobody has any more is kept."""
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+
+# What the database refuses, and what is refused before it gets there.
+_UNFIT = (sa.exc.DBAPIError, InvalidJob, CodecError)
 
 
 @dataclass(slots=True)
@@ -144,6 +148,9 @@ class Evaluator:
             if entry.schedule.reboot:
                 if booting and self.boot.claims(evaluated):
                     verdicts[key] = Verdict((marks.now,), marks.now)
+            elif evaluated == NEVER:
+                # Of a `@reboot` of the same name, which has not run: nothing was due before now.
+                verdicts[key] = Verdict(mark=marks.now)
             elif evaluated is not None:
                 verdicts[key] = judge(entry.schedule, entry.missed, evaluated, marks.now)
         return verdicts
@@ -195,8 +202,8 @@ class Evaluator:
         try:
             with connection.begin_nested():
                 outcome.jobs += inserter.insert_within(connection, every)
-        except sa.exc.DBAPIError as error:
-            if not is_of_a_row(error):
+        except _UNFIT as error:
+            if isinstance(error, sa.exc.DBAPIError) and not is_of_a_row(error):
                 raise
         else:
             return [list(built)]
@@ -205,8 +212,8 @@ class Evaluator:
             try:
                 with connection.begin_nested():
                     outcome.jobs += inserter.insert_within(connection, jobs)
-            except sa.exc.DBAPIError as error:
-                if not is_of_a_row(error):
+            except _UNFIT as error:
+                if isinstance(error, sa.exc.DBAPIError) and not is_of_a_row(error):
                     raise
                 outcome.refused[key] = error
             else:

@@ -124,8 +124,19 @@ class PruneWalk:
             return
         of = self._source()
         look = of.popleft()
-        of.appendleft(replace(look, rows=look.rows // 2 or self._size))
+        again = replace(look, rows=look.rows // 2 or self._size)
+        if look.rows == 1 and of is self._fronts:
+            # Many such rows of one group must not keep the others from their turn.
+            of.append(again)
+        else:
+            of.appendleft(again)
         self._alone = max(self._alone, 1)
+
+    def pause(self) -> None:
+        """End the round here: the next one has all fronts again, and sweeps on from where it is."""
+        self._stopped = self._sweeps[0] if self._sweeps else None
+        self._fronts.clear()
+        self._sweeps.clear()
 
     def slower(self) -> None:
         """Take it that those looks took too long to be answered at all."""

@@ -172,6 +172,7 @@ class _Work:
                 break
             looks = self._look(pruner, run, batch, refused)
             if len(refused) >= MOST_REFUSED:
+                self.walk.pause()
                 break
             count += sum(len(looked.pruned) for looked in looks)
             if looks and len(named) < MOST_NAMED:

@@ -140,7 +140,10 @@ class _Due:
         Timers go by another clock: one that is a moment early must not make the same run again.
         """
         due = self.last
-        if due is None or now >= due - EARLY:
+        if due is not None and now < due - EARLY:
+            # A clock that was ahead for a while must not keep it from running for as long.
+            due = self.last = min(due, self.schedule.next_after(now + EARLY) or due)
+        else:
             after = now if due is None else max(now, due)
             # Only `@reboot`, which is refused, has no next time.
             due = self.last = self.schedule.next_after(after) or after + timedelta(days=1)

@@ -97,7 +97,7 @@ def rollback(repo: "Repo", prefix: str | None = None, *, version: int = 0) -> in
     """
     name = prefix or repo.config.prefix
     return repo.transaction(
-        lambda connection: downgrade(connection, name, version),
+        lambda connection: _downgrade(connection, name, version, own_transaction=True),
         statement_timeout=0,
         lock_timeout=_patience(repo),
     )
@@ -124,10 +124,19 @@ def upgrade(
 
 def downgrade(connection: Connection, prefix: str, version: int = 0) -> int:
     """Do what `rollback` does, within the connection's transaction and with nothing retried."""
+    return _downgrade(connection, prefix, version)
+
+
+def _downgrade(
+    connection: Connection, prefix: str, version: int, *, own_transaction: bool = False
+) -> int:
     _known(connection, version, lowest=0)
     facts = _locked_facts(connection, prefix)
+    if own_transaction:
+        _limit_locks(connection)
     if facts.version == schema.EXTERNAL:
-        _drop_own(connection, prefix, facts)
+        if version == 0:
+            _drop_own(connection, prefix, facts)
         return facts.version
     if version == 0:
         _drop_own(connection, prefix, facts)
@@ -150,9 +159,8 @@ def _migrate(
     newest = NEWEST[connection.dialect.name]
     goal = newest if version is None else _known(connection, version, lowest=1)
     facts = _locked_facts(connection, prefix)
-    if postgres and own_transaction:
-        # Only now: the wait for another process that migrates has no end but its own.
-        connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
+    if own_transaction:
+        _limit_locks(connection)
     if postgres and not connection.execute(_SCHEMA_EXISTS, {"prefix": prefix}).scalar():
         connection.exec_driver_sql(f"CREATE SCHEMA {_quoted(prefix)}")
     for step in range(facts.version + 1, goal + 1):
@@ -170,6 +178,15 @@ def _migrate(
     if facts.own_version < OWN_VERSION:
         _record(connection, prefix, schema.OWN_TABLE, OWN_VERSION)
     return max(goal, facts.version)
+
+
+def _limit_locks(connection: Connection) -> None:
+    """Wait no longer for a table than others can wait behind.
+
+    Only now: the wait for another process that migrates has no end but its own.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
 
 
 def _known(connection: Connection, version: int, *, lowest: int) -> int:

@@ -117,7 +117,8 @@ def main() -> None:
     telemetry.attach("chaos-election", "oban.peer.election.stop", on_election)
     oban = make(url, prefix, json.loads(given))
     signal.signal(signal.SIGUSR1, lambda *_: hog(oban))
-    tell(started=True)
+    # Before that a fault would end it, as it ends any start.
+    telemetry.attach("chaos-start", "oban.supervisor.init", lambda *_: tell(started=True))
     tell(ended=str(oban.run()))
 
 

@@ -111,6 +111,53 @@ def test_a_database_that_is_away_is_waited_for() -> None:
     assert fleet.wake_at == now + 1
 
 
+def test_a_system_that_starts_no_process_is_waited_for() -> None:
+    """One of a fleet that runs is tried again later, each time after a longer while."""
+    fleet = Fleet(3, GRACE)
+    fleet.begin()
+    fleet.ready(0)
+    assert fleet.unstarted(1, "could not be started", 10.0) == []
+    assert fleet.unstarted(2, "could not be started", 10.0) == []
+    due = fleet.wake_at
+    assert due is not None
+    assert due > 10.0
+    assert fleet.tick(due) == [Start(1), Start(2)]
+    fleet.unstarted(1, "could not be started", due)
+    later = fleet.wake_at
+    assert later is not None
+    assert later - due > due - 10.0
+    fleet.signal(due)
+    assert fleet.unstarted(2, "could not be started", due) == [Tell(0, "stop")]
+    assert fleet.ended(0, 0, "ended", due) == []
+    assert fleet.over
+
+
+def test_a_system_that_starts_not_even_the_first() -> None:
+    """Then it never was able to."""
+    fleet = Fleet(3, GRACE)
+    fleet.begin()
+
+    assert fleet.unstarted(0, "could not be started: no memory", 1.0) == []
+    assert (fleet.over, fleet.code) == (True, 1)
+    assert fleet.why == "worker 0 could not be started: no memory"
+
+
+def test_one_that_can_not_be_killed_is_not_killed_all_the_time() -> None:
+    """The parent sleeps between two tries."""
+    fleet = running(1)
+    fleet.signal(0.0)
+    at = fleet.wake_at
+    assert at is not None
+    assert fleet.tick(at) == [Kill(0)]
+    again = fleet.wake_at
+    assert again is not None
+    assert again > at
+    assert fleet.tick(at) == []
+    assert fleet.tick(again) == [Kill(0)]
+    fleet.ended(0, -9, "killed", again)
+    assert fleet.code == 1
+
+
 def test_a_signal_stops_them_in_reverse_order() -> None:
     """All drain at once, each ends when the one behind it has."""
     fleet = running()

@@ -175,6 +175,25 @@ def test_how_runs_ended(start_oban: Starter, traced: Traced, ends: Recorder) -> 
         assert found[how].status.status_code == StatusCode.UNSET
 
 
+def test_what_can_not_be_written(start_oban: Starter, traced: Traced, ends: Recorder) -> None:
+    """It is traced as far as that goes, ends as without a tracer, and is nobody else's span."""
+    oban = start_oban(queues={"alpha": 1})
+    failed = oban.insert(work.fail_oddly.new())
+    cancelled = oban.insert(work.cancel_oddly.new())
+    said = oban.insert(work.say.new())
+    for job in (failed, cancelled, said):
+        ended(ends, job)
+    spans = traced.named("process alpha", 3)
+    found = {str((span.attributes or {})["messaging.message.id"]): span for span in spans}
+
+    assert found[str(failed.id)].status.status_code == StatusCode.ERROR
+    assert [event.name for event in found[str(failed.id)].events] == ["exception"]
+    for job in (cancelled, said):
+        assert found[str(job.id)].parent != found[str(failed.id)].context
+    states = [(one := oban.get_job(job.id or 0)) and one.state for job in (failed, cancelled, said)]
+    assert states == ["discarded", "cancelled", "completed"]
+
+
 def test_a_failure_in_another_process(start_oban: Starter, traced: Traced, ends: Recorder) -> None:
     """What came back of it stands in the span."""
     oban = start_oban(queues={"alpha": {"limit": 1, "executor": "processes"}})

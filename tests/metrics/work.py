@@ -29,6 +29,28 @@ def fail(job: Job) -> None:
     raise RuntimeError("boom")
 
 
+class Unspeakable(Exception):
+    """An error, and a reason, that can't be written."""
+
+    def __str__(self) -> str:
+        """Raise."""
+        raise LookupError("no words")
+
+    __repr__ = __str__
+
+
+@worker(queue="alpha", max_attempts=1)
+def fail_oddly(job: Job) -> None:
+    """Fail."""
+    raise Unspeakable
+
+
+@worker(queue="alpha")
+def cancel_oddly(job: Job) -> Cancel:
+    """Cancel itself."""
+    return Cancel(Unspeakable())
+
+
 @worker(queue="alpha")
 def cancel(job: Job) -> Cancel:
     """Cancel itself."""

@@ -10,7 +10,7 @@ from psycopg.sql import SQL, Identifier
 
 from oban_actors import Oban
 from oban_actors.errors import ConfigError, DatabaseError, SchemaMissing, SchemaTooNew
-from oban_actors.repo import Repo
+from oban_actors.repo import Repo, migrator
 from oban_actors.repo.migrator import migrate, migrated_version, rollback
 from oban_actors.repo.schema import EXTERNAL
 from tests.migrations.conftest import Admin, run
@@ -268,8 +268,27 @@ def test_external(repo: Repo, pg: Database, admin: Admin) -> None:
         row for row in before["indexes"] if "oban_jobs" in row[1]
     ]
     assert repo.verify().producers
+    assert rollback(repo, version=13) == EXTERNAL
+    assert describe(admin, pg.prefix) == after
     assert rollback(repo) == EXTERNAL
     assert describe(admin, pg.prefix) == before
+
+
+def test_going_back_keeps_nobody_waiting_for_long(
+    repo: Repo, pg: Database, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for a table is waited behind, so it waits no longer than `migrate` does."""
+    migrate(repo)
+    waits: list[object] = []
+    step = migrator._run
+
+    def looking(connection: Any, *more: Any) -> None:
+        waits.append(connection.exec_driver_sql("SHOW lock_timeout").scalar())
+        step(connection, *more)
+
+    monkeypatch.setattr(migrator, "_run", looking)
+    assert rollback(repo, version=12) == 12
+    assert set(waits) == {"5s"}
 
 
 def test_comment_that_is_no_version(repo: Repo, pg: Database, admin: Admin) -> None:

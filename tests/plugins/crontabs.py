@@ -54,6 +54,38 @@ class Moody(Worker):
         """Do nothing."""
 
 
+@worker(name="tests.cron.unstorable", queue="alpha")
+class Unstorable(Worker):
+    """Builds jobs by hand, which no table takes."""
+
+    @classmethod
+    def new(cls, args: Any = None, **options: Any) -> Job:
+        """Build one."""
+        job = super().new(args, **options)
+        job.args = {"at": object()}
+        return job
+
+    def perform(self, job: Job) -> None:
+        """Do nothing."""
+
+
+class NoKey:
+    """A codec whose key server is away."""
+
+    def encode(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Raise."""
+        raise ConnectionError("no key")
+
+    def decode(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Raise."""
+        raise ConnectionError("no key")
+
+
+@worker(name="tests.cron.locked", queue="alpha", codec=NoKey())
+def locked(job: Job) -> None:
+    """Do nothing."""
+
+
 EVERY_MINUTE = ("* * * * *", report)
 NINE = ("0 9 * * *", report)
 

@@ -8,10 +8,12 @@ from tests.plugins.crontabs import (
     CRON,
     NINE,
     Moody,
+    Unstorable,
     Warm,
     clock_at,
     crash,
     evaluate,
+    locked,
     of_cron,
     report,
     runs,
@@ -86,6 +88,23 @@ def test_a_worker_that_builds_no_job_stops_no_other(
 
 
 @pytest.mark.db
+@pytest.mark.parametrize("how", ["unstorable", "codec"])
+def test_a_job_that_can_not_be_stored_stops_no_other(
+    start_oban: Starter, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """What is refused on its way to the table is that entry's affair, too, and no crash."""
+    clock = clock_at("2026-03-02 08:59:30")
+    worker = Unstorable if how == "unstorable" else locked
+    oban = start(start_oban, clock, ("0 9 * * *", worker), NINE)
+    clock.advance(31)
+    evaluate(oban)
+    evaluate(oban)
+
+    assert runs(start_oban.tables) == ["02 09:00"]
+    assert [each for each in caplog.messages if "was refused" in each] != []
+    assert [node.last_crash for node in oban.tree().walk() if node.last_crash] == []
+
+
 def test_a_minute_that_is_due_while_the_server_is_away(
     own_server: PostgresServer, own_database: Database, events: Recorder
 ) -> None:

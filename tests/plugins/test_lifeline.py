@@ -319,6 +319,7 @@ def test_rescued_jobs_run_again_at_once(start_oban: Starter, events: Recorder) -
     work = renew()
     one = scene(start_oban, events, queues={"alpha": 5})
     one.oban.pause_queue("alpha")
+    wait_until(lambda: (view := one.oban.check_queue("alpha")) and view.paused)
     (job,) = one.oban.insert_all(jobs("sync", 1))
     dead = one.node()
     wait_until(lambda: len(dead.claim()) == 1)

@@ -176,11 +176,13 @@ def test_without_beats_it_looks_by_itself(
 def test_a_look_from_before_is_no_use(start_oban: Starter, events: Recorder) -> None:
     """One that comes late, or twice: what was asked for last is taken, once."""
     one = scene(start_oban, events)
+    # The Pulse beats as it starts and once more when the notifier listens, and carries a look.
+    start_oban.hear(one.oban, "sonar")
+    one.settle()
     one.look()
     ref = one.oban.whereis(LIFELINE)
     assert ref is not None
     late = Carried(lambda *_: None, 0.0, 0.0)
-    # The first beat of all carries one, too.
     one.settle()
     events.clear()
     ref.tell(late)

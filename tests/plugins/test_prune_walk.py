@@ -194,7 +194,27 @@ def test_a_refused_row_is_closed_in_upon() -> None:
 
     assert sizes[0] == PROBE
     assert all(after == before // 2 for before, after in pairwise(sizes))
+    # Behind the others: where there are many such rows, these must not wait for them all.
+    table = Table(a=[False], b=[False])
+    assert [(look.group, look.rows) for look in walk.batch()] == [(B, PROBE)]
+    table.step(walk)
     assert [(look.group, look.rows) for look in walk.batch()] == [(A, FIRST_SIZE)]
+
+
+def test_a_round_that_is_ended_early() -> None:
+    """The next one has all fronts again, and its sweep goes on from where this one's was."""
+    walk = PruneWalk(100)
+    table = Table(a=[False] * 1_000, b=[False] * 10)
+    walk.begin(table.groups)
+    while not (walk._stopped and walk._stopped.after):
+        table.step(walk)
+    stopped = walk._stopped
+    walk.pause()
+    assert walk.over
+
+    walk.begin(table.groups)
+    assert [look.group for look in walk._fronts] == [A, B]
+    assert walk._sweeps[0].after == stopped.after
 
 
 def test_after_a_refused_row_others_go_together_again() -> None:

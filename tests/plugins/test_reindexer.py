@@ -257,6 +257,17 @@ def test_a_timer_that_is_early_makes_no_run_twice() -> None:
     assert due.delay(midnight) == 86_400
 
 
+def test_a_clock_that_was_ahead_keeps_it_from_no_run() -> None:
+    """Once it is right again, the next run is when it would have been."""
+    due = Reindexer().fresh()._due
+    assert due is not None
+    noon = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+    due.delay(noon + timedelta(days=400))
+    assert due.delay(noon) == 12 * 3600
+    assert due.delay(noon + timedelta(hours=12)) == 86_400
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
