@@ -1,6 +1,5 @@
 """The supervisors of one instance: which actors it has, and in which order they start."""
 
-import importlib
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -51,9 +50,7 @@ class Instance(Supervisor):
         self.workforce = workforce
 
     def init(self) -> None:
-        """Import the workers and check the tables, then start the children."""
-        for module in self.config.imports:
-            importlib.import_module(module)
+        """Check the tables, then start the children."""
         self.repo.open()
         self.runtime.timers.reopen()
         # Not before: whoever starts a tree that runs already gets this far not.

@@ -95,10 +95,14 @@ def test_dead_rows(start: Starter, pg: Database) -> None:
     """More of them than of the living, until they are vacuumed."""
     oban = start.make()
     limits = Limits(dead_rows=500)
-    execute(pg, "ALTER TABLE {s}oban_jobs SET (autovacuum_enabled = false)")
+    # Or the server may be quicker, where this takes its time.
+    for kind in ("", "insert_"):
+        execute(
+            pg,
+            f"ALTER TABLE {{s}}oban_jobs SET (autovacuum_vacuum_{kind}threshold = 1000000)",
+        )
     fill(pg, 1_000)
     execute(pg, "DELETE FROM {s}oban_jobs")
-    execute(pg, "ALTER TABLE {s}oban_jobs RESET (autovacuum_enabled)")
     finding = wait_until(lambda: examine(oban, limits))[0]
     assert finding.code == "dead_rows"
     assert "1000 dead rows beside 0 living" in finding.what

@@ -67,7 +67,9 @@ def test_a_lease_lost_between_two_batches_ends_the_run(
     for _ in range(5):
         ended(store, "completed", DAY)
     options = {"advisory_lock": False, "lease": 600, "renew": 200}
-    oban = start_oban.leading(plugins=[Pruner(interval=3600, limit=2)], peer=options)
+    # Without a Stager, which would notice it too, and have the Peer lead anew.
+    plugins = [Pruner(interval=3600, limit=2)]
+    oban = start_oban.leading(plugins=plugins, peer=options, stager=None)
     batches: list[str] = []
     stolen: list[bool] = []
 

@@ -29,7 +29,7 @@ PACKAGE = Path(oban_actors.__file__).parent
 
 IMPORTS = {
     "cli/session.py": "the option imports, as the host gave it",
-    "instance.py": "likewise",
+    "oban.py": "likewise",
     "queues/remote.py": "the module of a registered worker, in a process of ours",
     "settings/plugins.py": "plugins that the host's own settings name",
     "tracing.py": "the function that the attached tracer names, in a process of ours",
