@@ -53,7 +53,10 @@ def test_a_run_that_ignores_its_time_is_stuck(
     assert "1 running, 1 stuck" in str(oban.tree())
     name = OBEY[kind].spec.name
     said = f"job {one.id} ({name}) is out of time and goes on; its thread hangs in\n"
-    (stack,) = [text.partition(said)[2] for text in caplog.messages if said in text]
+    # It is counted before it is told of.
+    (stack,) = wait_until(
+        lambda: [text.partition(said)[2] for text in caplog.messages if said in text]
+    )
     assert ("in _obey\n    work.gate.result" in stack) == (kind == "sync")
     during = read(oban, one)
     assert during.state == "executing"
