@@ -1,8 +1,8 @@
 """Oban: one instance of the job system, and all that a host calls."""
 
 import asyncio
-import contextlib
 import importlib
+import logging
 import os
 import threading
 import weakref
@@ -49,6 +49,8 @@ from oban_actors.repo import Repo
 from oban_actors.repo.connect import Source
 from oban_actors.settings import load
 from oban_actors.signals import WAKE_UP, StopFlag, stopping
+
+logger = logging.getLogger("oban_actors")
 
 START_TIMEOUT = 300.0
 """Seconds that a tree may take to start; its actors put slow work off."""
@@ -259,9 +261,11 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
             # Its thread goes on, and nobody would end what it starts.
-            with contextlib.suppress(Exception):
-                await starting
-            await asyncio.to_thread(self.stop)
+            await asyncio.wait([starting])
+            if (error := starting.exception()) is None:
+                await asyncio.to_thread(self.stop)
+            else:
+                logger.warning("%s, whose start was cancelled, failed to: %s", self, error)
             raise
 
     async def __aexit__(

@@ -109,7 +109,9 @@ class Timers:
             # It fires as it is advanced, which may have been before.
             with self._changed:
                 if timer.live and timer.due_ns <= self._clock.monotonic_ns():
+                    # Its entry stays, as a cancelled one's does.
                     timer.live = False
+                    self._cancelled += 1
                     self._send(timer)
         return timer
 

@@ -125,11 +125,10 @@ class Parent:
                 case Start(index):
                     self._try_start(index)
                 case Tell(index, word):
-                    with contextlib.suppress(OSError, KeyError):
+                    with contextlib.suppress(OSError):
                         self._workers[index].link.sendall(f"{word}\n".encode())
                 case Kill(index):
-                    with contextlib.suppress(KeyError):
-                        self._workers[index].process.kill()
+                    self._workers[index].process.kill()
                 case Hangs(index, seconds):
                     logger.error("worker %d shows no sign of life for %.0f s", index, seconds)
 

@@ -37,7 +37,7 @@ KEPT = timedelta(days=90)
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 # What the database refuses, and what is refused before it gets there.
-_UNFIT = (sa.exc.DBAPIError, InvalidJob, CodecError)
+_REFUSALS = (sa.exc.DBAPIError, InvalidJob, CodecError)
 
 
 @dataclass(slots=True)
@@ -202,8 +202,8 @@ class Evaluator:
         try:
             with connection.begin_nested():
                 outcome.jobs += inserter.insert_within(connection, every)
-        except _UNFIT as error:
-            if isinstance(error, sa.exc.DBAPIError) and not is_of_a_row(error):
+        except _REFUSALS as error:
+            if not _is_of_a_job(error):
                 raise
         else:
             return [list(built)]
@@ -212,8 +212,8 @@ class Evaluator:
             try:
                 with connection.begin_nested():
                     outcome.jobs += inserter.insert_within(connection, jobs)
-            except _UNFIT as error:
-                if isinstance(error, sa.exc.DBAPIError) and not is_of_a_row(error):
+            except _REFUSALS as error:
+                if not _is_of_a_job(error):
                     raise
                 outcome.refused[key] = error
             else:
@@ -240,3 +240,7 @@ class Evaluator:
     def _pruning(self, run: PluginRun) -> bool:
         now = run.context.config.clock.monotonic()
         return self._pruned is None or now - self._pruned >= timedelta(days=1).total_seconds()
+
+
+def _is_of_a_job(error: Exception) -> bool:
+    return not isinstance(error, sa.exc.DBAPIError) or is_of_a_row(error)

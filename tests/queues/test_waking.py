@@ -10,7 +10,6 @@ from oban_actors import DatabaseUnavailable, Listen, Oban
 from oban_actors.actors import RestartChild, Timer, VirtualClock
 from oban_actors.messages import Dispatch, Reconnected, Refresh
 from oban_actors.queues import producer
-from oban_actors.queues.crew import ThreadCrew
 from oban_actors.queues.producer import Producer
 from oban_actors.queues.turning import Turns
 from oban_actors.queues.workforce import Post
@@ -123,22 +122,27 @@ def test_it_tries_again_ever_later_while_the_database_is_away(
     wait_state(oban, one, "completed")
 
 
+def refuse_threads(patch: pytest.MonkeyPatch, named: str, *, times: int) -> list[int]:
+    """Have a system that does not start threads of a name so often; gives what is still to come."""
+    refused, start = list(range(times)), threading.Thread.start
+
+    def starting(self: threading.Thread) -> None:
+        if named in self.name and refused:
+            refused.pop()
+            no_thread(self)
+        start(self)
+
+    patch.setattr(threading.Thread, "start", starting)
+    return refused
+
+
 def test_a_system_without_threads_is_asked_again(
     start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The only job that there is room for does not wait for another that would ask."""
     monkeypatch.setattr(producer, "STARVED_DELAY", 0.01)
     oban = without_beats(start_oban(queues={"alpha": 1}, stager=None))
-    refused, start = [1, 2, 3], ThreadCrew._start
-
-    def starting(self: ThreadCrew) -> None:
-        with monkeypatch.context() as patch:
-            if refused:
-                refused.pop()
-                patch.setattr(threading.Thread, "start", no_thread)
-            start(self)
-
-    monkeypatch.setattr(ThreadCrew, "_start", starting)
+    refused = refuse_threads(monkeypatch, "oban-alpha-", times=3)
     one = oban.insert(job("sync", "return"))
 
     assert wait_state(oban, one, "completed").attempt == 1
@@ -151,15 +155,7 @@ def test_a_system_without_a_thread_for_the_loop_is_asked_again(
     """Async jobs wait for it, and nobody crashes over it."""
     monkeypatch.setattr(producer, "STARVED_DELAY", 0.01)
     oban = without_beats(start_oban(queues={"alpha": 2}, stager=None))
-    refused, start = [1, 2, 3], threading.Thread.start
-
-    def starting(self: threading.Thread) -> None:
-        if self.name.endswith("-loop") and refused:
-            refused.pop()
-            no_thread(self)
-        start(self)
-
-    monkeypatch.setattr(threading.Thread, "start", starting)
+    refused = refuse_threads(monkeypatch, "-loop", times=3)
     one = oban.insert(job("async", "return"))
 
     assert wait_state(oban, one, "completed").attempt == 1
@@ -175,15 +171,7 @@ def test_a_thread_that_was_refused_beside_a_busy_one_is_asked_for_again(
     oban = without_beats(start_oban(queues={"alpha": 2}, stager=None))
     oban.insert(job("sync", "wait"))
     work.wait_inside(1)
-    refused, start = [1], threading.Thread.start
-
-    def starting(self: threading.Thread) -> None:
-        if self.name.startswith("oban-alpha-") and refused:
-            refused.pop()
-            no_thread(self)
-        start(self)
-
-    monkeypatch.setattr(threading.Thread, "start", starting)
+    refused = refuse_threads(monkeypatch, "oban-alpha-", times=1)
     one = oban.insert(job("sync", "return"))
 
     wait_state(oban, one, "completed")
