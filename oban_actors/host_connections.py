@@ -237,11 +237,21 @@ def _django(connection: Any) -> HostConnection:
 
     def execute(statement: str, values: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
         with connection.cursor() as cursor:
-            cursor.execute(statement, values)
+            cursor.execute(statement, _without_wrappers(values))
             names, rows = _fetched(cursor)
             return names, [_with_json(cursor.description, row) for row in rows]
 
     return HostConnection(dialect, execute)
+
+
+def _without_wrappers(values: Mapping[str, Any]) -> dict[str, Any]:
+    # An older Django's driver is psycopg2, which knows none of psycopg's. The statement says that
+    # it is JSON.
+    wrappers = (psycopg.types.json.Json, psycopg.types.json.Jsonb)
+    return {
+        name: json.dumps(value.obj) if isinstance(value, wrappers) else value
+        for name, value in values.items()
+    }
 
 
 def _with_json(description: Any, row: Any) -> list[Any]:

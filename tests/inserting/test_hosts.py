@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -220,6 +222,46 @@ def test_autocommit_of_django(start_oban: Starter) -> None:
             oban.insert(plain(), connection=host.handle)
 
     assert start_oban.tables.states() == {}
+
+
+OLDER_DJANGO = """
+import sys
+
+sys.modules["psycopg"] = None
+from django.conf import settings
+
+settings.configure()
+from django.db.backends.postgresql import base
+from django.db.backends.postgresql.psycopg_any import is_psycopg3
+from django.db.utils import ConnectionHandler
+
+assert not is_psycopg3
+del sys.modules["psycopg"]
+import sqlalchemy as sa
+from oban_actors import Oban
+
+url = sa.make_url(sys.argv[1])
+django = ConnectionHandler({"default": {
+    "ENGINE": "django.db.backends.postgresql", "NAME": url.database, "USER": url.username,
+    "PASSWORD": url.password or "", "HOST": url.host, "PORT": str(url.port),
+}})["default"]
+django.set_autocommit(False)
+oban = Oban(sys.argv[1], prefix=sys.argv[2])
+same = oban.jobs.c.args == {"n": [1], "text": "ü"}
+assert [job.args["n"] for job in oban.all_jobs(same, connection=django)] == [[1]]
+assert oban.cancel_all_jobs(same, connection=django) == 1
+django.commit()
+"""
+
+
+def test_a_django_on_psycopg2(start_oban: Starter) -> None:
+    """What is JSON in a condition reaches the older driver too."""
+    oban = on(start_oban, "postgresql")
+    jobs = oban.insert_all([plain(args={"n": [1], "text": "ü"}), plain()])
+    given = [start_oban.database.url, oban.config.prefix]
+    subprocess.run([sys.executable, "-c", OLDER_DJANGO, *given], check=True, timeout=60)
+
+    assert start_oban.tables.states() == {jobs[0].id: "cancelled", jobs[1].id: "available"}
 
 
 def test_a_backend_of_django_by_others(start_oban: Starter) -> None:
