@@ -120,7 +120,7 @@ CONSTANTS: dict[ModuleType, dict[str, Any]] = {
     bench_actors: {"ROUNDS": 1, "TELLS": 100, "ASKS": 20, "LIVES": 5, "RESTARTS": 3, "TIMERS": 20}
     | {"SPREAD": 0.1, "CHILDREN": 3},
     bench_inserting: {"BULK": 50, "ROUNDS": 1, "FINISHED": 200, "SAMPLES": 4},
-    bench_libraries: {"LIBRARIES": (), "JOBS": 20, "ROUNDS": 1, "LIMIT": 10},
+    bench_libraries: {"LIBRARIES": (), "JOBS": 20, "ROUNDS": 1, "LIMIT": 10, "STARTS": 5},
     bench_notifier: {"SAMPLES": 5, "BURST": 20, "BATCH": 10, "IDLE": 0.1},
     bench_peers: {"RENEWALS": 2, "HANDOVERS": 1, "KILLS": 1},
 }

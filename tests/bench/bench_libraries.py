@@ -7,10 +7,11 @@ from statistics import median
 import psycopg
 
 from oban_actors import Job
-from tests.bench.backlog import Store, migrated
-from tests.bench.bench_queues import drain
+from tests.bench.backlog import Store, migrated, new_store
+from tests.bench.bench_queues import bare_starts, drain, starts
 from tests.bench.peer_environments import LIBRARIES, Library, environment
 from tests.bench.program import Program, run_to_end
+from tests.bench.programs.pacing import COUNT, WARMING
 from tests.bench.report import Report
 from tests.support.databases import new_database
 from tests.support.postgres import PostgresServer
@@ -20,11 +21,12 @@ FEWER = {"procrastinate": 2_000}
 """Jobs for a library that would take a minute for them all."""
 LIMIT = 1_000
 ROUNDS = 3
+STARTS = COUNT
 LOST = -1.0
 
 
 def run(report: Report) -> None:
-    """Drain and insert; a library that can't be had is named, with -1 for its figures."""
+    """Drain, insert, and begin; a library that can't be had is named, with -1 for its figures."""
     places = {library.name: _installed(library, report) for library in LIBRARIES}
     there = [library for library in LIBRARIES if places[library.name] is not None]
     drained: dict[str, list[float]] = {}
@@ -39,7 +41,11 @@ def run(report: Report) -> None:
                 rates = _theirs(server, library, places[library.name] or Path())
                 inserted.setdefault(library.name, []).append(rates[0])
                 drained.setdefault(library.name, []).append(rates[1])
+        begun = {"ours": starts(server, STARTS), "the bare chain": bare_starts(server, STARTS)}
+        for library in there:
+            begun[library.name] = _their_starts(server, library, places[library.name] or Path())
     _report(report, drained, inserted, there)
+    _report_starts(report, begun)
 
 
 def _report(
@@ -60,6 +66,15 @@ def _report(
         report.add(f"bulk insert beside {library.name}", ratio, "ours / theirs")
 
 
+def _report_starts(report: Report, begun: dict[str, list[float]]) -> None:
+    for name, late in begun.items():
+        report.add_samples(f"{name}, insert to start", late, "ms")
+    for name, late in begun.items():
+        if name != "ours":
+            ratio = median(begun["ours"]) / median(late)
+            report.add(f"insert to start beside {name}", ratio, "ours / theirs, p50")
+
+
 def _installed(library: Library, report: Report) -> Path | None:
     try:
         return environment(library)
@@ -77,6 +92,8 @@ def _ours(server: PostgresServer, kind: str) -> tuple[float, float]:
         oban.insert_all(jobs)
         inserted = JOBS / (time.perf_counter() - began)
         oban.repo.close()
+    # A table of its own: the others drain what they inserted, beside nothing else.
+    with new_store(server) as store:
         return inserted, drain(store, JOBS, LIMIT, kind)["rate"]
 
 
@@ -91,6 +108,19 @@ def _theirs(server: PostgresServer, library: Library, python: Path) -> tuple[flo
             program.wait_for("ran")
             _wait_finished(url, library)
             return count / said["inserted"], count / (time.time() - first)
+
+
+def _their_starts(server: PostgresServer, library: Library, python: Path) -> list[float]:
+    script = f"run_{library.name}.py"
+    with new_database(server) as name:
+        url = server.conninfo(name)
+        run_to_end(python, script, ["prepare", url, 1])
+        with Program(python, script, "drain", url, 0, library.limit) as program:
+            program.wait_for("first")
+            run_to_end(python, script, ["insert", url])
+            _wait_finished(url, library)
+            late: list[float] = program.end()["late"]
+    return late[WARMING:]
 
 
 def _wait_finished(url: str, library: Library) -> None:

@@ -1,6 +1,5 @@
 """Queues: how fast jobs are done, how soon they begin, and what a backlog weighs."""
 
-import random
 import sys
 import threading
 import time
@@ -16,6 +15,7 @@ from oban_actors import Job, Oban
 from tests.bench import bare
 from tests.bench.backlog import Store, fill, new_file, new_store, unfinished
 from tests.bench.program import Program
+from tests.bench.programs.pacing import pauses
 from tests.bench.report import Report
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import wait_until
@@ -168,32 +168,43 @@ def _drain_sqlite(size: Size, limit: int, kind: str) -> float:
 # From insert to start
 
 
-def _latency(report: Report, size: Size, server: PostgresServer) -> None:
-    with new_store(server) as store:
-        plain: list[float] = []
-        with (
-            bare.listener(store.conninfo, plain),
-            psycopg.connect(store.conninfo) as connection,
-        ):
-            _every_now_and_then(size, lambda: bare.insert(connection))
-            wait_until(lambda: len(plain) == size.inserts)
+def bare_starts(server: PostgresServer, count: int) -> list[float]:
+    """Give ms from insert to what begins a job, by bare statements on an idle database."""
+    late: list[float] = []
+    with (
+        new_store(server) as store,
+        bare.listener(store.conninfo, late),
+        psycopg.connect(store.conninfo) as connection,
+    ):
+        _every_now_and_then(count, lambda: bare.insert(connection))
+        wait_until(lambda: len(late) == count)
+    return late
+
+
+def starts(server: PostgresServer, count: int) -> list[float]:
+    """Give ms from insert to start of jobs, inserted one by one, of one idle node."""
     with new_store(server) as store, Program(sys.executable, "ours", store.url, 10, 0) as node:
         node.wait_for("started")
         oban = Oban(store.url)
-        _every_now_and_then(size, lambda: oban.insert(_job("bench.threads", {"at": time.time()})))
+        _every_now_and_then(count, lambda: oban.insert(_job("bench.threads", {"at": time.time()})))
         with unfinished(store) as any_left:
             wait_until(lambda: not any_left())
         oban.repo.close()
-        ours = node.end()["late"]
+        late: list[float] = node.end()["late"]
+        return late
+
+
+def _latency(report: Report, size: Size, server: PostgresServer) -> None:
+    plain, ours = bare_starts(server, size.inserts), starts(server, size.inserts)
     report.add_samples("insert to start, bare", plain, "ms")
     report.add_samples("insert to start", ours, "ms", goal="< 15, or 1.5 x bare")
     report.add("insert to start, ratio of p50", median(ours) / median(plain), "ours / bare")
 
 
-def _every_now_and_then(size: Size, do: Any) -> None:
-    rng, pause = random.Random(7), threading.Event()
-    for number in range(size.inserts):
-        pause.wait(rng.uniform(0.03, 0.07) if number else 1.0)
+def _every_now_and_then(count: int, do: Any) -> None:
+    pause = threading.Event()
+    for seconds in pauses(count):
+        pause.wait(seconds)
         do()
 
 

@@ -9,8 +9,10 @@ import time
 
 import asyncpg
 import uvloop
+from pacing import COUNT, WARMING, pauses
 from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver
+from pgqueuer.models import Job
 from pgqueuer.queries import Queries
 
 
@@ -23,14 +25,25 @@ async def prepare(url: str, count: int) -> None:
     print(json.dumps({"inserted": time.perf_counter() - began}), flush=True)
 
 
+async def insert(url: str) -> None:
+    """Put some in one by one; each says when."""
+    queries = Queries(AsyncpgDriver(await asyncpg.connect(url)))
+    for pause in pauses(COUNT + WARMING):
+        await asyncio.sleep(pause)
+        await queries.enqueue("bench", str(time.time()).encode())
+
+
 async def drain(url: str, count: int, batch: int) -> None:
-    """Run them all, and go on until the input is closed."""
+    """Run them all, and go on until the input is closed; then say how late each began."""
     queue = PgQueuer(AsyncpgDriver(await asyncpg.connect(url)))
     ran = 0
+    late = []
 
     @queue.entrypoint("bench")
-    async def _(job: object) -> None:
+    async def _(job: Job) -> None:
         nonlocal ran
+        if job.payload:
+            late.append((time.time() - float(job.payload)) * 1e3)
         if ran == 0:
             print(json.dumps({"first": time.time()}), flush=True)
         ran += 1
@@ -40,9 +53,10 @@ async def drain(url: str, count: int, batch: int) -> None:
     running = asyncio.ensure_future(queue.run(batch_size=batch))
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     running.cancel()
+    print(json.dumps({"late": late}), flush=True)
     os._exit(0)
 
 
 if __name__ == "__main__":
     command, address, *numbers = sys.argv[1:]
-    uvloop.run({"prepare": prepare, "drain": drain}[command](address, *map(int, numbers)))
+    uvloop.run({"prepare": prepare, "insert": insert, "drain": drain}[command](address, *map(int, numbers)))
