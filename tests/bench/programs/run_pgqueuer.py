@@ -59,4 +59,5 @@ async def drain(url: str, count: int, batch: int) -> None:
 
 if __name__ == "__main__":
     command, address, *numbers = sys.argv[1:]
-    uvloop.run({"prepare": prepare, "insert": insert, "drain": drain}[command](address, *map(int, numbers)))
+    chosen = {"prepare": prepare, "insert": insert, "drain": drain}[command]
+    uvloop.run(chosen(address, *map(int, numbers)))
