@@ -53,6 +53,8 @@ def settle(
     jobs: Sequence[Job],
     now: datetime | None,
     host_timeout: float | None,
+    *,
+    more: bool,
 ) -> Settled:
     """Insert jobs, but of unique ones only those for which no other one is there.
 
@@ -65,6 +67,7 @@ def settle(
         jobs: checked ones.
         now: a virtual clock's time.
         host_timeout: see `JobEngine.lock_unique`.
+        more: see there too.
 
     Raises:
         TransientError: others were in the way for too long.
@@ -76,7 +79,8 @@ def settle(
         return Settled(engine.insert_jobs(connection, jobs, now))
     batch = _Batch(jobs)
     unique = [jobs[place] for place in places]
-    engine.lock_unique(connection, sorted({_key(job) for job in unique}), host_timeout)
+    keys = sorted({_key(job) for job in unique})
+    engine.lock_unique(connection, keys, host_timeout, more=more)
     found = engine.find_same(connection, unique, now)
     _read_rows(engine, connection, batch, {places[nth]: row for nth, row in found.items()})
     _find_twins(batch, cache(lambda: engine.database_now(connection, now)))

@@ -64,7 +64,9 @@ class Inserter:
             if done is not None:
                 return done
         work = partial(self._insert, chunks=chunks, host=False, alone=True)
-        return self.repo.transaction(work, idempotent=False)
+        # Who has waited so long for another's lock has kept a connection from others meanwhile.
+        waits = self.config.lock_timeout if self.repo.dialect == "postgresql" else None
+        return self.repo.transaction(work, idempotent=False, patience=waits)
 
     def insert_within(self, connection: sa.Connection, jobs: Sequence[Job]) -> list[Job]:
         """Insert them in a transaction of the tree's own, which does more than that.
@@ -123,7 +125,11 @@ class Inserter:
     def _insert(
         self, connection: sa.Connection, chunks: "Chunks", *, host: bool, alone: bool = False
     ) -> list[Job]:
-        settled = [self._insert_chunk(connection, jobs, host=host) for jobs in chunks()]
+        streamed = isinstance(chunks, _Stream)
+        settled = [
+            self._insert_chunk(connection, jobs, host=host, more=streamed and len(jobs) == CHUNK)
+            for jobs in chunks()
+        ]
         if alone and not any(each.written for each in settled):
             leave(connection, UNWRITTEN)
         if self.config.insert_notify:
@@ -131,13 +137,14 @@ class Inserter:
         return [job for each in settled for job in each.jobs]
 
     def _insert_chunk(
-        self, connection: sa.Connection, jobs: Sequence[Job], *, host: bool
+        self, connection: sa.Connection, jobs: Sequence[Job], *, host: bool, more: bool
     ) -> Settled:
         name, about = self._about(jobs)
         with telemetry.span(name, about) as event:
             timeout = self.config.lock_timeout if host else None
             carrying = tracing.carry(jobs)
-            done = settle(self.engine, connection, carrying, self.repo.now(), timeout)
+            now = self.repo.now()
+            done = settle(self.engine, connection, carrying, now, timeout, more=more)
             event.set(**({"job": done.jobs[0]} if len(jobs) == 1 else {"jobs": done.jobs}))
         return done
 

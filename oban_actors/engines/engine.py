@@ -123,7 +123,12 @@ class JobEngine(StagingEngine, CronEngine, PruneEngine, RescueEngine, Protocol):
         """
 
     def lock_unique(
-        self, connection: Connection, keys: Sequence[str], host_timeout: float | None
+        self,
+        connection: Connection,
+        keys: Sequence[str],
+        host_timeout: float | None,
+        *,
+        more: bool,
     ) -> None:
         """Keep others from inserting the same unique jobs until the transaction ends.
 
@@ -134,6 +139,8 @@ class JobEngine(StagingEngine, CronEngine, PruneEngine, RescueEngine, Protocol):
             keys: what the jobs are unique by.
             host_timeout: seconds to wait for others in a transaction of the host's, which is
                 checked first; None in one of our own.
+            more: whether others may follow in this transaction, whose keys nobody knows yet: all
+                who insert unique jobs are kept out then, since no order of locks would hold.
 
         Raises:
             TransientError: others were in the way for too long.

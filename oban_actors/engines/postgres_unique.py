@@ -18,23 +18,23 @@ from oban_actors.repo.commits import leave_beside
 from oban_actors.repo.sqlstates import sqlstate
 from oban_actors.repo.times import NOW, parameter, to_naive
 
-MOST_LOCKS = 100
-"""Keys that a transaction locks one by one; for more it keeps all other inserters out."""
+BUCKETS = 2048
+"""Locks that all unique jobs of a schema share, so that no transaction can use up the server's."""
 
 _TOO_STRICT = ("repeatable read", "serializable")
 _LOCK_NOT_AVAILABLE = "55P03"
 
-# One key for all unique jobs of a schema, shared by those who lock single keys as well: a large
-# batch takes it alone, since the server has no room for a lock on each of its keys.
-_LOCK_SOME = text("""
-SELECT pg_advisory_xact_lock_shared(hashtextextended(:space, 0)), 0
-UNION ALL
-(SELECT pg_advisory_xact_lock(each), 1 FROM unnest(ARRAY(
-  SELECT DISTINCT hashtextextended(key, 1)
-  FROM json_array_elements_text(cast(:keys AS json)) AS key ORDER BY 1
-)) AS each)
+# In order, so that two batches never wait for each other.
+_LOCK_SOME = text(f"""
+SELECT pg_advisory_xact_lock(hashtext(:space), bucket) FROM unnest(ARRAY(
+  SELECT DISTINCT cast(hashtextextended(key, 1) & {BUCKETS - 1} AS integer) AS bucket
+  FROM json_array_elements_text(cast(:keys AS json)) AS key ORDER BY bucket
+)) AS bucket
 """)
-_LOCK_ALL = text("SELECT pg_advisory_xact_lock(hashtextextended(:space, 0))")
+_LOCK_ALL = text(f"""
+SELECT pg_advisory_xact_lock(hashtext(:space), bucket)
+FROM generate_series(0, {BUCKETS - 1}) AS bucket
+""")
 _SETTINGS = text("""
 SELECT current_setting('transaction_isolation'), current_setting('lock_timeout'),
   set_config('lock_timeout', CASE
@@ -94,24 +94,28 @@ class PostgresUniques:
         self._read_locked = text(_READ.format(jobs=self._unique_jobs) + "ORDER BY id FOR UPDATE")
 
     def lock_unique(
-        self, connection: Connection, keys: Sequence[str], host_timeout: float | None
+        self,
+        connection: Connection,
+        keys: Sequence[str],
+        host_timeout: float | None,
+        *,
+        more: bool,
     ) -> None:
         """See `JobEngine`."""
         before = None
         if host_timeout is not None:
             before = _check_host(connection, host_timeout)
         try:
-            if len(keys) > MOST_LOCKS:
+            if more:
                 connection.execute(_LOCK_ALL, {"space": self._unique_space}).all()
             else:
-                named = [f"{self._unique_space} {key}" for key in keys]
-                values = {"space": self._unique_space, "keys": json.dumps(named)}
+                values = {"space": self._unique_space, "keys": json.dumps(keys)}
                 connection.execute(_LOCK_SOME, values).all()
         except Exception as error:
             if sqlstate(error) != _LOCK_NOT_AVAILABLE:
                 raise
             raise TransientError(
-                "another transaction inserts the same unique job and did not end in time",
+                "another transaction inserts the same unique job, or many, and did not end in time",
                 sqlstate=_LOCK_NOT_AVAILABLE,
             ) from error
         if before is not None:

@@ -63,6 +63,8 @@ class SqliteUniques:
         connection: Connection,
         keys: Sequence[str],
         host_timeout: float | None,
+        *,
+        more: bool,
     ) -> None:
         """See `JobEngine`."""
         if host_timeout is None:
