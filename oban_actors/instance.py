@@ -48,6 +48,7 @@ class Instance(Supervisor):
         self.config = config
         self.repo = repo
         self.workforce = workforce
+        self._process.work_here = workforce.job_here
 
     def init(self) -> None:
         """Check the tables, then start the children."""

@@ -183,6 +183,8 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
 
         Raises:
             CallTimeout: it still runs after `timeout` seconds; it goes on ending.
+            Deadlock: a job or an actor of the tree called it, whose own end it would wait for.
+                `tell("oban", Exit())` ends the tree without waiting.
 
         """
         self._refuse_fork()
@@ -205,6 +207,7 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
 
         Raises:
             NotStarted: `start` was not called.
+            Deadlock: as in `stop`, where there is no limit.
 
         """
         self._refuse_fork()

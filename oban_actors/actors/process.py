@@ -44,6 +44,7 @@ class Process:
         stopping: it ended itself, and `farewell` is the answer to the message in hand.
         children: gives a supervisor's children, to any thread.
         note: likewise, what an actor has to say of itself in the tree.
+        work_here: names what the calling thread does that the actor's end waits for, or None.
 
     """
 
@@ -77,6 +78,7 @@ class Process:
         self.children: Callable[[], tuple[ChildView, ...]] | None = None
         self.recent_restarts: Callable[[], int] | None = None
         self.note: Callable[[], str] | None = None
+        self.work_here: Callable[[], str | None] | None = None
         _LIVE.add(self)
 
     def __str__(self) -> str:

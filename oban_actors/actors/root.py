@@ -72,7 +72,7 @@ class Root:
             why it ended, or None when it still runs.
 
         Raises:
-            Deadlock: an actor of the tree would wait without limit.
+            Deadlock: an actor of the tree, or a job that it runs, would wait without limit.
 
         """
         if timeout is None and self.alive:
@@ -91,7 +91,8 @@ class Root:
 
         Raises:
             CallTimeout: it still runs after `timeout` seconds; it goes on ending.
-            Deadlock: an actor of the tree called it; it can `tell` the root `Exit()`.
+            Deadlock: an actor of the tree called it, or a job that it runs; they can `tell` the
+                root `Exit()`.
 
         """
         if self.alive:

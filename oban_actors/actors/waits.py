@@ -84,10 +84,11 @@ def waiting_for_child(child: Process, event: threading.Event) -> Iterator[None]:
 
 
 def refuse_below(root: Process) -> None:
-    """Refuse a wait for the end of a tree to the actors in it, who would have to end first.
+    """Refuse a wait for the end of a tree to those in it, who would have to end first.
 
     Raises:
-        Deadlock: the running actor belongs to the tree.
+        Deadlock: the running actor belongs to the tree, or the calling thread does what one of
+            its actors waits for.
 
     """
     path = []
@@ -97,6 +98,19 @@ def refuse_below(root: Process) -> None:
         if step is root:
             raise Deadlock([*path, path[0]])
         step = step.parent
+    if down := _work_below(root):
+        raise Deadlock([*down, down[0]])
+
+
+def _work_below(process: Process) -> list[str]:
+    """Give the way down to what the calling thread does for an actor, if it does anything."""
+    work = process.work_here() if process.work_here else None
+    if work is not None:
+        return [process.label, work]
+    for child in process.children() if process.children else ():
+        if child.process is not None and (way := _work_below(child.process)):
+            return [process.label, *way]
+    return []
 
 
 def _cycle(me: Process) -> list[tuple[Process, Awaited]]:

@@ -214,6 +214,13 @@ class Workforce:
             rosters = [post.roster for post in self._posts.values()]
         return [each for each in rosters if each.active or each.held() or each.unsure]
 
+    def job_here(self) -> str | None:
+        """Name a job that the calling thread runs, itself or on its event loop; None for none."""
+        here = threading.get_ident()
+        claims = (claim for roster in self.rosters() for claim in roster.held())
+        found = (each.id for each in claims if each.thread == here and each.ack is None)
+        return next((f"job {id_}" for id_ in found), None)
+
     def close(self) -> None:
         """End all threads, processes and the event loop that run no job."""
         with self._lock:

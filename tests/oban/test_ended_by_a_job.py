@@ -1,0 +1,121 @@
+"""A job that wants its node to end: it may not wait for that, but it can tell the tree to."""
+
+import threading
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+
+from oban_actors import Deadlock, Job, Oban, worker
+from oban_actors.actors import Exit, Supervisor
+from tests.support.instances import Starter
+from tests.support.waiting import wait_until
+
+KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
+QUEUES = {"alpha": 2}
+
+
+class _Ender:
+    """What a worker does, and what came of it."""
+
+    def __init__(self, kind: str) -> None:
+        self.does: Callable[[], object] = lambda: None
+        self.error: BaseException | None = None
+        self.over = threading.Event()
+        name = f"tests.ender.{uuid4().hex}"
+
+        def plain(_job: Job) -> None:
+            self.run()
+
+        async def task(_job: Job) -> None:
+            self.run()
+
+        target: Callable[[Job], object] = task if kind == "async" else plain
+        self.new = worker(name=name, queue="alpha")(target).new
+
+    def run(self) -> None:
+        try:
+            self.does()
+        except BaseException as error:  # noqa: BLE001 (the test looks at it)
+            self.error = error
+        finally:
+            self.over.set()
+
+
+@pytest.fixture
+def ender(kind: str) -> _Ender:
+    """A worker of its own for each test."""
+    return _Ender(kind)
+
+
+def _state(oban: Oban, job: Job) -> str:
+    found = oban.get_job(job.id or 0)
+    assert found is not None
+    return str(found.state)
+
+
+@KINDS
+def test_a_job_may_not_wait_for_the_end_of_its_tree(start_oban: Starter, ender: _Ender) -> None:
+    """`stop` and `wait` would wait for the job that calls them: refused at once, in its thread."""
+    oban = start_oban(queues=QUEUES, stager=None)
+    for call in (oban.stop, lambda: oban.stop(timeout=60), oban.wait):
+        ender.does, ender.error = call, None
+        ender.over.clear()
+        job = oban.insert(ender.new())
+        assert ender.over.wait(60)
+
+        assert isinstance(ender.error, Deadlock)
+        assert ender.error.path == ["oban", f"job {job.id}", "oban"]
+        wait_until(lambda job=job: _state(oban, job) == "completed")
+    assert oban.alive
+    assert oban.wait(0) is None
+
+
+@KINDS
+def test_nor_for_that_of_a_hosts_tree(start_oban: Starter, ender: _Ender) -> None:
+    """The host's supervisor ends only after the instance below it."""
+    oban = start_oban.make(queues=QUEUES, stager=None)
+    with Supervisor.start([oban.child_spec()], name="host") as root:
+        ender.does = root.stop
+        job = oban.insert(ender.new())
+        assert ender.over.wait(60)
+        assert isinstance(ender.error, Deadlock)
+        assert ender.error.path == ["host", "oban", f"job {job.id}", "host"]
+
+
+@pytest.mark.parametrize("kind", ["sync"])
+def test_a_job_may_stop_another_instance(start_oban: Starter, ender: _Ender) -> None:
+    """That one does not wait for it."""
+    oban, other = start_oban(queues=QUEUES, stager=None), start_oban(name="other")
+    ender.does = other.stop
+    oban.insert(ender.new())
+
+    assert ender.over.wait(60)
+    assert ender.error is None
+    assert not other.alive
+
+
+@pytest.mark.parametrize("kind", ["sync"])
+def test_a_drained_job_may_stop_the_tree(start_oban: Starter, ender: _Ender) -> None:
+    """The tree beside a drain waits for its own jobs only."""
+    oban = start_oban(stager=None)
+    ender.does = oban.stop
+    oban.insert(ender.new())
+
+    assert oban.drain_queue("alpha").success == 1
+    assert ender.error is None
+    assert not oban.alive
+
+
+@KINDS
+def test_a_job_tells_its_node_to_end(start_oban: Starter, ender: _Ender) -> None:
+    """The tree ends in order after it: the job is completed, and `run` returns."""
+    oban = start_oban.make(queues=QUEUES)
+    ender.does = lambda: oban.tell("oban", Exit())
+    job = oban.insert(ender.new())
+
+    reason = oban.run()
+
+    assert reason.kind == "shutdown"
+    assert ender.error is None
+    assert _state(oban, job) == "completed"
