@@ -120,7 +120,7 @@ class Control(ABC):
         wait: bool,
     ) -> list[ChangedJob]:
         """See `JobEngine`."""
-        locked = self._lock(connection, ids, holding, CANCELLABLE, wait=wait)
+        locked = self.lock_jobs(connection, ids, holding, CANCELLABLE, wait=wait)
         values = {"state": JobState.CANCELLED.value, "cancelled_at": self._now(now)}
         return self._update(connection, locked, values)
 
@@ -134,7 +134,7 @@ class Control(ABC):
         wait: bool,
     ) -> list[ChangedJob]:
         """See `JobEngine`."""
-        locked = self._lock(connection, ids, holding, RETRYABLE, wait=wait)
+        locked = self.lock_jobs(connection, ids, holding, RETRYABLE, wait=wait)
         attempt, most = self.table.c.attempt, self.table.c.max_attempts
         values = {
             "state": JobState.AVAILABLE.value,
@@ -155,7 +155,7 @@ class Control(ABC):
         wait: bool,
     ) -> list[ChangedJob]:
         """See `JobEngine`."""
-        locked = self._lock(connection, ids, holding, DELETABLE, wait=wait)
+        locked = self.lock_jobs(connection, ids, holding, DELETABLE, wait=wait)
         if not locked:
             return []
         statement = sa.delete(self.table).where(self.among([job.id for job in locked]))
@@ -175,7 +175,7 @@ class Control(ABC):
         statement = sa.update(self.table).where(self.table.c.id == job_id).values(written)
         self.changed(connection, statement.returning(self.table.c.id))
 
-    def _lock(
+    def lock_jobs(
         self,
         connection: sa.Connection,
         ids: Sequence[int],
@@ -184,6 +184,12 @@ class Control(ABC):
         *,
         wait: bool,
     ) -> list[ChangedJob]:
+        """Give those that may be changed, which nobody else changes until the transaction ends.
+
+        Raises:
+            JobLocked: somebody else had one locked for longer than it may be waited.
+
+        """
         table = self.table
         wanted = sa.and_(
             sa.cast(table.c.state, sa.Text).in_([state.value for state in states]), *holding

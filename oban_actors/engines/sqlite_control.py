@@ -1,4 +1,4 @@
-"""Control of jobs on SQLite; who changes some has the file to itself, so nothing is locked."""
+"""Control of jobs on SQLite; who changes some has the file to itself, so no row is locked."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from oban_actors.engines.control import Control
-from oban_actors.job import JobState
+from oban_actors.engines.engine import ChangedJob
+from oban_actors.engines.sqlite_lock import keep_writers_out
+from oban_actors.job import Job, JobState
 from oban_actors.repo.containment import Clause
 from oban_actors.repo.job_table import make_job_table
 
@@ -35,3 +37,21 @@ class SqliteControl(Control):
         """See `Control`."""
         # As they are: one that can't be read shall not take the others with it.
         return [sa.type_coerce(c, sa.types.NullType()).label(c.name) for c in self.table.c]
+
+    def lock_job(self, connection: sa.Connection, job_id: int) -> Job | None:
+        """See `JobEngine`."""
+        keep_writers_out(connection)
+        return super().lock_job(connection, job_id)
+
+    def lock_jobs(
+        self,
+        connection: sa.Connection,
+        ids: Sequence[int],
+        holding: Sequence[Clause],
+        states: Sequence[JobState],
+        *,
+        wait: bool,
+    ) -> list[ChangedJob]:
+        """See `Control`."""
+        keep_writers_out(connection)
+        return super().lock_jobs(connection, ids, holding, states, wait=wait)

@@ -10,16 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, text
 
 from oban_actors.engines.shapes import Match, Shape, shape_of
-from oban_actors.errors import TransientError
+from oban_actors.engines.sqlite_lock import keep_writers_out
 from oban_actors.job import Job
-from oban_actors.repo.sqlstates import translate
 from oban_actors.repo.times import NOW, parameter, to_moment, to_text
 from oban_actors.unique import alike, holds
 
 _CLOCK = text(f"SELECT {NOW['sqlite']}")
-
-# It changes nothing, but from here on there is no other writer.
-_LOCK = text("UPDATE oban_jobs SET id = id WHERE id = 0")
 
 # Cast, since a host's connection may have a converter for columns that are declared as JSON.
 _LOOK = (
@@ -67,18 +63,8 @@ class SqliteUniques:
         more: bool,
     ) -> None:
         """See `JobEngine`."""
-        if host_timeout is None:
-            return
-        try:
-            connection.execute(_LOCK)
-        except Exception as error:
-            found = translate(error)
-            if not isinstance(found, TransientError):
-                raise
-            raise TransientError(
-                "another transaction writes to the database and did not end in time, or wrote to "
-                "it since this one began to read"
-            ) from error
+        if host_timeout is not None:
+            keep_writers_out(connection)
 
     def find_same(
         self, connection: Connection, jobs: Sequence[Job], now: datetime | None
