@@ -105,6 +105,7 @@ class Watchdog:
         self._changed = threading.Condition()
         self._wakes_at = math.inf
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def watching(self, allowance: float) -> "_Watching":
         """Watch what this thread does on the database, for as long as a `with` block lasts.
@@ -139,6 +140,8 @@ class Watchdog:
                 self._calls[ident] = call.outer
             else:
                 del self._calls[ident]
+                if self._closed and not self._calls:
+                    self._dismiss()
 
     def current(self) -> Call | None:
         """What the calling thread does now."""
@@ -161,14 +164,23 @@ class Watchdog:
         return True
 
     def close(self) -> None:
-        """End every wait between retries, and the thread; what runs in the server goes on."""
+        """End every wait between retries, and the thread once no call needs it any more.
+
+        What runs in the server goes on, and keeps its deadline.
+        """
         with self._changed:
             for call in self._every_call():
                 call.hurry.set()
-            thread, self._thread, self._wakes_at = self._thread, None, math.inf
-            self._changed.notify_all()
+            self._closed = bool(self._calls)
+            thread = None if self._calls else self._dismiss()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+
+    def _dismiss(self) -> threading.Thread | None:
+        thread, self._thread, self._wakes_at = self._thread, None, math.inf
+        self._closed = False
+        self._changed.notify_all()
+        return thread
 
     def _start(self) -> None:
         if self._thread is None:
@@ -193,7 +205,7 @@ class Watchdog:
                 calls = self._every_call()
                 late = [call for call in calls if call.deadline <= now]
                 if not late and not self._waited(calls, now) and not self._calls:
-                    self._thread, self._wakes_at = None, math.inf
+                    self._dismiss()
                     return
 
     def _waited(self, calls: list[Call], now: float) -> bool:

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, event, text
 
-from oban_actors.errors import DatabaseError, DatabaseUnavailable
+from oban_actors.errors import DatabaseError, DatabaseUnavailable, StatementTimeout
 from oban_actors.repo import Repo, connect
 from oban_actors.repo import repo as repo_module
 from tests.repo.conftest import Notes
@@ -74,6 +74,40 @@ def test_silent_server(far: Repo, proxy: TcpProxy, monkeypatch: pytest.MonkeyPat
     proxy.thaw()
 
     assert far.transaction(one) == 1
+
+
+def test_a_silent_server_while_the_tree_stops(
+    far: Repo, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host's thread that is in a call then is not left to the network for as long as it likes."""
+    monkeypatch.setattr(repo_module, "GRACE", 0.2)
+    far.transaction(one)
+
+    def work(connection: Connection) -> object:
+        proxy.freeze()
+        far.close()
+        return one(connection)
+
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(far.transaction, work, statement_timeout=0.3)
+        with pytest.raises(DatabaseUnavailable, match=r"no answer within 0\.5 s"):
+            running.result(15)
+    proxy.drop()
+    proxy.thaw()
+
+    assert far.transaction(one) == 1
+
+
+def test_a_long_statement_while_the_tree_stops(sqlite_repo: Repo) -> None:
+    """SQLite, whose statements have no other time-out than ours, ends it as at any time."""
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
+
+    def work(connection: Connection) -> object:
+        sqlite_repo.close()
+        return connection.execute(text(endless)).scalar()
+
+    with pytest.raises(StatementTimeout):
+        sqlite_repo.transaction(work, statement_timeout=0.3)
 
 
 def test_cancel_of_a_silent_call(far: Repo, proxy: TcpProxy) -> None:

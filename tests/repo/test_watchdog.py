@@ -13,7 +13,9 @@ from oban_actors.actors import SYSTEM_CLOCK
 from oban_actors.config import Config
 from oban_actors.repo import Repo
 from oban_actors.repo import repo as repo_module
+from oban_actors.repo import watchdog as watchdog_module
 from oban_actors.repo.watchdog import CUT_AFTER, Call, Watchdog
+from tests.support.leaks import no_leaked_threads
 from tests.support.waiting import wait_until
 
 
@@ -35,6 +37,29 @@ def test_a_system_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         wait_until(lambda: call.expired)
         connection.close()
     watchdog.close()
+
+
+def test_closing_takes_no_calls_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What still runs is ended when its time is over; the thread goes with the last of them."""
+    monkeypatch.setattr(watchdog_module, "LINGER", 3600.0)
+    watchdog = Watchdog("test")
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    with no_leaked_threads():
+        with watchdog.watching(0.2) as call:
+            call.hold(connection)
+            watchdog.close()
+            wait_until(lambda: call.expired)
+            with watchdog.watching(0.1) as inner:
+                inner.hold(connection)
+                wait_until(lambda: inner.expired)
+        watchdog.close()
+
+        # Also where it is used again.
+        with watchdog.watching(0.2) as call:
+            call.hold(connection)
+            wait_until(lambda: call.expired)
+        watchdog.close()
+    connection.close()
 
 
 def test_a_cancel_while_a_connection_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
