@@ -177,7 +177,8 @@ def _psycopg(connection: "psycopg.Connection[Any]") -> HostConnection:
     _check_psycopg(connection)
 
     def execute(statement: str, values: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
-        with connection.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
+        # Not the host's own kind of cursor, which may want another style of parameters.
+        with psycopg.Cursor(connection, row_factory=psycopg.rows.tuple_row) as cursor:
             cursor.execute(statement.encode(), values)
             return _fetched(cursor)
 
@@ -190,7 +191,7 @@ def _psycopg_async(connection: "psycopg.AsyncConnection[Any]") -> sa.Connection:
     _check_psycopg(connection)
 
     async def run(statement: str, values: Mapping[str, Any]) -> tuple[list[str], list[Any]]:
-        async with connection.cursor(row_factory=psycopg.rows.tuple_row) as cursor:
+        async with psycopg.AsyncCursor(connection, row_factory=psycopg.rows.tuple_row) as cursor:
             await cursor.execute(statement.encode(), values)
             names = [column.name for column in cursor.description or ()]
             return names, await cursor.fetchall() if names else []
@@ -206,6 +207,11 @@ def _check_psycopg(connection: Any) -> None:
     idle = connection.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
     if connection.autocommit and idle:
         raise _no_transaction("it is in autocommit mode: use connection.transaction()")
+    if connection.pgconn.pipeline_status != psycopg.pq.PipelineStatus.OFF:
+        raise UnfitTransaction(
+            "the connection given is in pipeline mode, where a statement has no result until later:"
+            " do this before or after the pipeline"
+        )
 
 
 def _sqlite(connection: sqlite3.Connection) -> HostConnection:

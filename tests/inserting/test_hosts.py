@@ -209,6 +209,37 @@ def test_autocommit(start_oban: Starter) -> None:
     assert len(start_oban.tables.states()) == 1
 
 
+def test_a_pipeline(start_oban: Starter) -> None:
+    """Where results come later, nothing is sent."""
+    oban = on(start_oban, "postgresql")
+    conninfo = address(start_oban.database, "postgresql").render_as_string(hide_password=False)
+
+    async def awaited() -> None:
+        async with await psycopg.AsyncConnection.connect(conninfo) as connection:
+            async with connection.pipeline():
+                with pytest.raises(UnfitTransaction, match="pipeline mode"):
+                    await oban.ainsert(plain(), connection=connection)
+            await connection.commit()
+
+    with psycopg.connect(conninfo) as connection:
+        with connection.pipeline(), pytest.raises(UnfitTransaction, match="pipeline mode"):
+            oban.insert(plain(), connection=connection)
+        connection.commit()
+    asyncio.run(awaited())
+
+    assert start_oban.tables.states() == {}
+
+
+def test_other_cursors(start_oban: Starter) -> None:
+    """What kind of cursors a host's connection makes does not matter."""
+    oban = on(start_oban, "postgresql")
+    conninfo = address(start_oban.database, "postgresql").render_as_string(hide_password=False)
+    for kind in (psycopg.RawCursor, psycopg.ClientCursor):
+        with psycopg.connect(conninfo, cursor_factory=kind) as connection:
+            job = oban.insert(plain(), connection=connection)
+        assert oban.get_job(job.id or 0) == job
+
+
 def test_autocommit_of_django(start_oban: Starter) -> None:
     """Django's connection is in a transaction only within `atomic()`, or where it is told so."""
     oban = start_oban.make()
