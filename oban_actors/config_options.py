@@ -3,6 +3,7 @@
 Each takes the option's path, for messages, and what was given, and returns what is kept.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -325,6 +326,9 @@ def _check_plugin(path: str, plugin: object) -> None:
         _checked_by(path, plugin, validate)
 
 
+    own = inspect.getattr_static(plugin, "child_spec", None)
+    if isinstance(plugin, type) and inspect.isfunction(own):
+        raise OPTIONS.veiled(path, "a plugin", f"the class {plugin.__name__} (call it)")
 def _checked_by(path: str, plugin: object, validate: Callable[..., object], *given: object) -> None:
     try:
         validate(*given)

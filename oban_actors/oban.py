@@ -1,7 +1,6 @@
 """Oban: one instance of the job system, and all that a host calls."""
 
 import asyncio
-import importlib
 import logging
 import os
 import threading
@@ -49,6 +48,7 @@ from oban_actors.repo import Repo
 from oban_actors.repo.connect import Source
 from oban_actors.settings import load
 from oban_actors.signals import WAKE_UP, StopFlag, stopping
+from oban_actors.worker_registry import import_workers
 
 logger = logging.getLogger("oban_actors")
 
@@ -125,6 +125,9 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
             id: unique among its siblings; the instance's name by default.
             shutdown: seconds the whole tree has to end in; None lets each part's own count.
 
+        Raises:
+            ConfigError: a module of `imports` can't be imported.
+
         """
         self._import_workers()
         return ChildSpec(
@@ -146,7 +149,8 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
         Raises:
             StartFailed: a part did not start, or the instance runs already.
             SchemaMissing: there is no jobs table; call `migrate`.
-            ConfigError: the port of the health endpoint is taken.
+            ConfigError: a module of `imports` can't be imported, or the port of the health endpoint
+                is taken.
             DatabaseError: the tables can't be looked at.
             ForkedError: this process is a fork of the one that made this object.
 
@@ -345,8 +349,7 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
     def _import_workers(self) -> None:
         # In this thread: one may lead back to a module that this thread is importing, and whose
         # lock the actor's would wait for while this one waits for the actor.
-        for module in self.config.imports:
-            importlib.import_module(module)
+        import_workers(self.config.imports)
 
     def _spawn(self, parent: Parent | None) -> Ref:
         specs = instance.children(self._parts, self._publisher, self._inserter)

@@ -1,6 +1,7 @@
 """What makes a job unique, and what it replaces in the one that is there already."""
 
 import json
+import sys
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -287,14 +288,27 @@ def _states(path: str, value: object) -> tuple[str, ...]:
 
 
 def _warn(unique: Unique) -> None:
+    level = _callers_level()
     if _INSERTED.isdisjoint(unique.states):
         warnings.warn(
             f"unique.states are {', '.join(unique.states)}: no job is inserted in any of these, "
             "so two jobs can be inserted one after the other",
-            stacklevel=5,
+            stacklevel=level,
         )
     if unique.keys and not {"args", "meta"} & set(unique.fields):
         warnings.warn(
             "unique.keys count for nothing, since unique.fields has neither args nor meta",
-            stacklevel=5,
+            stacklevel=level,
         )
+
+
+def _callers_level() -> int:
+    """Find how far up the stack, seen from who asks, the first line is that is not ours."""
+    level, frame = 1, sys._getframe(1)  # noqa: SLF001 (as `warnings` does it)
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__")):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _is_ours(module: object) -> bool:
+    return isinstance(module, str) and module.partition(".")[0] == __name__.partition(".")[0]

@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from oban_actors.args_codec import codec_option, unfit
@@ -14,7 +15,8 @@ from oban_actors.validation import OPTIONS, shown
 from oban_actors.worker_spec import Kind, WorkerSpec
 
 _DEFAULTS = ("queue", "max_attempts", "priority", "tags", "meta", "unique", "replace")
-WORKER_OPTIONS = (*_DEFAULTS, "timeout", "backoff", "name", "aliases", "codec", "redact")
+_HOOKS = ("timeout", "backoff")
+WORKER_OPTIONS = (*_DEFAULTS, *_HOOKS, "name", "aliases", "codec", "redact")
 """What `worker` may be told."""
 
 _MAINS = ("__main__", "__mp_main__")
@@ -34,17 +36,21 @@ def define(target: Any, options: Mapping[str, Any]) -> WorkerSpec:
     defaults = {key: _kept(options[key]) for key in _DEFAULTS if key in options}
     probe = _probe(name, defaults)
     kind, call = _kind(name, target), _call(target)
-    codec = codec_option("codec", options.get("codec"))
+    _refuse_attributes(name, target, options)
+    with _naming(name):
+        codec = codec_option("codec", options.get("codec"))
+        # Who hides args in the table will not want to find them in the errors beside.
+        redaction = redact_option("redact", options.get("redact", codec is not None))
+        aliases = _aliases(options.get("aliases", ()))
+        timeout, backoff = (_hook(target, what, options) for what in _HOOKS)
     if codec is not None and (error := unfit(name, codec, probe.unique)):
         raise error
-    # Who hides args in the table will not want to find them in the errors beside.
-    redaction = redact_option("redact", options.get("redact", codec is not None))
     if codec is not None or redaction is not None:
         terms: dict[str, Any] = {"codec": codec, "redaction": redaction}
         call = guarded(call, is_async=kind == "async", ours=frozenset({__file__}), **terms)
     return WorkerSpec(
         name=probe.worker,
-        aliases=_aliases(options.get("aliases", ())),
+        aliases=aliases,
         kind=kind,
         target=target,
         call=call,
@@ -53,14 +59,42 @@ def define(target: Any, options: Mapping[str, Any]) -> WorkerSpec:
         queue=probe.queue,
         max_attempts=probe.max_attempts,
         defaults=defaults,
-        timeout=_hook(target, "timeout", options),
-        backoff=_hook(target, "backoff", options),
+        timeout=timeout,
+        backoff=backoff,
         codec=codec,
         redaction=redaction,
     )
 
 
 # Helpers
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Say in an error which worker it is about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"worker {name!r}: {error}") from None
+
+
+def _refuse_attributes(name: str, target: Any, options: Mapping[str, Any]) -> None:
+    """Refuse an option that a class states as its attribute, where nobody would look for it.
+
+    It may be its own affair: so it is where the option is given as well, and where it is no plain
+    value but a method, a property or a class.
+    """
+    if not isinstance(target, type):
+        return
+    for option in WORKER_OPTIONS:
+        value = inspect.getattr_static(target, option, None)
+        plain = not (value is None or callable(value) or hasattr(value, "__get__"))
+        if plain and option not in options:
+            said = shown(value) if isinstance(value, str | int | float) else "..."
+            raise ConfigError(
+                f"worker {name!r}: its attribute {option!r} is no option: say "
+                f"@worker({option}={said}), or give the attribute another name"
+            )
 
 
 def _kept(value: Any) -> Any:
@@ -116,13 +150,23 @@ def _kind(name: str, target: Any) -> Kind:
             raise ConfigError(f"worker {name!r}: expected a method perform(self, job)")
         _fits(name, "__init__", target, ())
     _fits(name, "perform", function, (None,) * (2 if isinstance(target, type) else 1))
-    # A wrapper says by itself that it is async, or gives what the wrapped one gives.
     wrapped = inspect.unwrap(function)
     if inspect.isgeneratorfunction(wrapped) or inspect.isasyncgenfunction(wrapped):
         raise ConfigError(f"worker {name!r}: expected a function, got a generator, which runs not")
-    called = (getattr(each, "__call__", None) for each in (function, wrapped))  # noqa: B004 (its code is looked at)
-    is_async = any(map(inspect.iscoroutinefunction, (function, wrapped, *called)))
-    return "async" if is_async else "sync"
+    return "async" if _is_async(function) else "sync"
+
+
+def _is_async(function: Any) -> bool:
+    # A wrapper says by itself that it is async, or gives what the wrapped one gives.
+    ways = (function, inspect.unwrap(function))
+    called = (getattr(each, "__call__", None) for each in ways)  # noqa: B004 (its code is looked at)
+    return any(map(inspect.iscoroutinefunction, (*ways, *called)))
+
+
+def _refuse_async(what: str, function: Any) -> None:
+    """Refuse what nobody would await: it is asked by those who look after runs."""
+    if function is not None and _is_async(function):
+        raise ConfigError(f"expected {what} to be a plain function, got one that is async")
 
 
 def _fits(name: str, what: str, function: Any, arguments: tuple[None, ...]) -> None:
@@ -154,9 +198,10 @@ def _hook(target: Any, what: str, options: Mapping[str, Any]) -> Any:
     method = getattr(target, what, None) if isinstance(target, type) else None
     if method is not None:
         if given is not None:
-            raise ConfigError(f"worker option {what!r} and method {what}() exclude each other")
+            raise ConfigError(f"option {what!r} and method {what}() exclude each other")
         if not callable(method):
             raise OPTIONS.refusal(what, "a method of the job", method)
+        _refuse_async(what, method)
         made: Any = target
 
         def ask(job: Job) -> Any:
@@ -164,6 +209,7 @@ def _hook(target: Any, what: str, options: Mapping[str, Any]) -> Any:
 
         return ask
     if given is None or (callable(given) and not isinstance(given, type)):
+        _refuse_async(what, given)
         return given
     expected = "a number of seconds or a function of the job"
     if what == "timeout":

@@ -1,7 +1,10 @@
 """The workers of this process, by name: no others run, whatever a row says."""
 
+import importlib
 import threading
+from collections.abc import Iterable
 
+from oban_actors.error_text import head
 from oban_actors.errors import ConfigError
 from oban_actors.worker_spec import WorkerSpec
 
@@ -29,6 +32,21 @@ def register(spec: WorkerSpec) -> None:
                 )
         kept = {name: each for name, each in _specs.items() if each is not old}
         _replace(kept | dict.fromkeys((spec.name, *spec.aliases), spec))
+
+
+def import_workers(modules: Iterable[str]) -> None:
+    """Import the modules with workers that the option `imports` names.
+
+    Raises:
+        ConfigError: one can't be imported; what it raised is the `__cause__`.
+
+    """
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            why = head(error).removeprefix("** ")
+            raise ConfigError(f"imports: module {name!r} can't be imported: {why}") from error
 
 
 def find_worker(name: str) -> WorkerSpec | None:

@@ -29,7 +29,8 @@ def refused(message: str) -> Any:
 class Plugin:
     """The least that a plugin is."""
 
-    def child_spec(self) -> object:
+    @classmethod
+    def child_spec(cls) -> object:
         """Not called by Config."""
 
 

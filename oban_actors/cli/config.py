@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from oban_actors.cli.output import table
-from oban_actors.cli.session import Session, common, examples, import_workers, pass_session
+from oban_actors.cli.session import Session, common, examples, pass_session
 from oban_actors.config import Config
 from oban_actors.oban import Oban
 from oban_actors.settings import Settings
-from oban_actors.worker_registry import registered
+from oban_actors.worker_registry import import_workers, registered
 
 _HIDDEN = ("identity", "clock")
 _SECRET = ("notifier.listen_url",)

@@ -10,10 +10,10 @@ import click
 
 from oban_actors.cli.job_view import as_data
 from oban_actors.cli.output import moment
-from oban_actors.cli.session import Session, common, examples, import_workers, pass_session
+from oban_actors.cli.session import Session, common, examples, pass_session
 from oban_actors.errors import ConfigError, InvalidJob
 from oban_actors.job import Job
-from oban_actors.worker_registry import find_worker
+from oban_actors.worker_registry import find_worker, import_workers
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _TIME = re.compile(r"([-+]?\d+(?:\.\d+)?)\s*([smhd]?)")

@@ -1,6 +1,5 @@
 """Session: what a command was told besides its own arguments, and the instance that it is about."""
 
-import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +10,6 @@ from typing import Any, TypeVar
 import click
 
 from oban_actors.cli.output import Output
-from oban_actors.error_text import head
-from oban_actors.errors import ConfigError
 from oban_actors.oban import Oban
 from oban_actors.settings import Settings, load
 from oban_actors.settings.names import DATABASE
@@ -95,21 +92,6 @@ def examples(*lines: str, title: str = "Examples:") -> str:
     """Make the end of a command's help: lines that can be copied."""
     # Without the mark they would be wrapped as one paragraph.
     return "\n".join(["\b", title, *(f"  {line}" for line in lines)])
-
-
-def import_workers(modules: Sequence[str]) -> None:
-    """Import modules with workers.
-
-    Raises:
-        ConfigError: one can't be imported.
-
-    """
-    for name in modules:
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            why = head(error).removeprefix("** ")
-            raise ConfigError(f"imports: module {name!r} can't be imported: {why}") from error
 
 
 def add_working_directory() -> None:

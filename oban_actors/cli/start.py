@@ -10,13 +10,14 @@ from oban_actors.cli.exits import DONE, FAILED
 from oban_actors.cli.fleet import Fleet
 from oban_actors.cli.output import fail, log_to_stderr
 from oban_actors.cli.parent import Parent
-from oban_actors.cli.session import Session, common, examples, import_workers, pass_session
+from oban_actors.cli.session import Session, common, examples, pass_session
 from oban_actors.cli.worker import work
 from oban_actors.config import Config
 from oban_actors.errors import ConfigError
 from oban_actors.logger import attach_default_logger
 from oban_actors.oban import Oban
 from oban_actors.settings import environment
+from oban_actors.worker_registry import import_workers
 
 logger = logging.getLogger("oban_actors")
 

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from oban_actors import telemetry
@@ -16,6 +17,7 @@ from oban_actors.plugins.plugin import (
     PluginResult,
     PluginRun,
 )
+from oban_actors.validation import shown
 
 logger = logging.getLogger("oban_actors")
 
@@ -90,7 +92,7 @@ class PluginActor(GenServer):
         leads = self._leads()
         with telemetry.span("oban.plugin", self._about()) as event:
             result = self._run(leader=leads)
-            event.set(leader=result.leader, **{**self.plugin.nothing, **result.extra})
+            event.set(**{**self.plugin.nothing, **result.extra, "leader": result.leader})
             if result.error is not None:
                 event.set(error=result.error)
         self._note(result.error)
@@ -100,7 +102,8 @@ class PluginActor(GenServer):
         if self.plugin.duty == "shared" and not leader:
             return PluginResult(leader=False)
         try:
-            extra = self.plugin.perform(PluginRun(self.context, self.plugin.duty, leader))
+            run = PluginRun(self.context, self.plugin.duty, leader)
+            extra = _told(self.plugin, self.plugin.perform(run))
         except LeadershipLost:
             return PluginResult(leader=False)
         except DatabaseError as error:
@@ -153,3 +156,15 @@ class PluginActor(GenServer):
         elif error is None and self._failures:
             logger.info("%s works again", self.plugin.id)
         self._failures = 0 if error is None else self._failures + 1
+
+
+def _told(plugin: Plugin, returned: object) -> Mapping[str, Any]:
+    """Check what `perform` returned, which Python's own error would not name."""
+    if returned is None:
+        return {}
+    if isinstance(returned, Mapping) and all(isinstance(key, str) for key in returned):
+        return returned
+    raise TypeError(
+        f"{type(plugin).__name__}.perform: expected a mapping of names to what is to be said of "
+        f"the run, or None, got: {shown(returned)}"
+    )

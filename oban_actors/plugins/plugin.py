@@ -13,7 +13,7 @@ from oban_actors import telemetry
 from oban_actors.actors import ChildSpec
 from oban_actors.config import Config
 from oban_actors.engines import JobEngine
-from oban_actors.errors import DatabaseError
+from oban_actors.errors import ConfigError, DatabaseError
 from oban_actors.inserting import Inserter
 from oban_actors.messages import Perform
 from oban_actors.notifiers import Publisher
@@ -167,11 +167,15 @@ class Plugin(ABC):
     message: ClassVar[type[Any]] = Perform
     nothing: ClassVar[Mapping[str, Any]] = MappingProxyType({})
 
-    def __new__(cls, *_args: Any, **options: Any) -> Self:
-        """Refuse unknown options by name, before the dataclass's own `__init__` sees them."""
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Refuse options that nobody would look at, by name where they are unknown."""
         if is_dataclass(cls):
             known = [each.name for each in fields(cls) if each.init]
+            _refuse_shadows(cls, known)
             OPTIONS.known(options, known, owner=cls.__name__)
+        elif (args or options) and cls.__init__ is object.__init__:
+            # What has no `__init__` takes whatever it is given, and drops it.
+            raise ConfigError(f"{cls.__name__} takes no options: {_DECORATE}")
         return super().__new__(cls)
 
     @property
@@ -207,14 +211,15 @@ class Plugin(ABC):
         return self
 
     @abstractmethod
-    def perform(self, run: PluginRun) -> Mapping[str, Any]:
+    def perform(self, run: PluginRun) -> Mapping[str, Any] | None:
         """Do one run, in the thread of the plugin's actor.
 
         Args:
             run: the instance's parts, and transactions.
 
         Returns:
-            what is to be said of the run, in its event and to whoever asked for it.
+            what is to be said of the run, by names, in its event and to whoever asked for it; None
+            is nothing.
 
         """
 
@@ -232,3 +237,21 @@ class Plugin(ABC):
         """Keep options as a check returned them, also in a frozen dataclass."""
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+
+# Helpers
+
+_DECORATE = "decorate it with @dataclass(frozen=True, kw_only=True), whose fields are its options"
+
+
+def _refuse_shadows(cls: type, options: Sequence[str]) -> None:
+    """Refuse a default that a subclass states and the dataclass above it would set again."""
+    for each in cls.__mro__:
+        if "__dataclass_fields__" in vars(each):
+            return
+        for name in options:
+            if name in vars(each) and not hasattr(vars(each)[name], "__set__"):
+                raise ConfigError(
+                    f"{each.__name__}.{name} would not count, but the default of the class that it "
+                    f"inherits: {_DECORATE}"
+                )

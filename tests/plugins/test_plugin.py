@@ -134,6 +134,82 @@ def test_options_are_checked_before_anything_starts() -> None:
         Oban("sqlite:///jobs.db", plugins=[Counter(), Counter(interval=1)])
 
 
+class Undecorated(Plugin):
+    """What a user writes who forgets the decorator."""
+
+    interval: float = 5.0
+
+    def perform(self, run: PluginRun) -> None:
+        """Do nothing."""
+
+
+class Initialised(Undecorated):
+    """One that takes its options itself."""
+
+    def __init__(self, days: int) -> None:
+        self.days = days
+
+
+class Faster(Counter):
+    """Its interval would be the one of `Counter`."""
+
+    interval = 5.0
+
+
+def test_no_option_is_dropped() -> None:
+    """Without `@dataclass` nobody would look at them, and the error says what to write."""
+    for options in ({"interval": 3}, {"intervall": 3}):
+        with pytest.raises(ConfigError, match=r"Undecorated takes no options: .*@dataclass"):
+            Undecorated(**options)
+    with pytest.raises(ConfigError, match="takes no options"):
+        Undecorated(3)
+    with pytest.raises(ConfigError, match=r"Faster.interval would not count.*@dataclass"):
+        Faster()
+
+    assert Undecorated().interval == 5
+    assert Initialised(days=3).days == 3
+    assert Own(interval=3).interval == 3
+
+
+def test_a_class_is_no_plugin() -> None:
+    """Whoever forgets the parentheses hears so before anything starts."""
+    said = r"'plugins\[0\]': expected a plugin, got: the class Counter \(call it\)"
+    with pytest.raises(ConfigError, match=said):
+        Oban("sqlite:///jobs.db", plugins=[Counter])
+
+
+@dataclass(frozen=True)
+class Saying(Plugin):
+    """Returns what it is given."""
+
+    interval: float = 3600.0
+    value: Any = None
+
+    def perform(self, run: PluginRun) -> Any:
+        """Say it."""
+        return self.value
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_run_that_says_nothing_says_nothing(start_oban: Starter) -> None:
+    """A `perform` without `return` is like one that returns `{}`; names of ours stay ours."""
+    oban = start_oban.leading(plugins=[Saying()])
+    assert ask(oban, "saying") == PluginResult(leader=True)
+
+    other = start_oban.leading(name="other", plugins=[Saying(value={"leader": 3, "a": 1})])
+    assert ask(other, "saying").extra["a"] == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("value", [3, {1: 2}])
+def test_what_is_no_mapping_is_a_bug_that_is_named(start_oban: Starter, value: object) -> None:
+    """Python's own error would name neither the method nor what it should have returned."""
+    oban = start_oban.leading(plugins=[Saying(value=value)])
+
+    with pytest.raises(ServerCrashed, match=r"Saying\.perform: expected a mapping of names"):
+        ask(oban, "saying")
+
+
 def test_what_it_does_not_know_it_drops(start_oban: Starter) -> None:
     """Another plugin's message does nothing, and leaves it alive."""
     oban = start_oban.leading(plugins=[Counter()])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from oban_actors import Job
+from oban_actors import ConfigError, Job
 from oban_actors.worker_registry import registered
 from tests.queues.work import Work, wait_state
 from tests.support.instances import Starter
@@ -97,9 +97,12 @@ def test_a_start_that_is_cancelled_leaves_nothing(
 
 
 def test_a_module_that_is_not_there(start_oban: Starter) -> None:
-    """The tree does not start without it, and says which one it is."""
+    """The tree does not start without it, and says which one it is, and who has named it."""
     oban = start_oban.make(queues={"alpha": 1}, imports=["tests.queues.nowhere"])
+    said = r"imports: module 'tests\.queues\.nowhere' can't be imported: .*No module named"
 
-    with pytest.raises(ModuleNotFoundError, match=r"tests\.queues\.nowhere"):
-        oban.start()
+    for start in (oban.start, oban.child_spec):
+        with pytest.raises(ConfigError, match=said) as caught:
+            start()
+        assert isinstance(caught.value.__cause__, ModuleNotFoundError)
     assert not oban.alive
