@@ -17,7 +17,7 @@ from oban_actors.filters import Chosen, Query, choose
 from oban_actors.host_connections import adopt
 from oban_actors.job import Job, JobState
 from oban_actors.job_changes import Changes, check_changes
-from oban_actors.job_secrets import outgoing_args
+from oban_actors.job_secrets import outgoing_changes
 from oban_actors.notifiers import Publisher
 from oban_actors.repo import Repo
 from oban_actors.repo.commits import UNWRITTEN, leave
@@ -122,9 +122,7 @@ class Controller:
             if alone:
                 leave(connection, UNWRITTEN)
             return old
-        if "args" in values:
-            values["args"] = outgoing_args(values.get("worker", old.worker), values["args"])
-        self.engine.update_job(connection, wanted, values)
+        self.engine.update_job(connection, wanted, outgoing_changes(old, values))
         updated = self.engine.get_job(connection, wanted)
         if updated is None:
             raise JobNotFound(f"job {wanted} is gone", id=wanted)

@@ -210,6 +210,11 @@ def _checked(jobs: list[Job]) -> list[Job]:
         if not isinstance(job, Job):
             raise InvalidJob(f"expected a Job, got: {type(job).__qualname__}")
         job.validate()
+        if job.id is not None:
+            # With its state and its claim a copy would be taken for what it is a copy of.
+            raise InvalidJob(
+                f"job {job.id} is in a table already: use retry_job, or build another by Job.new"
+            )
     return outgoing(jobs)
 
 

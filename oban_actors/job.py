@@ -205,10 +205,12 @@ class Job(JobRun):
         FIELDS.integer("attempt", self.attempt, high=self.max_attempts)
         if self.id is not None:
             FIELDS.integer("id", self.id, low=1, high=_MAX_ID)
-        json_object("args", self.args)
-        json_object("meta", self.meta)
-        for index, error in enumerate(_list("errors", self.errors)):
+        self.args = json_object("args", self.args)
+        self.meta = json_object("meta", self.meta)
+        self.errors = [
             json_object(f"errors.{index}", error)
+            for index, error in enumerate(_list("errors", self.errors))
+        ]
         _words("tags", self.tags)
         _words("attempted_by", self.attempted_by)
         for name in job_row.MOMENTS:

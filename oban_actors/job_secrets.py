@@ -30,18 +30,31 @@ def outgoing(jobs: Sequence[Job]) -> list[Job]:
     return [_outgoing(job) for job in jobs]
 
 
-def outgoing_args(worker: str, args: Mapping[str, Any]) -> dict[str, Any]:
-    """Give args as they go to the table.
+def outgoing_changes(job: Job, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Give changes of a stored job as they go to the table.
+
+    Its meta goes on to say what is not shown of it, and says it of a new worker too.
+
+    Args:
+        job: as it stands.
+        changes: new values by column.
 
     Raises:
-        CodecError: the codec raised.
+        CodecError: a codec raised.
         InvalidJob: what it gave can't be stored.
 
     """
-    spec = find_worker(worker)
-    if spec is None or spec.codec is None:
-        return dict(args)
-    return encoded(spec.name, spec.codec, args)
+    values = dict(changes)
+    spec = find_worker(values.get("worker", job.worker))
+    if "args" in values and spec is not None and spec.codec is not None:
+        values["args"] = encoded(spec.name, spec.codec, values["args"])
+    told = job.meta.get(KEY)
+    if "worker" in values and spec is not None and spec.redaction is not None:
+        told = spec.redaction.told
+    meta = values.get("meta", job.meta)
+    if told is not None and KEY not in meta:
+        values["meta"] = {**meta, KEY: told}
+    return values
 
 
 def shown_args(job: Job) -> dict[str, Any]:

@@ -51,6 +51,10 @@ _BITMAPS = text("SELECT set_config('enable_bitmapscan', cast(:before AS text), t
 _REPLACE = """
 UPDATE {jobs} SET {values} WHERE id = :id RETURNING cast(pg_current_xact_id() AS text)
 """
+_DUE = (
+    "coalesce(cast(:scheduled_at AS timestamp), "
+    f"{NOW['postgresql']} + make_interval(secs => cast(:schedule_in AS double precision)))"
+)
 _VALUES = {
     "args": "args = cast(:args AS jsonb)",
     # One that waits and has none left would wait for ever.
@@ -62,8 +66,8 @@ _VALUES = {
     "priority": "priority = cast(:priority AS integer)",
     "queue": "queue = cast(:queue AS text)",
     "scheduled_at": (
-        "scheduled_at = coalesce(cast(:scheduled_at AS timestamp), "
-        f"{NOW['postgresql']} + make_interval(secs => cast(:schedule_in AS double precision)))"
+        f"scheduled_at = {_DUE}, state = CASE WHEN cast(state AS text) = 'available' "
+        f"AND {_DUE} > {NOW['postgresql']} THEN 'scheduled' ELSE state END"
     ),
     "tags": "tags = array(SELECT json_array_elements_text(cast(:tags AS json)))",
     "worker": "worker = cast(:worker AS text)",

@@ -45,7 +45,10 @@ _VALUES = {
     "meta": "meta = :meta",
     "priority": "priority = :priority",
     "queue": "queue = :queue",
-    "scheduled_at": "scheduled_at = :scheduled_at",
+    "scheduled_at": (
+        "scheduled_at = :scheduled_at, "
+        "state = CASE WHEN state = 'available' AND :ahead THEN 'scheduled' ELSE state END"
+    ),
     "tags": "tags = :tags",
     "worker": "worker = :worker",
 }
@@ -114,7 +117,10 @@ class SqliteUniques:
         statement = text(
             f"UPDATE oban_jobs SET {', '.join(_VALUES[name] for name in fields)} WHERE id = :id"
         )
-        connection.execute(statement, {"id": job_id, **{name: values[name] for name in fields}})
+        given = {"id": job_id, **{name: values[name] for name in fields}}
+        if "scheduled_at" in fields:
+            given["ahead"] = due > at
+        connection.execute(statement, given)
 
 
 def to_json(value: object) -> str:

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from oban_actors import Job, Oban
+from oban_actors.job_changes import JobChanges
 from tests.inserting.hosts import bare_sqlite, sqlalchemy_session
 from tests.support.databases import Database
 from tests.support.instances import Starter, starter
@@ -52,7 +53,7 @@ def test_nobody_begins_a_job_that_is_updated(oban: Oban, start_file: Starter, ma
     job = oban.insert(Job.new(worker="tests.Worker"))
     begun: list[bool] = []
 
-    def later(shown: Job) -> dict[str, Any]:
+    def later(shown: Job) -> JobChanges:
         begun.append(claims(start_file.database, shown.id))
         return {"scheduled_at": datetime(2100, 1, 1, tzinfo=UTC)}
 

@@ -1,10 +1,13 @@
 """Thousands of jobs: what they cost, and who is told of them."""
 
 from datetime import datetime
+from types import MappingProxyType
 
+import pytest
 import sqlalchemy as sa
 
 from oban_actors import Job, Notify, Oban
+from oban_actors.errors import InvalidJob
 from tests.support.instances import Starter, available
 from tests.support.waiting import wait_until
 
@@ -38,6 +41,29 @@ def test_one_statement_for_thousands(start_oban: Starter) -> None:
     assert len([one for one in said if "INSERT INTO" in one and "oban_jobs" in one]) == 1
     assert len(said) == len(few)
     assert start_oban.tables.count("available") == COUNT
+
+
+def test_one_that_is_there_already(start_oban: Starter) -> None:
+    """A job that came from the table, with its state and its claim, is not inserted again."""
+    oban = start_oban.make()
+    job = oban.insert(available())
+    refused = f"job {job.id} is in a table already: use retry_job, or build another by Job.new"
+    with pytest.raises(InvalidJob, match=refused):
+        oban.insert(job)
+    with pytest.raises(InvalidJob, match=refused):
+        oban.insert_all(iter([available(), job]))
+    assert start_oban.tables.states() == {job.id: "available"}
+
+
+def test_a_mapping_set_by_hand(start_oban: Starter) -> None:
+    """What is no dict is stored as the object that it stands for."""
+    oban = start_oban.make()
+    job = available()
+    job.args = {"deep": MappingProxyType({"a": 1})}
+    job.meta = MappingProxyType({"b": 2})  # type: ignore[assignment]  # what it is about
+    stored = oban.get_job(oban.insert(job).id or 0)
+    assert stored is not None
+    assert (stored.args, stored.meta) == ({"deep": {"a": 1}}, {"b": 2})
 
 
 def test_each_queue_is_told_once(start_oban: Starter) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from oban_actors import Job, Oban
+from oban_actors import Job, JobState, Oban
+from oban_actors.testing import DrainCounts
 from tests.control.conftest import waits_for_lock
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
@@ -47,9 +48,35 @@ def test_each_field(oban: Oban, field: str, value: Any) -> None:
     assert second.conflict
     assert second.id == first.id
     setattr(first, field, value)
+    if field == "scheduled_at":
+        first.state = JobState.SCHEDULED
     second.conflict = False
     assert second == first
     assert oban.get_job(first.id or 0) == first
+
+
+def test_put_off(start_oban: Starter) -> None:
+    """What was to run now and is put off does not run now; what is due already stays available."""
+    oban = start_oban.make()
+    first = oban.insert(new())
+    assert oban.insert(new(schedule_in=-5, replace=["scheduled_at"])).state == "available"
+
+    later = oban.insert(new(schedule_in=600, replace=["scheduled_at"]))
+    assert (later.id, later.state) == (first.id, "scheduled")
+    assert oban.drain_queue("default") == DrainCounts()
+
+    sooner = oban.insert(new(schedule_in=0, replace=["scheduled_at"]))
+    assert (sooner.id, sooner.state) == (first.id, "scheduled")
+    assert oban.drain_queue("default", with_scheduled=True).failure == 1
+
+
+def test_of_one_that_ended(start_oban: Starter) -> None:
+    """The time of a job that has ended can be replaced, and it stays ended."""
+    oban = start_oban.make()
+    first = oban.insert(new())
+    start_oban.tables.execute("UPDATE {jobs} SET state = 'completed'")
+    assert oban.insert(new(schedule_in=600, replace=["scheduled_at"])).state == "completed"
+    assert start_oban.tables.states() == {first.id: "completed"}
 
 
 def test_worker(oban: Oban) -> None:

@@ -141,6 +141,22 @@ def test_who_does_not_know_the_worker(start_oban: Starter) -> None:
     assert as_data(row)["args"] == shown
 
 
+def test_an_update_keeps_the_note(start_oban: Starter) -> None:
+    """New meta says it too, unless it says otherwise itself, and so does that of a new worker."""
+    oban = start_oban.make()
+    told = worker(redact=["card"], name="tests.Told")(lambda _: None)
+    job = oban.insert(told.new({"card": "4111"}))
+    assert job.meta == {"redact": ["card"]}
+
+    assert oban.update_job(job, {"meta": {"x": 1}}).meta == {"x": 1, "redact": ["card"]}
+    assert oban.update_job(job, {"priority": 1}).meta == {"x": 1, "redact": ["card"]}
+    assert oban.update_job(job, {"meta": {"redact": True}}).meta == {"redact": True}
+
+    other = oban.insert(Job.new({"card": "4111"}, worker="tests.Other", meta={"y": 2}))
+    changed = oban.update_job(other, {"worker": "tests.Told"})
+    assert changed.meta == {"y": 2, "redact": ["card"]}
+
+
 def test_a_row_without_the_note(start_oban: Starter) -> None:
     """Where the worker is known here, no note is needed: a row of an Elixir program's, say."""
     start_oban.make()
