@@ -108,6 +108,12 @@ class Control(ABC):
             query = query.order_by(*chosen.order, self.table.c.id)
         return query.limit(chosen.limit)
 
+    def claim_of(self, connection: sa.Connection, job_id: int) -> tuple[str, str | None] | None:
+        """See `JobEngine`."""
+        query = sa.select(sa.cast(self.table.c.state, sa.Text), self.claimed_at())
+        row = connection.execute(query.where(self.table.c.id == job_id)).one_or_none()
+        return None if row is None else (row[0], row[1])
+
     # Changing
 
     def cancel_jobs(

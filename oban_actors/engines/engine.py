@@ -186,6 +186,9 @@ class JobEngine(StagingEngine, CronEngine, PruneEngine, RescueEngine, Protocol):
 
         """
 
+    def claim_of(self, connection: Connection, job_id: int) -> tuple[str, str | None] | None:
+        """Give a job's state and the fence of its latest claim as `to_text` writes it, if any."""
+
     def find_jobs(
         self, connection: Connection, chosen: Chosen, states: Sequence[JobState]
     ) -> list[int]:
@@ -354,6 +357,9 @@ class JobEngine(StagingEngine, CronEngine, PruneEngine, RescueEngine, Protocol):
             the ids that are available again.
 
         """
+
+    def claimed_ids(self, connection: Connection, claimant: Claimant, queue: str) -> list[int]:
+        """List what the table shows as claimed by a claimant, of one queue."""
 
     def beat(
         self, connection: Connection, beats: Sequence[ProducerBeat], now: datetime | None

@@ -15,12 +15,15 @@ from oban_actors.queues.claims import claims_of
 from oban_actors.queues.heart import Heart
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.roster import producer_uuid
-from oban_actors.repo.times import parameter
+from oban_actors.repo.times import parameter, to_text
 
 logger = logging.getLogger("oban_actors")
 
 ALL = 2**31 - 1
 """The limit of a fetch without one."""
+
+WATCH = 1.0
+"""Seconds between two looks at whether the job that runs is still the drain's."""
 
 BEAT_TIME = 8.0
 """Seconds that a beat beside a job may take."""
@@ -41,7 +44,7 @@ class DrainCounts:
     """How many jobs of a drained queue met which end.
 
     Attributes:
-        cancelled: whose worker said `Cancel`, or that were cancelled while they ran.
+        cancelled: whose worker said `Cancel`, or that were cancelled before they ended.
         discard: failed for the last time.
         failure: failed and to be tried again.
         snoozed: put off by their worker.
@@ -108,7 +111,8 @@ class Drainer:
         """
         repo = self.parts.repo
         try:
-            with Heart(self.parts.config.pulse.interval, self._pulse, repo.cancel):
+            interval = min(WATCH, self.parts.config.pulse.interval)
+            with Heart(interval, self._pulse, repo.cancel):
                 while self._pass() and self.terms.recursion:
                     pass
         except BaseException:
@@ -123,8 +127,12 @@ class Drainer:
             self._transaction(self._stage)
         turn = self._fetch()
         claims = claims_of(turn.fetched, self.parts.completer)
-        for claim in claims:
-            self._run(claim)
+        for nth, claim in enumerate(claims):
+            # One that ran before it may have cancelled it.
+            if nth and not self._still_holds(claim):
+                self._note_taken(claim)
+            else:
+                self._run(claim)
         return bool(claims)
 
     def _run(self, claim: Claim) -> None:
@@ -185,15 +193,30 @@ class Drainer:
         if claim.id in turn.completed:
             run.completed(claim)
         if stale:
-            logger.warning(
-                "job %d had been taken from its drain before it ended (%s): its row was left as "
-                "it is",
-                claim.id,
-                claim.verdict,
-            )
+            self._note_taken(claim)
         else:
             self._counts[claim.verdict] += 1
         run.tell_end(claim, stale=stale)
+
+    def _still_holds(self, claim: Claim) -> bool:
+        return self._state_under(claim) == "executing"
+
+    def _note_taken(self, claim: Claim) -> None:
+        if self._state_under(claim) == "cancelled":
+            self._counts["cancelled"] += 1
+            return
+        logger.warning(
+            "job %d had been taken from its drain (%s): its row was left as it is",
+            claim.id,
+            claim.verdict or "not begun",
+        )
+
+    def _state_under(self, claim: Claim) -> str | None:
+        """Give the state that its row has, None where that shows another claim or is gone."""
+        found = self.parts.repo.transaction(
+            lambda connection: self.parts.engine.claim_of(connection, claim.id), read_only=True
+        )
+        return found[0] if found and found[1] == to_text(claim.attempted_at) else None
 
     def _pulse(self) -> None:
         claim = self._claim

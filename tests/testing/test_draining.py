@@ -229,6 +229,36 @@ def test_a_job_that_was_taken_meanwhile_keeps_its_row(
     assert f"job {job.id} had been taken" in caplog.text
 
 
+@pytest.mark.parametrize("worker", [work.note, work.ANote], ids=["sync", "async"])
+def test_a_job_cancels_itself_and_others(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch, worker: Any
+) -> None:
+    """Those that were cancelled while they ran are counted; those that were before do not run."""
+    jobs = oban.insert_all([worker.new({"nth": nth}) for nth in range(4)])
+    ran: list[int] = []
+
+    def cancel(args: dict[str, Any]) -> None:
+        ran.append(args["nth"])
+        if args["nth"] == 1:
+            oban.cancel_job(jobs[1])
+            oban.cancel_job(jobs[2])
+            oban.delete_job(jobs[2])
+
+    async def acancel(args: dict[str, Any]) -> None:
+        cancel(args)
+
+    monkeypatch.setattr(work, "end_as", cancel)
+    monkeypatch.setattr(work, "aact", acancel)
+    assert oban.drain_queue("alpha") == DrainCounts(cancelled=1, success=2)
+    assert ran == [0, 1, 3]
+
+    oban.insert_all([worker.new({"nth": nth}) for nth in (1, 2)])
+    jobs[1:3] = oban.all_jobs(state="available")
+    monkeypatch.setattr(oban, "delete_job", lambda _: None)
+    assert oban.drain_queue("alpha") == DrainCounts(cancelled=2)
+    assert ran == [0, 1, 3, 1]
+
+
 def test_what_is_done_twice_is_done_once(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer may be lost of any of its transactions, which then comes again."""
     transaction = oban.repo.transaction
