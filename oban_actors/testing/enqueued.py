@@ -11,7 +11,7 @@ from oban_actors.actors.clock import real_monotonic
 from oban_actors.job import Job
 from oban_actors.job_secrets import plain, shown_args
 from oban_actors.oban import Oban
-from oban_actors.testing.matching import Fields, Pattern
+from oban_actors.testing.matching import WAITING, Fields, Pattern
 from oban_actors.validation import OPTIONS
 
 POLL = 0.01
@@ -20,8 +20,8 @@ POLL = 0.01
 MOST_SHOWN = 20
 """Jobs that a message shows at most."""
 
-_WAITING = """
-SELECT * FROM {jobs} WHERE state IN ('available', 'scheduled', 'suspended') ORDER BY id DESC
+_WAITING = f"""
+SELECT * FROM {{jobs}} WHERE state IN ({", ".join(map(repr, map(str, WAITING)))}) ORDER BY id DESC
 """
 
 

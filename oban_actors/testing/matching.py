@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
-from oban_actors.job import Job
+from oban_actors.job import Job, JobState
 from oban_actors.testing.naming import names_of
 from oban_actors.validation import OPTIONS
 
@@ -29,7 +29,17 @@ class Fields(TypedDict, total=False):
     delta: float | timedelta
 
 
+WAITING = (JobState.AVAILABLE, JobState.SCHEDULED, JobState.SUSPENDED)
+"""States of jobs that wait to be run."""
+
 _FIELDS = tuple(Fields.__annotations__)
+_KINDS: dict[str, tuple[type, str]] = {
+    "id": (int, "an integer"),
+    "queue": (str, "a string"),
+    "state": (str, "a string"),
+    "priority": (int, "an integer"),
+    "max_attempts": (int, "an integer"),
+}
 _PARTIAL = ("args", "meta")
 
 
@@ -55,6 +65,13 @@ class Pattern:
         for name in _PARTIAL:
             if name in fields and not isinstance(fields[name], Mapping):
                 raise OPTIONS.refusal(name, "a mapping", fields[name])
+        for name, (kind, expected) in _KINDS.items():
+            if name in fields and not _may_equal(fields[name], kind):
+                raise OPTIONS.refusal(name, expected, fields[name])
+        state = fields.get("state")
+        if isinstance(state, str) and state not in WAITING:
+            expected = f"a state in which a job waits: {', '.join(WAITING)}"
+            raise OPTIONS.refusal("state", expected, str(state))
         if "tags" in fields and not isinstance(fields["tags"], list | tuple | set | frozenset):
             raise OPTIONS.refusal("tags", "a list of strings", fields["tags"])
         if "scheduled_at" in fields:
@@ -119,6 +136,13 @@ def contains(value: Any, wanted: Any) -> bool:
     # The wanted one first: it may be mock.ANY, or an object of the test's own that compares.
     same_kind = isinstance(wanted, bool) == isinstance(value, bool)
     return bool(wanted == value) and (same_kind or not isinstance(wanted, bool | int | float))
+
+
+def _may_equal(value: object, kind: type) -> bool:
+    """Whether it can equal a column's; an object of the test's own may compare as it likes."""
+    if isinstance(value, kind):
+        return kind is str or not isinstance(value, bool)
+    return type(value).__module__ != "builtins" and type(value).__eq__ is not object.__eq__
 
 
 def _aware(path: str, value: object) -> None:

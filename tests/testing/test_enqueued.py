@@ -7,7 +7,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from oban_actors import ConfigError, Job, Oban, VirtualClock
+from oban_actors import ConfigError, Job, JobState, Oban, VirtualClock
 from oban_actors.testing import all_enqueued, assert_enqueued, refute_enqueued
 from oban_actors.testing.matching import contains
 from tests.support.instances import Starter
@@ -202,6 +202,13 @@ def test_a_job_may_come_within_the_time_out(oban: Oban) -> None:
         refute_enqueued(oban, args={"n": 1}, timeout=30)
 
 
+def test_what_compares_as_it_likes(oban: Oban) -> None:
+    """An object of the test's own may stand for a column's value."""
+    oban.insert(work.note.new(priority=3, state="suspended"))
+    assert_enqueued(oban, priority=ANY, queue=ANY, id=ANY, state=ANY)
+    assert_enqueued(oban, state=JobState.SUSPENDED, priority=3)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -215,6 +222,14 @@ def test_a_job_may_come_within_the_time_out(oban: Oban) -> None:
         ({"scheduled_in": "1"}, "'scheduled_in': expected a number of seconds or a timedelta"),
         ({"delta": -1}, "'delta': expected a non-negative number of seconds, got: -1"),
         ({"timeout": -1}, "'timeout': expected a non-negative number of seconds, got: -1"),
+        ({"id": "1"}, "'id': expected an integer, got: '1'"),
+        ({"priority": "1"}, "'priority': expected an integer, got: '1'"),
+        ({"priority": True}, "'priority': expected an integer, got: True"),
+        ({"max_attempts": 3.0}, "'max_attempts': expected an integer, got: 3.0"),
+        ({"queue": work.note}, "'queue': expected a string"),
+        ({"queue": None}, "'queue': expected a string, got: None"),
+        ({"state": "availble"}, "'state': expected a state in which a job waits: available"),
+        ({"state": JobState.COMPLETED}, "scheduled, suspended, got: 'completed'"),
     ],
 )
 def test_what_can_not_be_asked_for_is_refused(
