@@ -37,7 +37,7 @@ LEFT JOIN {producers} ON uuid IS DISTINCT FROM cast(:uuid AS text)
 _CLAIMS = f"""
 WITH {_MOMENT}
 SELECT uuid, queue, coalesce(bool_or(aged), false) FROM (
-  SELECT attempted_by[2] AS uuid, queue, attempted_at < (
+  SELECT attempted_by[2] AS uuid, queue, coalesce(attempted_at, inserted_at) < (
     SELECT now - make_interval(secs => cast(:age AS double precision)) FROM moment
   ) AS aged
   FROM {{jobs}} WHERE state = 'executing' ORDER BY queue, priority, scheduled_at, id
@@ -56,7 +56,7 @@ WITH {_MOMENT}
 SELECT id FROM {{jobs}}
 WHERE state = 'executing' AND queue = cast(:queue AS text)
   AND attempted_by[2] IS NOT DISTINCT FROM cast(:uuid AS text)
-  AND (cast(:age AS double precision) IS NULL OR attempted_at < (
+  AND (cast(:age AS double precision) IS NULL OR coalesce(attempted_at, inserted_at) < (
     SELECT now - make_interval(secs => cast(:age AS double precision)) FROM moment
   ))
   AND id <> ALL (cast(:aside AS bigint[]))

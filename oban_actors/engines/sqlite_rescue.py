@@ -20,7 +20,10 @@ _UUID = "CASE WHEN json_valid(attempted_by) THEN json_extract(attempted_by, '$[1
 _ERRORS = """CASE WHEN json_valid(errors) THEN
   CASE json_type(errors) WHEN 'array' THEN errors ELSE '[]' END ELSE '[]' END"""
 _INDEXED = "oban_jobs INDEXED BY oban_jobs_state_queue_priority_scheduled_at_id_index"
-_AGED = f"julianday(attempted_at) < julianday({NOW['sqlite']}) - :age / 86400.0"
+_AGED = (
+    "coalesce(julianday(attempted_at), julianday(inserted_at)) "
+    f"< julianday({NOW['sqlite']}) - :age / 86400.0"
+)
 
 _PLACE = text("""
 INSERT INTO oban_actors_producers (uuid, identity, name, node, queue, queue_limit)

@@ -278,6 +278,21 @@ def test_rows_of_others(store: Store) -> None:
         assert json.loads(json.loads(errors)[0])["error"] == BOOM
 
 
+def test_claims_without_a_time(store: Store) -> None:
+    """What was inserted as executing, and claimed by nobody, is as old as its row."""
+    ids = [job.id for job in store.insert(*(Job.new(worker="w", state="executing"),) * 2)]
+    at = "2026-11-24T11:00:00Z"
+    column = "cast(:at AS timestamp)" if store.repo.dialect == "postgresql" else ":at"
+    store.run(f"UPDATE {{jobs}} SET inserted_at = {column} WHERE id = :id", at=at, id=ids[1])
+
+    assert report(store).claims == [ClaimGroup(None, "default", aged=True)]
+    found = do(
+        store,
+        lambda c: store.engine.find_orphans(c, None, "default", 100, [], age=60.0, now=NOON),
+    )
+    assert found == ids[1:]
+
+
 def test_locked_rows_are_passed_over(pg_store: Store) -> None:
     """What somebody has locked waits for another time; a producer that beats now is none."""
     hand = Hand(pg_store)
