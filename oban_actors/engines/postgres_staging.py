@@ -5,24 +5,27 @@ from datetime import datetime
 
 from sqlalchemy import Connection, text
 
-from oban_actors.engines.staging import StagedPass, read_staged
+from oban_actors.engines.staging import LONGEST_QUEUE, StagedPass, read_staged
 from oban_actors.repo.message import pyformat
 from oban_actors.repo.times import NOW, parameter, to_moment
 
 _NOW = NOW["postgresql"]
 
-# `state IN (...)` as the partial index has it, so that the planner may use that one.
+# `state IN (...)` as the partial index has it, so that the planner may use that one. Of a subquery
+# it makes a table of hashes, while an array is searched for each row; as `IS NOT TRUE` it joins
+# nothing.
 _STAGEABLE = """
 state IN ('scheduled', 'retryable') AND queue IS NOT NULL
-  AND id <> ALL (cast(:aside AS bigint[]))
+  AND (id IN (SELECT unnest(cast(:aside AS bigint[])))) IS NOT TRUE
 """
 
 # In the UPDATE no condition but the places may look like one that an index could serve: with
 # `state = ...` or a join the planner scans all rows of a state, or the whole table. Rows that are
 # locked stay in their places; one that somebody changed right before that is not where the
 # statement looks, and is left for the next pass, as is one that a trigger keeps: those are not in
-# `staged`. One row of arrays costs a fraction of a row for each job. Where a full pass ended, the
-# look for the next job begins: it need not walk over what was staged.
+# `staged`. Each partition of a table has rows of its own in the same places, hence the ids. One row
+# of arrays costs a fraction of a row for each job. Where a full pass ended, the look for the next
+# job begins: it need not walk over what was staged.
 _STAGE = f"""
 WITH moment AS MATERIALIZED (
   SELECT {_NOW} AS now
@@ -38,13 +41,14 @@ staged AS (
   UPDATE {{jobs}} SET state = 'available'
   WHERE ctid = ANY (ARRAY(SELECT place FROM due))
     AND cast(state AS text) IN ('scheduled', 'retryable')
+    AND (id IN (SELECT id FROM due)) IS TRUE
   RETURNING id
 )
 SELECT array_agg(id), array_agg(queue), string_agg(left(cast(state AS text), 1), ''),
   CASE WHEN (SELECT count(*) FROM staged) < count(*)
        THEN ARRAY(SELECT id FROM staged) END,
-  set_config('oban_actors.staged_to', CASE WHEN count(*) >= :limit
-             THEN cast(max(scheduled_at) AS text) ELSE '-infinity' END, true)
+  set_config('oban_actors.staged_to', coalesce(CASE WHEN count(*) >= :limit
+             THEN cast(max(scheduled_at) AS text) END, '-infinity'), true)
 FROM due
 """
 
@@ -81,7 +85,10 @@ WITH RECURSIVE queues (queue) AS (
 )
 """
 
-_AVAILABLE = f"{_QUEUES} SELECT queue FROM queues WHERE queue IS NOT NULL"
+# The table may lack its check. A longer name would not go into a notification either.
+_NAMED = f"octet_length(queue) <= {LONGEST_QUEUE}"
+
+_AVAILABLE = f"{_QUEUES} SELECT queue FROM queues WHERE {_NAMED}"
 
 # A whole pass in one message: what the lease said before decides, and the lock on it holds.
 _LEADS = "current_setting('oban_actors.leads') = 'yes'"
@@ -90,7 +97,7 @@ _LEADS = "current_setting('oban_actors.leads') = 'yes'"
 _TELL = f"""
 {_QUEUES}
 SELECT queue, pg_notify(cast(:insert_channel AS text), '{{{{"queue":' || to_json(queue) || '}}}}')
-FROM queues WHERE {{gate}} AND queue IS NOT NULL
+FROM queues WHERE {{gate}} AND {_NAMED}
 """
 
 _BEAT = """

@@ -1,10 +1,13 @@
 """The job store on SQLite, in the tables of Elixir Oban's Lite engine."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
+from sqlalchemy.exc import OperationalError
 
 from oban_actors.engines.sqlite_beats import SqliteBeats
 from oban_actors.engines.sqlite_control import SqliteControl
@@ -14,7 +17,7 @@ from oban_actors.engines.sqlite_prune import SqlitePrune
 from oban_actors.engines.sqlite_rescue import SqliteRescue
 from oban_actors.engines.sqlite_turns import SqliteTurns
 from oban_actors.engines.sqlite_unique import SqliteUniques
-from oban_actors.engines.staging import StagedJob, StagedPass
+from oban_actors.engines.staging import LONGEST_QUEUE, StagedJob, StagedPass
 from oban_actors.job import Job
 from oban_actors.repo.times import NOW, parameter, to_moment, to_text
 
@@ -28,13 +31,14 @@ _GET = text("SELECT * FROM oban_jobs WHERE id = :id")
 _DUE_AT = "rtrim(replace(scheduled_at, ' ', 'T'), 'Z')"
 # Left to itself, SQLite may sort all scheduled rows instead.
 _INDEXED = "oban_jobs INDEXED BY oban_actors_staging_index"
+# Columns hold values of any type, and what is no text is no queue.
 _STAGEABLE = (
-    "state IN ('scheduled', 'retryable') AND queue IS NOT NULL "
+    "state IN ('scheduled', 'retryable') AND typeof(queue) = 'text' "
     "AND id NOT IN (SELECT value FROM json_each(:aside))"
 )
 
-_DUE = text(
-    f"SELECT id, queue, state FROM {_INDEXED} WHERE {_STAGEABLE} AND {_DUE_AT} <= rtrim(:now, 'Z') "
+_DUE = (
+    f"SELECT id, {{}}, state FROM {_INDEXED} WHERE {_STAGEABLE} AND {_DUE_AT} <= rtrim(:now, 'Z') "
     f"ORDER BY {_DUE_AT}, id LIMIT :limit"
 )
 
@@ -44,12 +48,10 @@ _STAGE = text(
     "AND +state IN ('scheduled', 'retryable')"
 )
 
-_NEXT_DUE = text(
-    f"SELECT scheduled_at FROM {_INDEXED} WHERE {_STAGEABLE} ORDER BY {_DUE_AT}, id LIMIT 1"
-)
+_NEXT_DUE = f"SELECT {{}} FROM {_INDEXED} WHERE {_STAGEABLE} ORDER BY {_DUE_AT}, id LIMIT 1"
 
 # From each queue to the next one, instead of through all available jobs.
-_AVAILABLE = text("""
+_AVAILABLE = f"""
 WITH RECURSIVE queues (queue) AS (
   SELECT (SELECT queue FROM oban_jobs WHERE state = 'available' ORDER BY queue LIMIT 1)
   UNION ALL
@@ -57,10 +59,11 @@ WITH RECURSIVE queues (queue) AS (
     SELECT queue FROM oban_jobs WHERE state = 'available' AND queue > queues.queue
     ORDER BY queue LIMIT 1
   )
-  FROM queues WHERE queues.queue IS NOT NULL
+  FROM queues WHERE typeof(queues.queue) = 'text'
 )
-SELECT queue FROM queues WHERE queue IS NOT NULL
-""")
+SELECT {{}} FROM queues
+WHERE typeof(queue) = 'text' AND length(cast(queue AS BLOB)) <= {LONGEST_QUEUE}
+"""
 
 _CLOCK = text(f"SELECT {_NOW}")
 
@@ -91,10 +94,10 @@ class SqliteEngine(
         """See `JobEngine`."""
         at = self.database_now(connection, now)
         jobs = self._due(connection, limit, at, aside)
-        if jobs:
+        if jobs or not limit:
             connection.execute(_STAGE, {"ids": json.dumps([job.id for job in jobs])})
-        earliest = connection.execute(_NEXT_DUE, {"aside": json.dumps(list(aside))}).scalar()
-        return StagedPass(jobs, _seconds_until(earliest, at), at)
+        earliest = _read(connection, _NEXT_DUE, "scheduled_at", {"aside": json.dumps(list(aside))})
+        return StagedPass(jobs, _seconds_until(earliest[0][0], at) if earliest else None, at)
 
     def first_due(
         self, connection: Connection, now: datetime | None, aside: Sequence[int]
@@ -105,7 +108,7 @@ class SqliteEngine(
 
     def check_available(self, connection: Connection) -> list[str]:
         """See `JobEngine`."""
-        return list(connection.execute(_AVAILABLE).scalars())
+        return [queue for (queue,) in _read(connection, _AVAILABLE, "queue", {})]
 
     def database_now(self, connection: Connection, now: datetime | None) -> datetime:
         """See `JobEngine`."""
@@ -115,12 +118,32 @@ class SqliteEngine(
         self, connection: Connection, limit: int, at: datetime, aside: Sequence[int]
     ) -> list[StagedJob]:
         parameters = {"limit": limit, "now": to_text(at), "aside": json.dumps(list(aside))}
-        return [StagedJob(*row) for row in connection.execute(_DUE, parameters)]
+        return [StagedJob(*row) for row in _read(connection, _DUE, "queue", parameters)]
 
 
-def _seconds_until(due: str | None, at: datetime) -> float | None:
+def _read(
+    connection: Connection, statement: str, column: str, parameters: Mapping[str, Any]
+) -> Sequence[Sequence[Any]]:
     try:
-        return None if due is None else (to_moment(due) - at).total_seconds()
-    except ValueError:
+        return connection.execute(_query(statement, column), parameters).all()
+    except OperationalError:
+        # One is not UTF-8; whatever else failed fails again.
+        query = _query(statement, f"cast({column} AS BLOB)")
+        return [tuple(map(_decoded, row)) for row in connection.execute(query, parameters)]
+
+
+@cache
+def _query(statement: str, column: str) -> TextClause:
+    return text(statement.format(column))
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def _seconds_until(due: object, at: datetime) -> float | None:
+    try:
+        return (to_moment(due) - at).total_seconds() if isinstance(due, str) else None
+    except (OverflowError, ValueError):
         # A time that nobody can read never comes.
         return None

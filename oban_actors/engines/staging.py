@@ -10,6 +10,9 @@ from sqlalchemy import Connection
 from oban_actors.repo.message import Rows
 from oban_actors.repo.times import to_moment
 
+LONGEST_QUEUE = 512
+"""Bytes of the longest name that a queue can have: Elixir takes up to 128 characters."""
+
 _STATES = {"s": "scheduled", "r": "retryable"}
 
 
@@ -69,7 +72,8 @@ class StagingEngine(Protocol):
 
         Args:
             connection: to run on.
-            limit: how many at most.
+            limit: how many at most; 0: what is done without any is done all the same, and fails
+                where it is not a row that the database refuses.
             now: a virtual clock's time.
             aside: ids of jobs to leave out, also of `next_due_in`.
 
@@ -83,7 +87,8 @@ class StagingEngine(Protocol):
     def check_available(self, connection: Connection) -> list[str]:
         """Name the queues that have available jobs, at a cost that only grows with their number.
 
-        Mirrors `Oban.Engine.check_available/1`.
+        What can't be the name of a queue that anybody runs, but stands in a row of somebody
+        else's, is left out, or given in other letters. Mirrors `Oban.Engine.check_available/1`.
         """
 
 
