@@ -90,6 +90,9 @@ class Claim:
 
     Attributes:
         id: the job's; `worker`, `attempted_at` and `running` as given.
+        attempt: as the row says, whatever the worker makes of its job; 0 before it was read.
+        max_attempts: likewise, one more than `attempt` before.
+        scheduled_at: likewise, None before.
         ack: what is to be written; None while it runs.
         verdict: how it ended; None while it runs.
         result: what the worker returned, or the cause given with a Cancel or Snooze.
@@ -109,15 +112,18 @@ class Claim:
         "_row",
         "_source",
         "ack",
+        "attempt",
         "attempted_at",
         "duration_ns",
         "error",
         "handed",
         "id",
+        "max_attempts",
         "overdue",
         "recorded",
         "result",
         "running",
+        "scheduled_at",
         "started_ns",
         "stuck",
         "thread",
@@ -138,6 +144,9 @@ class Claim:
         self.attempted_at = attempted_at
         self.worker = worker
         self.running = running
+        self.attempt = 0
+        self.max_attempts = 1
+        self.scheduled_at: datetime | None = None
         self._job: Job | None = None
         self._source: Source | None = source
         self._row = row
@@ -187,8 +196,7 @@ class Claim:
 
         """
         if self._job is None and self._source is not None:
-            self._job = self._source.read(self._row)
-            self._source = self._row = None
+            self.stand_in(self._source.read(self._row))
         return self.job
 
     def acknowledge(
@@ -208,6 +216,8 @@ class Claim:
     def stand_in(self, job: Job) -> None:
         """Take a job in place of the one that can't be read."""
         self._job, self._source, self._row = job, None, None
+        self.attempt, self.max_attempts = job.attempt, job.max_attempts
+        self.scheduled_at = job.scheduled_at
 
     def forget(self) -> None:
         """Keep the job no longer: nobody wants to hear how it ended."""

@@ -60,8 +60,8 @@ def tell_end(config: Config, claim: Claim, *, stale: bool = False) -> None:
 
 def _measurements(claim: Claim) -> dict[str, Any]:
     queue_time = 0
-    if claim.job.scheduled_at is not None and claim.job.attempted_at is not None:
-        waited = claim.job.attempted_at - claim.job.scheduled_at
+    if claim.scheduled_at is not None:
+        waited = claim.attempted_at - claim.scheduled_at
         queue_time = (waited.days * 86_400 + waited.seconds) * 10**9 + waited.microseconds * 1000
     return {"duration": claim.duration_ns, "queue_time": queue_time}
 
@@ -73,8 +73,8 @@ def _metadata(config: Config, claim: Claim) -> dict[str, Any]:
         "args": shown_args(job),
         "queue": job.queue,
         "worker": job.worker,
-        "attempt": job.attempt,
-        "max_attempts": job.max_attempts,
+        "attempt": claim.attempt,
+        "max_attempts": claim.max_attempts,
         "tags": job.tags,
         "meta": job.meta,
         "conf": config,

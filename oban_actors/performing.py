@@ -22,6 +22,11 @@ KILLED = "cancelled while it ran"
 
 logger = logging.getLogger("oban_actors")
 
+
+class NeverBegun(Exception):
+    """A run was told to end before it began, so its worker is not called."""
+
+
 _SPECIAL = (Cancel, Snooze, CoroutineType)
 _INTERRUPTED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 _OURS = frozenset({__file__, worker_definition.__file__})
@@ -42,6 +47,8 @@ class Performer:
       raised. An async one that is cancelled for it has no verdict and no acknowledgement: its
       row stays `executing`, to be rescued.
     - A row that can't be read fails without a run.
+    - A job that was told to end before it began does not run: cancelled, it ends cancelled, and
+      when the node stops it has no acknowledgement, so that it is given back.
 
     Args:
         config: the instance's options.
@@ -83,6 +90,7 @@ class Performer:
 
         Raises:
             UnreadableRow: what was fetched is no job; `raised` is to be told of it.
+            NeverBegun: it was told to end; likewise.
 
         """
         self.open(claim)
@@ -99,9 +107,16 @@ class Performer:
         claim.open().running = claim.running
 
     def start(self, claim: Claim) -> None:
-        """Note that it begins, after `open`, and set its deadline."""
+        """Note that it begins, after `open`, and set its deadline.
+
+        Raises:
+            NeverBegun: as `begin`.
+
+        """
         claim.started_ns = self._now_ns()
         running, spec = claim.running, claim.worker
+        if running.cancelled:
+            raise NeverBegun
         if spec is not None and spec.timeout is not None:
             seconds = spec.timeout_for(claim.job)
             if seconds is not None:
@@ -124,6 +139,7 @@ class Performer:
             note(claim, given)
         except Exception:
             # Without an end it would be taken for a fetch that was lost, and run again for ever.
+            # What the worker has made of its job is not looked at again.
             logger.exception("how job %d ended can't be told", claim.id)
             if claim.ack is None:
                 claim.worker = None
@@ -158,6 +174,10 @@ class Performer:
         if isinstance(error, UnreadableRow):
             self._refuse(claim, error.row)
             return
+        if isinstance(error, NeverBegun):
+            self._over(claim)
+            self._was_ended(claim)
+            return
         if error.__traceback__ is not None:
             # Our own frame would hold the claim that holds the error. A frozen dataclass lets
             # nobody set anything.
@@ -183,7 +203,11 @@ class Performer:
 
     def tell_end(self, claim: Claim, *, stale: bool = False) -> None:
         """Tell by telemetry how it ended, once that is in the table; see `job_events`."""
-        job_events.tell_end(self.config, claim, stale=stale)
+        try:
+            job_events.tell_end(self.config, claim, stale=stale)
+        except Exception:
+            # It has the job as its worker left it, and whoever tells has others to tell of.
+            logger.exception("nobody can be told how job %d ended", claim.id)
 
     def timed_out(self, claim: Claim) -> dict[str, Any]:
         """Give the element for a row's errors that says that its time is over.
@@ -257,15 +281,25 @@ class Performer:
         if isinstance(result, Cancel):
             self._cancelled(claim, result.reason, killed=False)
         elif isinstance(result, Snooze):
-            claim.result = result.seconds
-            claim.verdict = "snoozed"
-            claim.acknowledge(JobState.SCHEDULED, delay=result.seconds)
+            self._snoozed(claim, result)
         else:
             result.close()
             error = TypeError(
                 "a worker that is not async returned a coroutine, which nobody awaited"
             )
             self._fail(claim, error, self._element(claim, error_text.describe(error)))
+
+    def _snoozed(self, claim: Claim, snooze: Snooze) -> None:
+        try:
+            # Who derives from it, or changes it, may have set anything.
+            seconds = Snooze(snooze.seconds).seconds
+        except Exception as error:  # noqa: BLE001 (as it says)
+            error.__traceback__ = None
+            self._fail(claim, error, self._element(claim, error_text.describe(error)))
+            return
+        claim.result = seconds
+        claim.verdict = "snoozed"
+        claim.acknowledge(JobState.SCHEDULED, delay=seconds)
 
     def _cancelled(self, claim: Claim, reason: object, *, killed: bool) -> None:
         said = error_text.shown(reason)
@@ -276,24 +310,22 @@ class Performer:
         claim.acknowledge(JobState.CANCELLED, element, killed=killed)
 
     def _fail(self, claim: Claim, error: BaseException, element: dict[str, Any] | None) -> None:
-        job = claim.job
         claim.error = error
-        verdict: Verdict = "discard" if job.attempt >= job.max_attempts else "failure"
+        attempt, most = claim.attempt, claim.max_attempts
+        verdict: Verdict = "discard" if attempt >= most else "failure"
         if verdict == "discard":
             claim.acknowledge(JobState.DISCARDED, element)
         else:
-            spec = claim.worker
-            delay = (
-                backoff.retry_delay(job.attempt, job.max_attempts)
-                if spec is None
-                else spec.backoff_for(job)
-            )
+            spec: WorkerSpec | None = claim.worker
+            delay = None if spec is None else spec.backoff_for(claim.job)
+            if delay is None:
+                delay = backoff.retry_delay(attempt, most)
             claim.acknowledge(JobState.RETRYABLE, element, delay=delay)
         claim.verdict = verdict
 
     def _element(self, claim: Claim, text: str) -> dict[str, Any]:
         at = self.config.clock.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
-        return {"at": at, "attempt": claim.job.attempt, "error": text}
+        return {"at": at, "attempt": claim.attempt, "error": text}
 
 
 # Helpers

@@ -8,7 +8,6 @@ from datetime import timedelta
 from math import isfinite
 from typing import Any, Literal
 
-from oban_actors import backoff
 from oban_actors.args_codec import ArgsCodec
 from oban_actors.guarded_call import opened
 from oban_actors.job import MAX_AHEAD, Job
@@ -73,18 +72,14 @@ class WorkerSpec:
             return self.timeout
         return _asked("timeout", self, self.timeout, job, _timeout)
 
-    def backoff_for(self, job: Job) -> float:
-        """Tell how many seconds a failed job waits for its next try.
+    def backoff_for(self, job: Job) -> float | None:
+        """Tell how many seconds a failed job waits for its next try, None for Oban's default.
 
-        A function that raises or returns no such time counts as Oban's default, and is logged.
+        A function that raises or returns no such time counts as None, and is logged.
         """
-        if isinstance(self.backoff, int | float):
+        if self.backoff is None or isinstance(self.backoff, int | float):
             return self.backoff
-        if self.backoff is not None:
-            seconds = _asked("backoff", self, self.backoff, job, _backoff)
-            if seconds is not None:
-                return seconds
-        return backoff.retry_delay(job.attempt, job.max_attempts)
+        return _asked("backoff", self, self.backoff, job, _backoff)
 
 
 def _asked(

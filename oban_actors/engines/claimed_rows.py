@@ -62,7 +62,8 @@ class ClaimedRows:
         """See `Source`."""
         try:
             return _job(row, self._claimant, self._queue, self.at)
-        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        except Exception as error:
+            # Others may leave anything there, and what is wrong with it is this row's alone.
             reason = f"{type(error).__name__}: {error}"
             raise UnreadableRow(self._unreadable(row, reason)) from error
 

@@ -117,14 +117,15 @@ def perform_here(module: str, name: str, payload: dict[str, Any], running: Runni
         spec = _find(module, name)
         if spec.codec is None:
             refuse_encoded(spec.name, job.args)
-        with tracing.resumed(payload["trace"]):
-            result = _run(spec, job, running) if spec.kind == "async" else spec.call(job)
+        try:
+            with tracing.resumed(payload["trace"]):
+                result = _run(spec, job, running) if spec.kind == "async" else spec.call(job)
+        except (Cancel, Snooze) as signal:
+            result = signal
         if asyncio.iscoroutine(result):
             result.close()
             raise TypeError("a worker that is not async returned a coroutine, which nobody awaited")  # noqa: TRY301 (told as any other failure)
         return _outcome(result)
-    except (Cancel, Snooze) as error:
-        return _outcome(error)
     except asyncio.CancelledError as error:
         return {"kind": "interrupted", "error": error_text.describe(error, _OURS)}
     except BaseException as error:  # noqa: BLE001 (a worker may raise anything)
@@ -169,7 +170,9 @@ def _run(spec: WorkerSpec, job: Job, running: Running) -> Any:
         task = asyncio.ensure_future(_await(spec, job))
 
         def cancel(_reason: EndReason) -> None:
-            loop.call_soon_threadsafe(task.cancel)
+            # The run may be over and its loop closed, before whoever cancels comes to this.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(task.cancel)
 
         running.on_cancel = cancel
         if running.cancelled:
@@ -197,7 +200,7 @@ def _outcome(result: Any) -> Outcome:
     if isinstance(result, Cancel):
         return {"kind": "cancel", "reason": _plain(result.reason)}
     if isinstance(result, Snooze):
-        return {"kind": "snooze", "seconds": result.seconds}
+        return {"kind": "snooze", "seconds": Snooze(result.seconds).seconds}
     return {"kind": "returned", "result": _plain(result)}
 
 

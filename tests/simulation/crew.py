@@ -8,7 +8,7 @@ from oban_actors import worker
 from oban_actors.claim import Claim
 from oban_actors.config import Config, QueueOptions
 from oban_actors.job import Job
-from oban_actors.performing import Performer
+from oban_actors.performing import NeverBegun, Performer
 from oban_actors.queues.roster import Roster
 from oban_actors.queues.workforce import Post, Workforce
 from oban_actors.results import Snooze
@@ -62,7 +62,7 @@ class SimCrew:
         self._performer = performer
         self._observer = observer
         self._line: deque[Claim] = deque()
-        self._runs: dict[Claim, None] = {}
+        self._runs: dict[Claim, bool] = {}
 
     def add(self, claims: Iterable[Claim]) -> None:
         """See `Crew`."""
@@ -71,7 +71,7 @@ class SimCrew:
 
     def interrupt(self, claim: Claim) -> None:
         """See `Crew`; one that heeds its flag ends soon."""
-        if claim in self._runs and claim.job.args.get("heeds", True):
+        if self._runs.get(claim) and claim.job.args.get("heeds", True):
             self._machine.soon(0.05, self._end, claim)
 
     def abort(self, claim: Claim) -> bool:
@@ -82,7 +82,7 @@ class SimCrew:
         """See `Crew`."""
         while self._line and len(self._runs) < max(self._roster.threads, 1):
             claim = self._line.popleft()
-            self._runs[claim] = None
+            self._runs[claim] = False
             self._machine.soon(self._machine.hub.lag(), self._begin, claim)
 
     def take_back(self) -> list[Claim]:
@@ -100,16 +100,19 @@ class SimCrew:
         """See `Crew`."""
 
     def _begin(self, claim: Claim) -> None:
+        try:
+            self._performer.begin(claim)
+        except NeverBegun as error:
+            self._performer.raised(claim, error)
+            self._over(claim)
+            return
+        self._runs[claim] = True
         self._observer.began(self._machine, claim)
-        self._performer.begin(claim)
         self._machine.soon(claim.job.args.get("seconds", 0.01), self._end, claim)
-        if claim.running.cancelled:
-            self.interrupt(claim)
 
     def _end(self, claim: Claim) -> None:
         if claim not in self._runs:
             return
-        del self._runs[claim]
         args, attempt = claim.job.args, claim.job.attempt
         if attempt <= args.get("fails", 0):
             self._performer.raised(claim, RuntimeError("as its args say"))
@@ -118,6 +121,10 @@ class SimCrew:
         else:
             self._performer.returned(claim, None)
         self._observer.ended(self._machine, claim)
+        self._over(claim)
+
+    def _over(self, claim: Claim) -> None:
+        del self._runs[claim]
         self._roster.finish(claim)
         self.wake()
 

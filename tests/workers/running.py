@@ -9,7 +9,7 @@ from typing import Any
 from oban_actors import Config, Job, JobState, VirtualClock
 from oban_actors.claim import Claim
 from oban_actors.performing import Performer
-from oban_actors.running import Running
+from oban_actors.running import EndReason, Running
 from oban_actors.worker import find_worker
 from tests.workers import jobs
 
@@ -19,6 +19,24 @@ AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 def performer(**options: Any) -> Performer:
     """Make one that runs claims by a clock that stands still."""
     return Performer(Config.build(**{"clock": VirtualClock()} | options))
+
+
+class ToldToEnd(Performer):
+    """Runs claims as usual, but each is told to end as soon as it has begun.
+
+    Args:
+        reason: why.
+
+    """
+
+    def __init__(self, reason: EndReason) -> None:
+        super().__init__(performer().config)
+        self._reason = reason
+
+    def start(self, claim: Claim) -> None:
+        """See `Performer`."""
+        super().start(claim)
+        claim.running.cancel(self._reason)
 
 
 def claimed(job: Job, attempt: int = 1, running: Running | None = None) -> Claim:

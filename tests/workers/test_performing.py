@@ -3,11 +3,12 @@
 import asyncio
 import re
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from oban_actors import Job, JobState, VirtualClock
+from oban_actors import Job, JobState, Snooze, VirtualClock
 from oban_actors.actors.clock import SYSTEM_CLOCK
 from oban_actors.backoff import retry_delay
 from oban_actors.claim import Ack, Claim
@@ -16,7 +17,8 @@ from oban_actors.errors import ClaimLost, NotRunning
 from oban_actors.running import Running
 from tests.support.events import recording
 from tests.workers import jobs
-from tests.workers.running import calling, claimed, do, performer, run, text
+from tests.workers.jobs import Secretive
+from tests.workers.running import ToldToEnd, calling, claimed, do, performer, run, text
 
 EVENTS = ("oban.job.start", "oban.job.stop", "oban.job.exception", "oban.job.stale")
 every_kind = pytest.mark.parametrize("kind", jobs.KINDS, ids=lambda kind: kind.__name__)
@@ -57,6 +59,72 @@ def test_snooze_returned_or_raised(kind: Any, what: str) -> None:
     assert (claim.ack.state, claim.ack.delay, claim.ack.error) == (JobState.SCHEDULED, 60.0, None)
 
 
+class _Later(Snooze):
+    """A Snooze that checks nothing."""
+
+    def __init__(self, seconds: Any) -> None:
+        self.seconds = seconds
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(timedelta(minutes=5), 300.0), (7, 7.0)])
+def test_a_snooze_of_the_hosts(given: Any, seconds: float) -> None:
+    """One that derives from ours is put off by what a Snooze of its seconds would be."""
+    claim = run(calling(lambda _job: _Later(given)))
+
+    assert (claim.verdict, claim.result, claim.ack.delay) == ("snoozed", seconds, seconds)
+    assert type(claim.ack.delay) is float
+
+
+@pytest.mark.parametrize("given", ["soon", None, float("nan"), -1, 1e300])
+def test_a_snooze_for_no_time_fails(given: Any) -> None:
+    """Whoever made it so: it is a failure of its job, and nobody else has to deal with it."""
+    claim = run(calling(lambda _job: _Later(given)))
+
+    assert (claim.verdict, claim.ack.state) == ("failure", JobState.RETRYABLE)
+    assert text(claim).startswith("** (ValueError) invalid value for 'seconds': expected a")
+
+
+@pytest.mark.parametrize(("attempt", "verdict"), [(1, "failure"), (20, "discard")])
+@pytest.mark.parametrize("junk", [None, "x", 10**30, Secretive()], ids=type)
+def test_what_a_worker_makes_of_its_job_is_its_own(junk: Any, attempt: int, verdict: str) -> None:
+    """The row's attempts count, and what is written and told of the run is of the row."""
+
+    def spoil(job: Job) -> None:
+        for name in ("attempt", "max_attempts", "scheduled_at", "attempted_at", "id", "errors"):
+            setattr(job, name, junk)
+        raise ValueError("kaboom")
+
+    claim, by = calling(spoil), performer()
+    claim.attempt, at = attempt, claim.attempted_at
+    run(claim, by)
+
+    assert claim.verdict == verdict
+    assert claim.ack.error is not None
+    assert claim.ack.error["attempt"] == attempt
+    assert claim.ack.error["error"].startswith("** (ValueError) kaboom")
+    assert (claim.ack.job_id, claim.ack.attempted_at) == (7, at)
+    with recording(*EVENTS) as events:
+        by.tell_end(claim)
+    (event,) = events.all()
+    assert event.measurements["queue_time"] == 2_000_000_000
+    assert (event.metadata["attempt"], event.metadata["max_attempts"]) == (attempt, 20)
+
+
+def test_an_end_that_can_not_be_told_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Who tells of many goes on with the next one; the log has it."""
+
+    def spoil(job: Job) -> None:
+        job.meta = job.args = None  # type: ignore[assignment]  # as a worker may
+
+    claim, by = calling(spoil), performer()
+    with recording(*EVENTS) as events:
+        by.tell_end(run(claim, by))
+
+    assert claim.verdict == "success"
+    assert [event.name for event in events.all()] == ["oban.job.start"]
+    assert "nobody can be told how job 7 ended" in caplog.messages
+
+
 @every_kind
 @pytest.mark.parametrize(
     ("what", "first"),
@@ -86,10 +154,7 @@ def test_failures_are_retried(kind: Any, what: str, first: str) -> None:
 @every_kind
 def test_the_last_attempt_is_discarded(kind: Any) -> None:
     """A failure with all attempts used up is discarded, with its error."""
-    claim = do(kind, "error")
-    claim.job.attempt = claim.job.max_attempts
-
-    run(claim)
+    claim = run(do(kind, "error", attempt=kind.new({}).max_attempts))
 
     assert (claim.verdict, claim.ack.state) == ("discard", JobState.DISCARDED)
     assert text(claim).startswith("** (ValueError) kaboom")
@@ -121,10 +186,7 @@ def test_a_forgotten_await_is_a_failure() -> None:
 @pytest.mark.parametrize("what", [None, "error", "snooze", "raise cancel"])
 def test_a_killed_job_is_cancelled(kind: Any, what: str | None) -> None:
     """After somebody cancelled the job, any end of its run is the cancelled one."""
-    claim = do(kind, what)
-    claim.running.cancel("cancelled")
-
-    run(claim)
+    claim = run(do(kind, what), ToldToEnd("cancelled"))
 
     assert (claim.verdict, claim.ack.state) == ("cancelled", JobState.CANCELLED)
     assert claim.ack.killed
@@ -194,10 +256,31 @@ def test_a_task_that_shutdown_cancelled_stays_executing() -> None:
 @pytest.mark.parametrize(("what", "verdict"), [(None, "success"), ("error", "failure")])
 def test_a_job_that_ends_during_shutdown_counts(kind: Any, what: str, verdict: str) -> None:
     """While the node stops, what a job returned or raised is acknowledged."""
-    claim = do(kind, what)
-    claim.running.cancel("shutdown")
+    claim = run(do(kind, what), ToldToEnd("shutdown"))
 
-    assert run(claim).verdict == verdict
+    assert claim.verdict == verdict
+
+
+@every_kind
+@pytest.mark.parametrize(("reason", "verdict"), [("cancelled", "cancelled"), ("shutdown", None)])
+def test_a_job_that_is_to_end_before_it_begins_does_not_run(
+    kind: Any, reason: Any, verdict: str | None
+) -> None:
+    """Cancelled, it ends so with its reason; when the node stops there is nothing to write."""
+    called: list[Job] = []
+    claim = do(kind)
+    claim.worker = replace(claim.worker, call=called.append)
+    claim.running.cancel(reason)
+
+    with recording(*EVENTS) as events:
+        run(claim)
+
+    assert called == []
+    assert events.all() == []
+    assert claim.verdict == verdict
+    assert (claim.ack is None) == (verdict is None)
+    assert claim.ack is None or "Cancel('cancelled while it ran')" in text(claim)
+    assert claim.job.running is None
 
 
 def test_reasons_rank() -> None:
@@ -306,10 +389,7 @@ def test_a_job_that_completed_itself_failed_unless_its_row_says_so(reason: Any) 
     """Its own transaction decides, whatever it was told: not committed, it has done nothing."""
     claim, by = do(jobs.plain, "value"), performer()
     claim.running.completed = True
-    if reason is not None:
-        claim.running.cancel(reason)
-
-    run(claim, by)
+    run(claim, by if reason is None else ToldToEnd(reason))
     assert (claim.verdict, claim.ack.state, claim.ack.completed) == ("failure", "retryable", True)
     assert text(claim) == (
         "** (PerformError) tests.workers.jobs.plain completed its job in a transaction that was "
