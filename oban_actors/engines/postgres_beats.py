@@ -59,6 +59,12 @@ WHERE id = ANY (ARRAY(
 RETURNING id
 """
 
+_CLAIMED = f"""
+SELECT id FROM {{jobs}}
+WHERE state = 'executing' AND queue = cast(:queue AS text) AND attempted_by[2] = cast(:uuid AS text)
+{_OF_QUEUE}
+"""
+
 _FORGET = f"""
 DELETE FROM {{producers}} AS producer
 WHERE uuid = cast(:uuid AS text) AND (
@@ -84,6 +90,7 @@ class PostgresBeats:
         names = {"jobs": f"{schema}.oban_jobs", "producers": f"{schema}.oban_actors_producers"}
         self._beat = text(_BEAT.format(**names))
         self._release = text(_RELEASE.format(**names))
+        self._claimed = text(_CLAIMED.format(**names))
         self._forget = text(_FORGET.format(**names))
 
     def release_jobs(
@@ -97,6 +104,11 @@ class PostgresBeats:
         """See `JobEngine`; a row that somebody has locked stays, to be released another time."""
         parameters = {"queue": queue, "uuid": claimant.uuid, "held": list(held)}
         return sorted(connection.execute(self._release, parameters).scalars())
+
+    def claimed_ids(self, connection: Connection, claimant: Claimant, queue: str) -> list[int]:
+        """See `JobEngine`."""
+        parameters = {"queue": queue, "uuid": claimant.uuid}
+        return sorted(connection.execute(self._claimed, parameters).scalars())
 
     def beat(
         self, connection: Connection, beats: Sequence[ProducerBeat], now: datetime | None

@@ -56,6 +56,10 @@ WHERE id IN (
 RETURNING id
 """)
 
+_CLAIMED = text(f"""
+SELECT id FROM {_INDEXED} WHERE state = 'executing' AND queue = :queue AND {_UUID} = :uuid
+""")
+
 _FORGET = text(f"""
 DELETE FROM oban_actors_producers
 WHERE uuid = :uuid AND NOT EXISTS (
@@ -79,6 +83,11 @@ class SqliteBeats:
         """See `JobEngine`."""
         parameters = {"queue": queue, "uuid": claimant.uuid, "held": json.dumps(list(held))}
         return sorted(connection.execute(_RELEASE, parameters).scalars())
+
+    def claimed_ids(self, connection: Connection, claimant: Claimant, queue: str) -> list[int]:
+        """See `JobEngine`."""
+        parameters = {"queue": queue, "uuid": claimant.uuid}
+        return sorted(connection.execute(_CLAIMED, parameters).scalars())
 
     def beat(
         self, connection: Connection, beats: Sequence[ProducerBeat], now: datetime | None

@@ -94,6 +94,7 @@ class Turn:
         fetched: the rows that it claimed.
         completed: those of the settled ids whose worker has completed them, whatever was
             acknowledged.
+        left: ids of what this turn did not come to, for the next one.
 
     """
 
@@ -102,6 +103,7 @@ class Turn:
     blocked: frozenset[int]
     fetched: Fetched
     completed: frozenset[int] = frozenset()
+    left: frozenset[int] = frozenset()
 
     @property
     def jobs(self) -> list[Job]:

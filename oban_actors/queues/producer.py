@@ -206,7 +206,7 @@ class Producer(GenServer):
             timer.cancel()
         return self.send_after(message, seconds)
 
-    def _turn(self, limit: int) -> None:
+    def _turn(self, limit: int) -> bool:
         taken = self.roster.take()
         try:
             acks = [claim.ack for claim in taken if claim.ack is not None]
@@ -215,16 +215,17 @@ class Producer(GenServer):
             self.roster.restore()
             self._rhythm.failed(self.runtime.clock.monotonic())
             self._note(error)
-            return
+            return False
         self._note(None)
         self._settle(turn)
         got = self._start(turn)
         self._rhythm.worked(self.runtime.clock.monotonic(), asked=limit, got=got)
         if got and self._rhythm.waits(self.roster.unwritten, demand=self.roster.demand, got=got):
             time.sleep(0)  # noqa: TID251 (it lets other threads run and waits for nothing)
+        return True
 
     def _settle(self, turn: engines.Turn) -> None:
-        over = self.roster.settle(turn.blocked)
+        over = self.roster.settle(turn.blocked, turn.left)
         if turn.blocked:
             refused = turn.blocked <= self._turns.refused
             self._try_again(REFUSED_DELAY if refused else BLOCKED_DELAY)
@@ -332,7 +333,7 @@ class Producer(GenServer):
         self.roster.begin_shutdown()
         # What nobody has begun is for other nodes.
         if self.post.take_back():
-            self._turns.unsure = True
+            self._turns.unsure = self.roster.unsure = True
         if self._grace is None:
             self._grace = self.send_after(_GraceOver(), self.config.shutdown_grace_period)
 
@@ -343,20 +344,23 @@ class Producer(GenServer):
             self.tell(("foreman", self.queue), CancelClaims(untold, "shutdown"))
 
     def _finish(self) -> None:
-        roster = self.roster
+        roster, turns = self.roster, self._turns
         # A turn that crashed has left what it took.
         roster.restore()
+        turns.seconds = LAST_TIME
         until = real_monotonic() + LAST_TIME
-        self.post.take_back()
         # What was cut off without having come to anything is given back too, as is what nobody
         # has begun; what still runs is held and stays claimed.
-        self._turns.unsure = True
-        while (roster.unwritten or self._turns.unsure) and not self._failing:
-            self._turn(0)
-            if real_monotonic() > until:
-                break
-        roster.active, roster.unsure = False, self._turns.unsure
-        if roster.held():
+        if self.post.take_back() or roster.unsure or turns.unreleased:
+            roster.unsure, turns.unsure = False, True
+        worked = True
+        # Once at least: that the turn before failed says nothing of now.
+        while worked and (roster.unwritten or turns.unsure):
+            worked = self._turn(0) and real_monotonic() < until
+        # Whoever ends meanwhile with nothing to write says so too: it is not taken back here.
+        roster.unsure = roster.unsure or turns.unsure or bool(turns.unreleased)
+        roster.active = False
+        if roster.held() or not worked:
             return
         try:
             self.parts.repo.transaction(

@@ -151,17 +151,23 @@ class Roster:
             self._taken, self._done = taken, rest
             return taken
 
-    def settle(self, blocked: Collection[int] = ()) -> list[Claim]:
-        """Note that what was taken is written, but for rows that somebody has locked.
+    def settle(self, blocked: Collection[int] = (), left: Collection[int] = ()) -> list[Claim]:
+        """Note that what was taken is written.
+
+        Args:
+            blocked: but for these, whose row somebody has locked, or the database refuses.
+            left: and these, to be taken next, as they were not tried.
 
         Returns:
             the claims that are over.
 
         """
         with self._lock:
-            over = [claim for claim in self._taken if claim.id not in blocked]
-            if len(over) < len(self._taken):
+            over = self._taken
+            if blocked or left:
+                over = [c for c in self._taken if c.id not in blocked and c.id not in left]
                 self._blocked += [claim for claim in self._taken if claim.id in blocked]
+                self._done = [claim for claim in self._taken if claim.id in left] + self._done
             self._taken = []
             self._held.difference_update(over)
             self._notify_drained()
@@ -170,14 +176,14 @@ class Roster:
     def restore(self) -> None:
         """Put back what was taken and may not have been written; writing it twice does no harm."""
         with self._lock:
-            self._done = self._taken + self._blocked + self._done
+            self._done = self._taken + self._done + self._blocked
             self._taken = []
             self._blocked = []
 
     def unblock(self) -> None:
-        """Let what was locked be tried again."""
+        """Let what was locked or refused be tried again, behind all that was not."""
         with self._lock:
-            self._done = self._blocked + self._done
+            self._done += self._blocked
             self._blocked = []
 
     # What there is

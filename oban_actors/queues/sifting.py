@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Generic, TypeVar
 
 import sqlalchemy as sa
 
@@ -10,14 +12,69 @@ from oban_actors.engines import Turn
 from oban_actors.staging import is_of_a_row
 
 MOST_REFUSED = 20
-"""Rows refused in one turn, with which it is no longer a matter of rows if nothing was written."""
+"""Refused acknowledgements that one turn looks for; those not tried by then are the next one's."""
 
 Take = Callable[[Sequence[Ack], int], Turn]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class Sifted(Generic[T, R]):
+    """What became of many.
+
+    Attributes:
+        done: what came of those that were not refused.
+        refused: each that was, and why.
+        left: those that were not tried.
+
+    """
+
+    done: list[R] = field(default_factory=list)
+    refused: list[tuple[T, Exception]] = field(default_factory=list)
+    left: list[T] = field(default_factory=list)
+
+
+def sift(
+    connection: sa.Connection,
+    items: Sequence[T],
+    take: Callable[[Sequence[T]], R],
+    most: int | None = None,
+) -> Sifted[T, R]:
+    """Take many by halves, each in a savepoint, until those are alone that are refused.
+
+    Args:
+        connection: in a transaction.
+        items: what to take.
+        take: takes some of them on it.
+        most: how many refused ones to look for, default all.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database can't work.
+
+    """
+    found: Sifted[T, R] = Sifted()
+    parts = [items] if items else []
+    while parts:
+        some = parts.pop()
+        if most is not None and len(found.refused) >= most:
+            found.left += some
+            continue
+        try:
+            found.done.append(_in_savepoint(connection, partial(take, some)))
+        except _Refused as refused:
+            if len(some) > 1:
+                half = len(some) // 2
+                parts += [some[half:], some[:half]]
+            else:
+                found.refused.append((some[0], refused.why))
+    return found
 
 
 @dataclass
 class Sieve:
-    """Takes a turn by halves, each in a savepoint, until those are alone that are refused.
+    """Takes a turn without those acknowledgements and claims that are refused.
 
     Args:
         connection: in a transaction.
@@ -33,61 +90,54 @@ class Sieve:
     take: Take
     refused: dict[int, Exception] = field(default_factory=dict)
     unclaimable: Exception | None = None
-    _written: list[Turn] = field(default_factory=list)
 
     def turn(self, acks: Sequence[Ack], limit: int) -> Turn:
         """Take it; refused acknowledgements are among the blocked ones.
 
         Raises:
-            sqlalchemy.exc.DBAPIError: the database refuses all, or can't work.
+            sqlalchemy.exc.DBAPIError: the database can't work.
 
         """
-        if acks:
-            self._write(acks)
-        claimed = self._claim(limit)
-        return replace(
-            claimed,
-            settled=self._all("settled"),
-            stale=self._all("stale"),
-            blocked=self._all("blocked") | frozenset(self.refused),
-            completed=self._all("completed"),
-        )
+        written = sift(self.connection, acks, lambda some: self.take(some, 0), MOST_REFUSED)
+        self.refused = {ack.job_id: why for ack, why in written.refused}
 
-    def _write(self, acks: Sequence[Ack]) -> None:
-        turn = self._attempt(acks, 0)
-        if isinstance(turn, Turn):
-            self._written.append(turn)
-        elif len(acks) > 1:
-            half = len(acks) // 2
-            self._write(acks[:half])
-            self._write(acks[half:])
-        else:
-            self.refused[acks[0].job_id] = turn
-            if len(self.refused) >= MOST_REFUSED and not self._written:
-                raise turn
+        def every(name: str) -> frozenset[int]:
+            return frozenset[int]().union(*(getattr(turn, name) for turn in written.done))
+
+        return replace(
+            self._claim(limit),
+            settled=every("settled"),
+            stale=every("stale"),
+            blocked=every("blocked") | frozenset(self.refused),
+            completed=every("completed"),
+            left=frozenset(ack.job_id for ack in written.left),
+        )
 
     def _claim(self, limit: int) -> Turn:
         while True:
-            turn = self._attempt((), limit)
-            if isinstance(turn, Turn):
-                return turn
-            if limit == 1:
-                self.unclaimable = turn
-            limit //= 2
-
-    def _attempt(self, acks: Sequence[Ack], limit: int) -> Turn | Exception:
-        try:
-            with self.connection.begin_nested():
-                return self.take(acks, limit)
-        except sa.exc.DBAPIError as error:
-            if not is_of_a_row(error):
-                raise
-            return error
-
-    def _all(self, name: str) -> frozenset[int]:
-        return frozenset[int]().union(*(getattr(turn, name) for turn in self._written))
+            try:
+                return _in_savepoint(self.connection, partial(self.take, (), limit))
+            except _Refused as refused:
+                if limit == 1:
+                    self.unclaimable = refused.why
+                limit //= 2
 
 
 def refuses_a_row(error: BaseException) -> bool:
     """Whether an error of ours says that the database refused a row."""
     return is_of_a_row(error) or is_of_a_row(error.__cause__)
+
+
+class _Refused(Exception):
+    def __init__(self, why: Exception) -> None:
+        self.why = why
+
+
+def _in_savepoint(connection: sa.Connection, work: Callable[[], R]) -> R:
+    try:
+        with connection.begin_nested():
+            return work()
+    except sa.exc.DBAPIError as error:
+        if not is_of_a_row(error):
+            raise
+        raise _Refused(error) from error

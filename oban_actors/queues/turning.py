@@ -1,7 +1,7 @@
 """A Producer's turns: each one transaction, that writes what has ended and claims what there is."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -14,7 +14,7 @@ from oban_actors.engines import Turn
 from oban_actors.errors import DatabaseError, DatabaseUnavailable, TransientError
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.roster import Roster
-from oban_actors.queues.sifting import Sieve, refuses_a_row
+from oban_actors.queues.sifting import Sieve, refuses_a_row, sift
 from oban_actors.repo.sqlstates import translate
 
 logger = logging.getLogger("oban_actors")
@@ -25,6 +25,7 @@ TURN_TIME = 10.0
 LOCK_TIME = 1.0
 """Seconds that a turn waits for a row; then it leaves locked ones out."""
 
+Unreleased = Sequence[tuple[int, Exception]]
 
 _NONE: frozenset[int] = frozenset()
 
@@ -41,8 +42,10 @@ class Turns:
         released: called when claims that nobody knew of were given back.
 
     Attributes:
+        seconds: that a statement of a turn may take.
         unsure: whether there may be claims in the table that the roster does not know of; the
             next turn gives them back.
+        unreleased: ids of such claims that the database refuses to have given back.
         refused: ids of jobs whose acknowledgement the database refuses, for as long as it does.
 
     """
@@ -53,7 +56,9 @@ class Turns:
         self._engine = parts.engine
         self._roster = roster
         self._released = released
+        self.seconds = TURN_TIME
         self.unsure = True
+        self.unreleased: set[int] = set()
         self.refused: set[int] = set()
         self._unclaimable = False
 
@@ -94,26 +99,36 @@ class Turns:
 
     def _sifted(self, acks: Sequence[Ack], limit: int) -> Turn:
         """Take it without what the database refuses."""
-        sieves: list[Sieve] = []
+        tries: list[tuple[Unreleased, Sieve]] = []
         claimant, queue, now = self._roster.claimant, self._roster.queue, self._repo.now()
 
         def work(connection: sa.Connection) -> Turn:
-            self._release(connection)
-
             def take(some: Sequence[Ack], few: int) -> Turn:
                 return self._engine.take_turn(
                     connection, claimant, queue, some, few, now, careful=True
                 )
 
-            sieves.append(Sieve(connection, take))
-            turn = sieves[-1].turn(acks, limit)
+            sieve = Sieve(connection, take)
+            tries.append((self._release_sifted(connection), sieve))
+            turn = sieve.turn(acks, limit)
             self._tell_put_off(connection, [a for a in acks if a.job_id in turn.settled])
             return turn
 
         turn = self._transaction(work)
         self.unsure = False
-        self._tell_refused(sieves[-1])
+        unreleased, sieve = tries[-1]
+        self._tell_unreleased(unreleased)
+        self._tell_refused(sieve)
         return turn
+
+    def _tell_unreleased(self, found: Unreleased) -> None:
+        for job_id, why in found:
+            if job_id not in self.unreleased:
+                error = translate(why)
+                logger.error(
+                    "job %d, claimed by nobody here, can't be given back: %s", job_id, error
+                )
+        self.unreleased = {job_id for job_id, _ in found}
 
     def _tell_refused(self, sieve: Sieve) -> None:
         for job_id in sieve.refused.keys() - self.refused:
@@ -133,13 +148,13 @@ class Turns:
         message = self._engine.turn_message(claimant, queue, acks, limit, self._repo.now())
         if message is None:
             return None
-        until = real_monotonic() + TURN_TIME
+        until = real_monotonic() + self.seconds
         try:
             (rows,) = self._repo.message(
                 [message.statement],
                 message.parameters,
                 attempts=1,
-                statement_timeout=TURN_TIME,
+                statement_timeout=self.seconds,
                 lock_timeout=LOCK_TIME,
                 patience=0.0,
             )
@@ -166,13 +181,15 @@ class Turns:
 
     def _by_steps(self, acks: Sequence[Ack], limit: int, *, again: bool) -> Turn:
         engine, roster = self._engine, self._roster
+        released = False
 
         def work(connection: sa.Connection) -> Turn:
-            nonlocal again
+            nonlocal again, released
             # Whatever the first try met, a row that is locked or a lost answer, may be there still.
             careful, again = again, True
-            if self.unsure or careful:
-                self._release(connection)
+            released = self.unsure or careful
+            if released:
+                self._release(connection, [claim.id for claim in roster.held()])
             turn = engine.take_turn(
                 connection,
                 roster.claimant,
@@ -187,11 +204,13 @@ class Turns:
 
         turn = self._transaction(work)
         self.unsure = False
+        if released:
+            self.unreleased = set()
         return turn
 
     def _transaction(self, work: Callable[[sa.Connection], Turn]) -> Turn:
         return self._repo.transaction(
-            work, attempts=2, statement_timeout=TURN_TIME, lock_timeout=LOCK_TIME
+            work, attempts=2, statement_timeout=self.seconds, lock_timeout=LOCK_TIME
         )
 
     def _tell_put_off(self, connection: sa.Connection, settled: Sequence[Ack]) -> None:
@@ -201,11 +220,21 @@ class Turns:
             now = self._engine.database_now(connection, self._repo.now())
             announcer.tell_due(connection, now + timedelta(seconds=delay))
 
-    def _release(self, connection: sa.Connection) -> None:
+    def _release_sifted(self, connection: sa.Connection) -> Unreleased:
+        """Give back what nobody holds, but for what the database refuses: that is returned."""
         roster = self._roster
-        held = [claim.id for claim in roster.held()]
+        held = {claim.id for claim in roster.held()}
+        claimed = self._engine.claimed_ids(connection, roster.claimant, roster.queue)
+
+        def release(some: Sequence[int]) -> None:
+            self._release(connection, held.union(claimed).difference(some))
+
+        return sift(connection, [each for each in claimed if each not in held], release).refused
+
+    def _release(self, connection: sa.Connection, kept: Iterable[int]) -> None:
+        roster = self._roster
         released = self._engine.release_jobs(
-            connection, roster.claimant, roster.queue, held, self._repo.now()
+            connection, roster.claimant, roster.queue, list(kept), self._repo.now()
         )
         if not released:
             return

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from oban_actors import Beat, Job, Oban
-from tests.queues.test_refused import refuse
+from tests.queues.test_refused import refuse, relent
 from tests.queues.work import Work, jobs, read, view, wait_state
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
@@ -87,6 +87,56 @@ def test_a_row_that_can_not_be_claimed_keeps_nothing(start_oban: Starter, work: 
 
     assert wait_state(oban, lost, "available").attempt == 0
     assert work.ran == []
+
+
+def test_what_can_not_be_given_back_keeps_nothing(
+    start_oban: Starter, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told once, the others are given back, jobs run, and their ends are written."""
+    oban = start_oban(node="web.1", **ALPHA)
+    held = oban.insert(jobs("sync", 1, "wait")[0])
+    work.wait_inside(1)
+    lost = oban.insert_all(jobs("sync", 4, state="scheduled"))
+    bad = lost[1]
+    refuse(start_oban, bad.id or 0, "available")
+    for one in lost:
+        claim_by_hand(start_oban, one.id or 0, ["web.1", view(oban).uuid])
+    for _ in range(2):
+        oban.ask("pulse", Beat(), timeout=30)
+        new = oban.insert(jobs("sync", 1)[0])
+        for one in (new, *(each for each in lost if each is not bad)):
+            assert wait_state(oban, one, "completed").attempt == 1
+    assert read(oban, bad).state == read(oban, held).state == "executing"
+    work.open()
+    wait_state(oban, held, "completed")
+    (told,) = [text for text in caplog.messages if "can't be given back" in text]
+    assert f"job {bad.id}, " in told
+    relent(start_oban)
+    oban.ask("pulse", Beat(), timeout=30)
+
+    assert wait_state(oban, bad, "completed").attempt == 1
+    assert work.again == {}
+
+
+def test_what_can_not_be_given_back_keeps_no_last_end(start_oban: Starter, work: Work) -> None:
+    """As its queue ends, what has ended is written all the same, and the claim is left over."""
+    oban = start_oban(node="web.1", shutdown_grace_period=0.1, **ALPHA)
+    held = oban.insert(jobs("async", 1, "wait")[0])
+    work.wait_inside(1)
+    (lost,) = oban.insert_all(jobs("sync", 1, state="scheduled"))
+    refuse(start_oban, lost.id or 0, "available")
+    claim_by_hand(start_oban, lost.id or 0, ["web.1", view(oban).uuid])
+    oban.ask("pulse", Beat(), timeout=30)
+    oban.stop_queue("alpha")
+    wait_until(lambda: oban._parts.workforce.is_ending("alpha"))
+    work.open()
+    wait_until(lambda: oban.check_queue("alpha") is None)
+    assert read(oban, held).state == "completed"
+    assert read(oban, lost).state == "executing"
+    relent(start_oban)
+    oban.ask("pulse", Beat(), timeout=30)
+
+    assert wait_state(oban, lost, "available").attempt == 0
 
 
 def test_what_nobody_has_begun_is_given_back_at_once(start_oban: Starter, work: Work) -> None:

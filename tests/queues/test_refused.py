@@ -1,12 +1,13 @@
 """Rows that the database refuses to change: they stop no other job, and somebody is told."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
 from oban_actors.queues import producer
-from tests.queues.work import Work, jobs
+from tests.queues.work import Work, jobs, view
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
 
@@ -16,20 +17,21 @@ POSTGRES = """
 CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE 'not this one'; END $$;
 CREATE TRIGGER refuse BEFORE UPDATE ON {jobs} FOR EACH ROW
-WHEN (NEW.id = {id} AND cast(NEW.state AS text) = '{state}') EXECUTE FUNCTION {schema}.refuse()
+WHEN (NEW.id IN ({ids}) AND cast(NEW.state AS text) = '{state}') EXECUTE FUNCTION {schema}.refuse()
 """
 SQLITE = """
-CREATE TRIGGER refuse BEFORE UPDATE ON oban_jobs WHEN NEW.id = {id} AND NEW.state = '{state}'
+CREATE TRIGGER refuse BEFORE UPDATE ON oban_jobs WHEN NEW.id IN ({ids}) AND NEW.state = '{state}'
 BEGIN SELECT RAISE(ABORT, 'not this one'); END
 """
 
 
-def refuse(start: Starter, job_id: int, state: str) -> None:
-    """Let the database refuse to bring a job into a state."""
+def refuse(start: Starter, job_id: int | Iterable[int], state: str) -> None:
+    """Let the database refuse to bring a job, or some, into a state."""
+    ids = [job_id] if isinstance(job_id, int) else job_id
     postgres = start.database.kind == "postgresql"
     jobs, schema = start.tables.jobs, start.database.prefix
     statement = (POSTGRES if postgres else SQLITE).format(
-        jobs=jobs, schema=schema, id=job_id, state=state
+        jobs=jobs, schema=schema, ids=", ".join(map(str, ids)), state=state
     )
     start.tables.execute(statement)
 
@@ -38,6 +40,11 @@ def relent(start: Starter) -> None:
     """Let it do so again."""
     where = f" ON {start.tables.jobs}" if start.database.kind == "postgresql" else ""
     start.tables.execute(f"DROP TRIGGER refuse{where}")
+
+
+def wait_completed(start: Starter, count: int) -> None:
+    """Wait until so many jobs are completed."""
+    wait_until(lambda: start.tables.count("completed") == count, message=f"{count} completed")
 
 
 def said(caplog: pytest.LogCaptureFixture, words: str) -> list[str]:
@@ -70,6 +77,29 @@ def test_an_end_that_is_refused_holds_up_no_other(
     assert f"job {guilty}" in told
     assert "not this one" in told
     assert len(work.ran) == len(set(work.ran)) == 40
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_many_ends_that_are_refused_hold_up_no_other(
+    start_oban: Starter, work: Work, *, first: bool
+) -> None:
+    """More than one turn looks for, before all others or among them, also when tried again."""
+    oban = start_oban.make(queues={"alpha": 40 if first else 5}, stager=None)
+    made = [one.id or 0 for one in oban.insert_all(jobs("sync", 50))]
+    bad = made[:25] if first else made[::2]
+    refuse(start_oban, bad, "completed")
+    oban.start()
+    wait_completed(start_oban, 25)
+    for done in (35, 45):
+        oban.tell(("producer", "alpha"), producer._Unblock())
+        oban.insert_all(jobs("sync", 10))
+        wait_completed(start_oban, done)
+    assert view(oban).unwritten == 25
+    relent(start_oban)
+    oban.tell(("producer", "alpha"), producer._Unblock())
+    wait_completed(start_oban, 70)
+
+    assert len(work.ran) == len(set(work.ran)) == 70
 
 
 def test_what_can_not_be_claimed_is_told(

@@ -109,6 +109,25 @@ def test_settled_claims_are_held_no_longer(roster: Roster) -> None:
     assert roster.take() == [claims[1]]
 
 
+def test_what_was_not_tried_comes_first_and_what_was_refused_last(roster: Roster) -> None:
+    """However many are refused, they are in the way of nothing that is not."""
+    claims = [claim(n) for n in range(1, 6)]
+    roster.hold(claims)
+    for one in claims[:3]:
+        roster.finish(ended(one))
+    roster.take()
+    roster.finish(ended(claims[3]))
+    assert roster.settle(blocked={1}, left={3}) == [claims[1]]
+    assert roster.unwritten == 2
+    roster.unblock()
+    assert roster.take() == [claims[2], claims[3], claims[0]]
+
+    roster.settle(blocked={1})
+    roster.finish(ended(claims[4]))
+    roster.restore()
+    assert roster.take() == [claims[4], claims[0]]
+
+
 def test_a_turn_takes_a_bounded_number(roster: Roster) -> None:
     """However many have ended, one transaction writes no more than so many, the oldest first."""
     claims = [ended(claim(n)) for n in range(MOST_ACKS + 5)]

@@ -71,10 +71,33 @@ def test_it_claims_what_can_be_claimed(claimable: int) -> None:
     assert (one.unclaimable is REFUSAL) is (claimable == 0)
 
 
-def test_where_all_are_refused_it_is_no_matter_of_rows() -> None:
-    """Nothing could be written: that is told as any failure."""
-    with pytest.raises(sa.exc.IntegrityError):
-        sieve(set(range(100))).turn(acks(MOST_REFUSED), 0)
+def test_one_turn_looks_for_so_many_and_leaves_the_rest() -> None:
+    """However many are refused it ends, and claims; what it did not come to is not blocked."""
+    one = sieve(set(range(100)))
+    turn = one.turn(acks(100), 5)
+
+    assert len(one.refused) == MOST_REFUSED
+    assert turn.blocked == set(one.refused)
+    assert turn.left == set(range(100)) - turn.blocked
+    assert turn.settled == frozenset()
+    assert turn.fetched is FETCHED
+
+
+@given(bad=st.sets(st.integers(0, 49), max_size=50))
+def test_turn_after_turn_all_others_are_written(bad: set[int]) -> None:
+    """Each finds some that are refused or is the last, whatever their order."""
+    left = acks(50)
+    written: set[int] = set()
+    turns = 0
+    while left:
+        turns += 1
+        turn = sieve(bad).turn(left, 0)
+        written |= turn.settled
+        assert turn.settled | turn.blocked | turn.left == {ack.job_id for ack in left}
+        left = [ack for ack in left if ack.job_id in turn.left]
+
+    assert written == set(range(50)) - bad
+    assert turns <= len(bad) // MOST_REFUSED + 1
 
 
 def test_an_outage_is_no_refusal() -> None:
