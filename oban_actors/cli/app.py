@@ -60,6 +60,10 @@ for command in (
     app.add_command(command)
 
 
+# Before 8.2 click shows the help of a group by itself.
+_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
 def run(args: Sequence[str]) -> int:
     """Run a command and give its exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -79,7 +83,10 @@ def run(args: Sequence[str]) -> int:
         fail("interrupted")
         return exits.INTERRUPTED
     except click.ClickException as error:
-        fail(_usage(error))
+        if isinstance(error, _HELP):
+            error.show(sys.stderr)
+        else:
+            fail(_usage(error))
         return error.exit_code
     except Exception as error:
         if session.debug:

@@ -174,6 +174,91 @@ def test_config_check_says_where_options_come_from(
     assert "OBAN_STAGER_INTERVAL" in bare("config", "check").out
 
 
+PLUGINS = """
+database_url = 'sqlite:///x.db'
+imports = ['shop_parts']
+[queues]
+alpha = 3
+[plugins]
+lifeline = true
+[plugins.pruner]
+max_age = "never"
+[plugins."shop_parts:Own"]
+days = 3
+token = "{secret}"
+[plugins.cron]
+timezone = "Europe/Berlin"
+crontab = [
+  ["* * * * *", "shop.patr"],
+  ["@daily", "shop.part", {{queue = "zz"}}],
+  ["@hourly", "shop.part"],
+]
+"""
+
+OWN = """
+from dataclasses import dataclass
+from oban_actors import Plugin, worker
+
+@worker(name="shop.part", queue="alpha")
+def work(job): ...
+
+@dataclass(frozen=True, kw_only=True)
+class Own(Plugin):
+    days: int = 1
+    token: str = ""
+
+    def perform(self, run):
+        pass
+"""
+
+
+def test_config_check_shows_plugins_and_notes_what_others_must_have(
+    bare: Cli, directory: Path
+) -> None:
+    """Their options with where they came from; what a build may want to fail for."""
+    (directory / "oban.toml").write_text(PLUGINS.format(secret=SECRET))
+    (directory / "shop_parts.py").write_text(OWN)
+    done = bare("config", "check", "--json")
+    assert done.code == 0, done.err
+    options = {each["option"]: (each["value"], each["source"]) for each in done.json["options"]}
+
+    assert options["plugins[0]"] == ("Lifeline", "oban.toml")
+    assert options["plugins[0].limit"] == (1000, "default")
+    assert options["plugins[1].max_age"] == (None, "oban.toml")
+    assert options["plugins[2].days"] == (3, "oban.toml")
+    assert options["plugins[2].token"] == ("(given, not shown)", "oban.toml")
+    assert options["plugins[3].crontab[1]"] == (
+        {
+            "expression": "@daily",
+            "timezone": "Europe/Berlin",
+            "worker": "shop.part",
+            "queue": "zz",
+        },
+        "oban.toml",
+    )
+    unknown = "no imported module has a worker 'shop.patr'"
+    assert done.json["notes"] == [
+        f"plugins[3].crontab[0]: {unknown}, did you mean 'shop.part'?",
+        "plugins[3].crontab[1]: its queue 'zz' does not run on this node",
+    ]
+    strict = bare("config", "check", "--strict")
+    assert strict.code == 1
+    assert strict.err == "".join(f"note: {note}\n" for note in done.json["notes"])
+    assert SECRET not in strict.out + done.out
+    assert bare("config", "check", "--strict", "--json").code == 1
+
+
+@pytest.mark.parametrize("words", [(), ("jobs",), ("queue",), ("config",)])
+def test_a_group_without_a_command_shows_its_help(bare: Cli, words: tuple[str, ...]) -> None:
+    """As it stands, and not squeezed into one line."""
+    done = bare(*words)
+
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err.startswith(f"Usage: {' '.join(('oban-actors', *words))} [OPTIONS] COMMAND")
+    assert done.err == bare(*words, "--help").out
+
+
 @pytest.mark.parametrize(
     ("toml", "message"),
     [
