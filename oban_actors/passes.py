@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +18,7 @@ from oban_actors.notifiers.wire import encode
 from oban_actors.peers import duty_idle, holds_lease, lease_gate
 from oban_actors.repo import Repo
 from oban_actors.repo.times import parameter
-from oban_actors.staging import DatabaseClock, SetAside, is_of_a_row
+from oban_actors.staging import DatabaseClock, SetAside, may_be_of_a_row
 
 logger = logging.getLogger("oban_actors")
 
@@ -37,6 +36,8 @@ class StageResult:
         queues: the queues told that they have available jobs.
         next_due_in: seconds until the next job is due, None when there is none.
         set_aside: ids of jobs that could not be staged.
+        full: whether it did as much as it may at once, so that more may be due.
+        refusal: why the last of those that it set aside could not be staged.
         error: why the pass failed, None when it did not.
 
     """
@@ -46,6 +47,8 @@ class StageResult:
     queues: tuple[str, ...] = ()
     next_due_in: float | None = None
     set_aside: tuple[int, ...] = ()
+    full: bool = False
+    refusal: DatabaseError | None = field(default=None, compare=False)
     error: DatabaseError | None = field(default=None, compare=False)
 
     @property
@@ -58,8 +61,9 @@ class Passes:
     """Makes passes as the leader: no lease, no act.
 
     On PostgreSQL a pass is one message, with which its COMMIT goes: a round trip costs more than
-    all else. Where that is not possible, or a row is refused, it goes step by step, by the same
-    statements in the same order.
+    all else. Where that is not possible it goes step by step, by the same statements in the same
+    order. Where a row is refused it is several transactions, so that a constraint which is only
+    looked at by the COMMIT is found out as well, and what was staged stays so.
 
     Args:
         config: the instance's options.
@@ -91,6 +95,7 @@ class Passes:
         self._clock = clock
         self._idle = duty_idle(config)
         self._aside = SetAside()
+        self._batch = limit
         self._gate = lease_gate(config) if sends_by_statement(publisher) else None
         self.database_clock = DatabaseClock()
 
@@ -111,14 +116,15 @@ class Passes:
         return result
 
     def _stage(self, beat: Mapping[str, Any] | None) -> StageResult:
+        aside = self._aside.ids(self._clock.monotonic())
         try:
             if self._gate is not None and self._engine.pass_sql is not None:
-                return self._in_one_message(self._gate, self._engine.pass_sql, beat)
-            return self._by_steps(beat, halving=False)
+                return self._in_one_message(self._gate, self._engine.pass_sql, aside, beat)
+            return self._by_steps(self._limit, aside, beat=beat)
         except DatabaseError as error:
-            if not is_of_a_row(error.__cause__):
+            if not may_be_of_a_row(error.__cause__):
                 raise
-        return self._by_steps(beat, halving=True)
+        return self._around(aside, beat)
 
     def tell(self) -> tuple[str, ...]:
         """Tell the queues that have available jobs, and stage nothing.
@@ -141,13 +147,14 @@ class Passes:
         self,
         gate: tuple[str, dict[str, Any]],
         statements: Sequence[str],
+        aside: Sequence[int],
         beat: Mapping[str, Any] | None,
     ) -> StageResult:
         statement, lease = gate
         values = lease | {
             "now": parameter("postgresql", self._repo.now()),
             "limit": self._limit,
-            "aside": self._aside.ids(self._clock.monotonic()),
+            "aside": aside,
             "insert_channel": self._config.channel("insert"),
             "beat_channel": self._config.channel("actors"),
             "beat": None if beat is None else encode(beat),
@@ -165,62 +172,86 @@ class Passes:
             note_sent(self._config, "insert", [{"queue": queue} for queue in queues])
         if beat is not None:
             note_sent(self._config, "actors", [beat])
-        return StageResult(True, tuple(done.jobs), tuple(queues), done.next_due_in)
+        return self._result(done, tuple(queues))
 
     # Step by step
 
-    def _by_steps(self, beat: Mapping[str, Any] | None, *, halving: bool) -> StageResult:
-        unfit: list[int] = []
-
+    def _by_steps(
+        self,
+        limit: int,
+        aside: Sequence[int],
+        *,
+        tells: bool = True,
+        beat: Mapping[str, Any] | None = None,
+        tried: list[int] | None = None,
+    ) -> StageResult:
         def work(connection: sa.Connection) -> StageResult:
-            unfit.clear()
             at = self._repo.now()
             if not holds_lease(connection, self._config, at):
                 return StageResult(leader=False)
-            if halving:
-                done = self._stage_around(connection, at, unfit)
-            else:
-                aside = self._aside.ids(self._clock.monotonic())
-                done = self._engine.stage_jobs(connection, self._limit, at, aside)
+            if tried is not None:
+                first = self._engine.first_due(connection, at, aside)
+                tried[:] = [] if first is None else [first]
+            done = self._engine.stage_jobs(connection, limit, at, aside)
             self._read_clock(done)
-            queues = self._tell(connection, beat)
-            return StageResult(True, tuple(done.jobs), queues, done.next_due_in, tuple(unfit))
+            return self._result(done, self._tell(connection, beat) if tells else ())
 
         # What a crash of the server undoes is due all the same, and whoever claims a job waits for
         # the disk, so also for what came before.
         return self._repo.transaction(work, attempts=2, idle_timeout=self._idle, durable=False)
 
-    def _stage_around(
-        self, connection: sa.Connection, at: datetime | None, unfit: list[int]
-    ) -> StagedPass:
-        # Smaller and smaller batches, until the row that makes them fail stands alone and is
-        # left out; then larger ones again.
+    def _result(self, done: StagedPass, queues: tuple[str, ...]) -> StageResult:
+        full = len(done.jobs) >= self._limit
+        return StageResult(True, tuple(done.jobs), queues, done.next_due_in, full=full)
+
+    # Around rows that are refused
+
+    def _around(self, aside: list[int], beat: Mapping[str, Any] | None) -> StageResult:
+        """Stage smaller and smaller batches, until the row that makes them fail stands alone.
+
+        It is left out, and they get larger again. Who stopped early goes on as it left off.
+        """
+        # Without any row: what fails then, too, is of none.
+        told = self._by_steps(0, aside, beat=beat)
         staged: list[StagedJob] = []
-        size = self._limit
-        aside = self._aside.ids(self._clock.monotonic())
-        while True:
+        unfit: list[int] = []
+        refusal: DatabaseError | None = None
+        latest, size, more = told, self._batch, told.leader
+        while more and len(unfit) < MOST_FAILING_ROWS:
+            tried: list[int] | None = [] if size == 1 else None
             try:
-                with connection.begin_nested():
-                    done = self._engine.stage_jobs(connection, size, at, aside)
-            except sa.exc.DBAPIError as error:
-                if not is_of_a_row(error) or len(unfit) >= MOST_FAILING_ROWS:
+                latest = self._by_steps(size, aside, tells=False, tried=tried)
+            except DatabaseError as error:
+                if not may_be_of_a_row(error.__cause__) or tried == []:
                     raise
-                if size > 1:
-                    size //= 2
-                elif (job_id := self._engine.first_due(connection, at, aside)) is not None:
-                    self._set_aside(job_id, error)
-                    unfit.append(job_id)
-                    aside.append(job_id)
+                if tried:
+                    refusal = error
+                    self._set_aside(tried[0], error)
+                    unfit += tried
+                    aside += tried
+                size = max(size // 2, 1)
                 continue
-            staged += done.jobs
+            staged += latest.staged
             room = self._limit - len(staged)
-            if len(done.jobs) < size or room <= 0:
-                return replace(done, jobs=staged)
+            more = latest.staged_count == size and room > 0
             size = min(size * 2, room)
+        early = len(unfit) >= MOST_FAILING_ROWS and not self._aside.full
+        self._batch = size if early else self._limit
+        return replace(
+            latest,
+            leader=told.leader,
+            staged=tuple(staged),
+            queues=self.tell() if staged else told.queues,
+            set_aside=tuple(unfit),
+            full=early or len(staged) >= self._limit,
+            refusal=refusal,
+        )
 
     def _set_aside(self, job_id: int, error: Exception) -> None:
         self._aside.add(job_id, self._clock.monotonic())
         logger.error("job %d can't be staged and is left out for a while: %s", job_id, error)
+
+    # Telling
 
     def _tell(self, connection: sa.Connection, beat: Mapping[str, Any] | None) -> tuple[str, ...]:
         queues: Sequence[str] = self._engine.check_available(connection)

@@ -153,7 +153,7 @@ class Stager(GenServer):
         outcome = Outcome(
             led=result.leader,
             staged=result.staged_count > 0,
-            full=result.staged_count >= self.options.limit,
+            full=result.full,
             failed=result.error is not None,
             next_due_in=self._due_in(result),
         )
@@ -300,10 +300,12 @@ class Stager(GenServer):
         """Let another node lead, if there is one, where this one lacks what staging takes."""
         if not result.leader:
             return
-        if result.error is None:
+        # Where a trigger refuses each row that was tried, it may be this node that lacks a right.
+        error = result.error or (None if result.staged else result.refusal)
+        if error is None:
             self._trouble.worked()
-        elif is_own(result.error) and self._trouble.failed():
-            let_another_lead(self, "staging", result.error)
+        elif is_own(error) and self._trouble.failed():
+            let_another_lead(self, "staging", error)
 
     def _note(self, error: DatabaseError | None) -> None:
         if error is not None and not self._failing:

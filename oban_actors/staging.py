@@ -1,12 +1,15 @@
 """The Stager's decisions, apart from their effects: when to look next, and what to leave out."""
 
+import sqlite3
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 
 import sqlalchemy as sa
 
 from oban_actors.messages import Status
+from oban_actors.repo.sqlstates import CONFLICTS, sqlstate
 
 BURST = 20
 """Passes that may follow each other at once."""
@@ -32,11 +35,34 @@ FAILED_MOST = 5.0
 ROW_ERRORS = frozenset({"09", "22", "23", "27", "44", "P0"})
 """SQLSTATE classes of errors that a single row, or a trigger on it, brings about."""
 
-ASIDE_FOR = 60.0
-"""Seconds that a row which can't be staged is left out."""
+OTHER_ERRORS = frozenset(
+    "00 01 02 03 08 0A 0B 0F 0L 0P 0Z 10 20 21 24 25 26 28 2B 2D "  # noqa: SIM905 (of 38 lines)
+    "2F 34 38 39 3B 3D 3F 40 42 53 54 55 57 58 72 F0 HV XX".split()
+)
+"""The server's other classes; any that it has not is of a host's own making, in a trigger."""
 
-ASIDE_MOST = 1_000
+NO_ROW_ERRORS = frozenset({"08", "25", "40", "53", "57", "58"})
+"""Classes of which no row is to blame: connections, conflicts, time-outs, and what runs short."""
+
+SQLITE_ROW_ERRORS = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_RANGE,
+    }
+)
+"""SQLite's codes of errors that a row may bring about."""
+
+ASIDE_FOR = 60.0
+"""Seconds that a row which can't be staged is left out, at least."""
+
+ASIDE_MOST = 50_000
 """Rows left out at the same time at most."""
+
+RETURNING = 10
+"""Rows left out that get another try at once, doubled each time while none is refused again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,20 +193,39 @@ class Pace:
 
 @dataclass(slots=True)
 class SetAside:
-    """Rows that can't be staged, left out for a while so that they stop no others."""
+    """Rows that can't be staged, left out for a while so that they stop no others.
+
+    When their time is over a few come back at once, lest all that were refused stop the others
+    again; once they are refused no longer, ever more do.
+    """
 
     _until: dict[int, float] = field(default_factory=dict)
+    _returning: int = RETURNING
+    _returned: bool = False
+
+    @property
+    def full(self) -> bool:
+        """Whether the next row to be left out brings the oldest one back in."""
+        return len(self._until) >= ASIDE_MOST
 
     def add(self, job_id: int, now: float) -> None:
         """Leave a row out; the oldest ones come back in when there are too many."""
+        self._returning, self._returned = RETURNING, False
         self._until.pop(job_id, None)
         self._until[job_id] = now + ASIDE_FOR
         while len(self._until) > ASIDE_MOST:
             del self._until[next(iter(self._until))]
 
     def ids(self, now: float) -> list[int]:
-        """Name the rows to leave out now; those whose time is over get another try."""
-        self._until = {job_id: until for job_id, until in self._until.items() if until > now}
+        """Name the rows to leave out now; some of those whose time is over get another try."""
+        if self._returned:
+            self._returning = min(self._returning * 2, ASIDE_MOST)
+        # The longest left out are the first.
+        first = list(islice(self._until.items(), self._returning))
+        over = [job_id for job_id, until in first if until <= now]
+        for job_id in over:
+            del self._until[job_id]
+        self._returned = bool(over)
         return list(self._until)
 
 
@@ -197,5 +242,22 @@ def is_of_a_row(error: BaseException | None) -> bool:
     """Whether the database refused a row, rather than being unable to work."""
     if isinstance(error, sa.exc.IntegrityError | sa.exc.DataError):
         return True
-    state = getattr(getattr(error, "orig", error), "sqlstate", None)
-    return isinstance(state, str) and state[:2] in ROW_ERRORS
+    state = None if error is None else sqlstate(error)
+    return state is not None and (
+        state[:2] in ROW_ERRORS or state[:2] not in ROW_ERRORS | OTHER_ERRORS
+    )
+
+
+def may_be_of_a_row(error: BaseException | None) -> bool:
+    """Whether the database may have refused a row: a trigger can run into nearly anything.
+
+    Whether it did is told by what is the same without any row: that fails for all other reasons.
+    """
+    if is_of_a_row(error):
+        return True
+    driver = getattr(error, "orig", error)
+    if isinstance(driver, sqlite3.Error):
+        # An extended code holds the plain one in its low byte.
+        return getattr(driver, "sqlite_errorcode", 0) & 0xFF in SQLITE_ROW_ERRORS
+    state = None if error is None else sqlstate(error)
+    return state is not None and state not in CONFLICTS and state[:2] not in NO_ROW_ERRORS

@@ -1,8 +1,11 @@
 """The Stager's decisions: when the next pass comes, and which rows are left out."""
 
+import sqlite3
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,10 +19,13 @@ from oban_actors.staging import (
     LOCKED_DELAY,
     RATE,
     READINGS,
+    RETURNING,
     DatabaseClock,
     Outcome,
     Pace,
     SetAside,
+    is_of_a_row,
+    may_be_of_a_row,
     staging_mode,
 )
 
@@ -198,6 +204,83 @@ def test_rows_set_aside_are_bounded() -> None:
 
     assert len(ids) == ASIDE_MOST
     assert ids[0] == 5
+    assert aside.full
+
+
+def test_rows_set_aside_come_back_a_few_at_once() -> None:
+    """Those longest left out first; as long as none is refused again, ever more of them."""
+    aside = SetAside()
+    for job_id in range(1000):
+        aside.add(job_id, job_id / 1000)
+    now = ASIDE_FOR + 1
+
+    assert aside.ids(now) == list(range(RETURNING, 1000))
+    assert len(aside.ids(now)) == 1000 - 3 * RETURNING
+    aside.add(7, now)
+    assert len(aside.ids(now)) == 1001 - 4 * RETURNING
+    assert len(aside.ids(now)) == 1001 - 6 * RETURNING
+    while len(aside.ids(now)) > 1:
+        assert not aside.full
+    assert aside.ids(now) == [7]
+    assert aside.ids(now + ASIDE_FOR) == []
+
+
+def failed(code: str | None) -> sa.exc.DBAPIError:
+    """Make an error of PostgreSQL's, as SQLAlchemy gives it."""
+    kind: type[psycopg.Error] = psycopg.OperationalError
+    if code is not None:
+        kind = type("Raised", (psycopg.DatabaseError,), {"sqlstate": code})
+    return sa.exc.DBAPIError.instance("UPDATE", {}, kind("no"), psycopg.Error)  # type: ignore[return-value]  # of a driver's error it makes none else
+
+
+@pytest.mark.parametrize(
+    ("code", "certain", "possible"),
+    [
+        ("23505", True, True),
+        ("P0001", True, True),
+        ("AU001", True, True),
+        ("42P01", False, True),
+        ("42501", False, True),
+        ("0A000", False, True),
+        ("54001", False, True),
+        ("XX001", False, True),
+        ("40001", False, False),
+        ("55P03", False, False),
+        ("57014", False, False),
+        ("25006", False, False),
+        ("53100", False, False),
+        ("58030", False, False),
+        ("08006", False, False),
+        (None, False, False),
+    ],
+)
+def test_what_may_be_of_a_row(code: str | None, *, certain: bool, possible: bool) -> None:
+    """A trigger may run into anything but what passes by itself, or stops the server."""
+    for error in (failed(code), failed(code).orig):
+        assert is_of_a_row(error) is certain
+        assert may_be_of_a_row(error) is possible
+    assert not may_be_of_a_row(None)
+
+
+@pytest.mark.parametrize(
+    ("code", "possible"),
+    [
+        (sqlite3.SQLITE_CONSTRAINT_TRIGGER, True),
+        (sqlite3.SQLITE_ERROR, True),
+        (sqlite3.SQLITE_TOOBIG, True),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, False),
+        (sqlite3.SQLITE_INTERRUPT, False),
+        (sqlite3.SQLITE_FULL, False),
+        (sqlite3.SQLITE_IOERR_WRITE, False),
+        (sqlite3.SQLITE_READONLY, False),
+    ],
+)
+def test_what_may_be_of_a_row_of_sqlite(code: int, *, possible: bool) -> None:
+    """Likewise, by the driver's code."""
+    error = sqlite3.OperationalError("no")
+    error.sqlite_errorcode = code
+
+    assert may_be_of_a_row(sa.exc.OperationalError("UPDATE", {}, error)) is possible
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,179 @@
+"""Rows that the database refuses to stage: whatever they run into, and however many they are."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from oban_actors import Stage
+from oban_actors.messages import IsLeader
+from oban_actors.passes import MOST_FAILING_ROWS
+from tests.stager.passes import SLOW, of_stager, stage
+from tests.support.databases import Database
+from tests.support.events import Recorder
+from tests.support.instances import Starter, scheduled, starter
+from tests.support.waiting import wait_until
+
+ANY = "true"
+
+POSTGRES = """
+CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN {body}; RETURN NEW; END $$
+"""
+POSTGRES_TRIGGERS = {
+    "row": "CREATE TRIGGER refuse BEFORE UPDATE ON {jobs} FOR EACH ROW WHEN ({when})",
+    "deferred": "CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON {jobs} "
+    "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN ({when})",
+    "statement": "CREATE TRIGGER refuse BEFORE UPDATE ON {jobs} FOR EACH STATEMENT",
+}
+SQLITE = "CREATE TRIGGER refuse BEFORE UPDATE ON oban_jobs WHEN {when} BEGIN {body}; END"
+
+OF_THEIR_OWN = "RAISE 'not this one' USING ERRCODE = 'AU001'"
+NO_TABLE = "EXECUTE 'INSERT INTO audit_of_nobody VALUES (1)'"
+PLAIN = "RAISE 'not this one'"
+TOO_DEEP = "RAISE 'not this one' USING ERRCODE = 'statement_too_complex'"
+
+
+def refuse(start: Starter, body: str, when: str = ANY, kind: str = "row") -> None:
+    """Have a trigger that raises for some rows."""
+    if start.database.kind == "sqlite":
+        start.tables.execute(SQLITE.format(when=when, body=body))
+        return
+    jobs, schema = start.tables.jobs, f'"{start.database.prefix}"'
+    start.tables.execute(POSTGRES.format(schema=schema, body=body))
+    trigger = POSTGRES_TRIGGERS[kind].format(jobs=jobs, when=when)
+    start.tables.execute(f"{trigger} EXECUTE FUNCTION {schema}.refuse()")
+
+
+def refusing(start: Starter) -> str:
+    """Give what refuses a row on either database."""
+    return "SELECT RAISE(ABORT, 'not this one')" if start.database.kind == "sqlite" else PLAIN
+
+
+@pytest.fixture
+def pg_start(pg: Database) -> Iterator[Starter]:
+    """Instances on PostgreSQL."""
+    with starter(pg) as start:
+        yield start
+
+
+@pytest.fixture
+def sqlite_start(sqlite: Database) -> Iterator[Starter]:
+    """Instances on SQLite."""
+    with starter(sqlite) as start:
+        yield start
+
+
+def check_one_is_left_out(start: Starter, body: str, kind: str = "row") -> None:
+    """One is refused: it is named and left out, and all others are staged and told."""
+    oban = start.leading(stager=SLOW, insert_notify=False)
+    heard = start.hear(oban, "insert")
+    jobs = oban.insert_all([scheduled(-20 + n) for n in range(9)])
+    refuse(start, body, f"NEW.id = {jobs[3].id}", kind)
+
+    result = stage(oban)
+
+    assert result.error is None
+    assert result.refusal is not None
+    assert result.set_aside == (jobs[3].id,)
+    assert [job.id for job in result.staged] == [job.id for job in jobs if job is not jobs[3]]
+    assert result.queues == ("alpha",)
+    assert heard.wait_for("insert")[0] == {"queue": "alpha"}
+    again = stage(oban)
+    assert (again.staged, again.set_aside, again.error) == ((), (), None)
+    assert oban.ask("peer", IsLeader())
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [(OF_THEIR_OWN, "row"), (NO_TABLE, "row"), (TOO_DEEP, "row"), (PLAIN, "deferred")],
+    ids=["a class of their own", "no table", "too deep", "at the commit"],
+)
+def test_whatever_a_trigger_runs_into(pg_start: Starter, body: str, kind: str) -> None:
+    """What one row alone brings about stops no other, whatever its code and when it comes."""
+    check_one_is_left_out(pg_start, body, kind)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "SELECT RAISE(ABORT, 'no')",
+        "SELECT RAISE(FAIL, 'no')",
+        "SELECT RAISE(ROLLBACK, 'no')",
+        "SELECT json_extract('{', '$.a')",
+        "SELECT abs(-9223372036854775808)",
+    ],
+)
+def test_whatever_a_trigger_of_sqlite_runs_into(sqlite_start: Starter, body: str) -> None:
+    """Likewise, also where it undoes the transaction."""
+    check_one_is_left_out(sqlite_start, body)
+
+
+def test_with_an_isolated_notifier(pg_start: Starter) -> None:
+    """Where a pass never is one message, what fails at its commit is found as well."""
+    oban = pg_start.leading(stager=SLOW, notifier="isolated", insert_notify=False)
+    bad, good = oban.insert_all([scheduled(-2), scheduled(-1)])
+    refuse(pg_start, PLAIN, f"NEW.id = {bad.id}", "deferred")
+
+    result = stage(oban)
+
+    assert result.set_aside == (bad.id,)
+    assert [job.id for job in result.staged] == [good.id]
+
+
+def test_many_that_are_refused_stop_no_other(start_oban: Starter, events: Recorder) -> None:
+    """Passes follow each other until all of them are found; what comes behind them is staged."""
+    oban = start_oban.leading(stager=SLOW, insert_notify=False)
+    count = 2 * MOST_FAILING_ROWS + 5
+    oban.insert_all([scheduled(-9, queue="bad") for _ in range(count)])
+    first, last = oban.insert_all([scheduled(-99), scheduled(-1)])
+    refuse(start_oban, refusing(start_oban), "NEW.queue = 'bad'")
+    events.clear()
+
+    oban.tell("stager", Stage())
+
+    wait_until(lambda: start_oban.tables.count("available") == 2)
+    stops = events.wait_for_count(3, "oban.plugin.stop", of_stager)
+    assert [job.id for job in stops[0].metadata["staged_jobs"]] == [first.id]
+    assert [job.id for job in stops[2].metadata["staged_jobs"]] == [last.id]
+    found = [len(stop.metadata["set_aside"]) for stop in stops]
+    assert found == [MOST_FAILING_ROWS, MOST_FAILING_ROWS, 5]
+    assert not any("error" in stop.metadata for stop in stops)
+
+
+def test_what_fails_without_any_row_is_no_rows(start_oban: Starter) -> None:
+    """Then nothing is left out: the pass failed, and is tried again."""
+    oban = start_oban.leading(stager=SLOW, insert_notify=False)
+    job = oban.insert(scheduled(-5))
+    if start_oban.database.kind == "sqlite":
+        refuse(start_oban, "INSERT INTO audit_of_nobody VALUES (1)")
+    else:
+        refuse(start_oban, PLAIN, kind="statement")
+
+    for _ in range(2):
+        result = stage(oban)
+        assert (result.set_aside, result.staged) == ((), ())
+        assert result.error is not None
+    on = f" ON {start_oban.tables.jobs}" if start_oban.database.kind == "postgresql" else ""
+    start_oban.tables.execute(f"DROP TRIGGER refuse{on}")
+
+    assert [staged.id for staged in stage(oban).staged] == [job.id]
+
+
+def test_where_nothing_can_be_staged_another_should_lead(
+    pg_start: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A right that a trigger takes may be this node's own lack; of one row that is not believed."""
+    oban = pg_start.leading(stager=SLOW, insert_notify=False)
+    refuse(pg_start, NO_TABLE, "NEW.queue = 'bad'")
+
+    with caplog.at_level(logging.WARNING, "oban_actors"):
+        for _ in range(4):
+            oban.insert_all([scheduled(-5, queue="bad"), scheduled(-5)])
+            assert len(stage(oban).set_aside) == 1
+        assert "should lead" not in caplog.text
+        for _ in range(3):
+            oban.insert(scheduled(-5, queue="bad"))
+            assert len(stage(oban).set_aside) == 1
+
+    assert "staging can't run on this node, so that another should lead" in caplog.text
