@@ -28,28 +28,58 @@ def child_main(connection: "Connection[Any, Any]") -> None:
     """Serve the parent at the other end of the connection.
 
     It sends `("load", module, worker)`, which is answered by `LOADED`, and
-    `("run", module, worker, payload)`, and meanwhile perhaps `("cancel", reason)`; each run is
-    answered by `BEGUN`, and by its outcome. `("stop",)` ends the process in order,
+    `("run", number, module, worker, payload)`, and meanwhile perhaps `("cancel", number, reason)`;
+    each run is answered by `BEGUN`, and by its outcome. `("stop",)` ends the process in order,
     and the end of the parent at once: what runs here is nobody's then, and will run somewhere else.
     """
     # A signal to all processes of a terminal or service is the parent's affair. A handler, not
     # SIG_IGN, which programs started by a worker would inherit.
     for number in stop_signals():
         signal.signal(number, lambda *_: None)
-    runs: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(connection, runs), name="oban-reader", daemon=True).start()
-    while (run := runs.get()) is not None:
-        (module, name, *payload), running = run
-        if not payload:
-            load(module, name)
-            connection.send(LOADED)
-            continue
-        connection.send(BEGUN)
-        connection.send(perform_here(module, name, payload[0], running))
+    orders = Orders()
+    reading = (connection, orders)
+    threading.Thread(target=_read, args=reading, name="oban-reader", daemon=True).start()
+    while (order := orders.line.get()) is not None:
+        match order:
+            case (module, name):
+                load(module, name)
+                connection.send(LOADED)
+            case (module, name, payload, running):
+                connection.send(BEGUN)
+                connection.send(perform_here(module, name, payload, running))
 
 
-def _read(connection: "Connection[Any, Any]", runs: "queue.SimpleQueue[Any]") -> None:
-    running = Running()
+class Orders:
+    """What the parent wants done, one after the other.
+
+    Attributes:
+        line: `(module, worker)` to be imported, `(module, worker, payload, running)` to be run,
+            None as the last.
+
+    """
+
+    def __init__(self) -> None:
+        self.line: queue.SimpleQueue[tuple[Any, ...] | None] = queue.SimpleQueue()
+        self._number = 0
+        self._running = Running()
+
+    def hear(self, message: tuple[Any, ...]) -> None:
+        """Note a message: something to do, or that the newest run shall end."""
+        match message:
+            case ("load", module, name):
+                self.line.put((module, name))
+            case ("run", number, *what):
+                self._number, self._running = number, Running()
+                self.line.put((*what, self._running))
+            case ("cancel", number, reason):
+                # It may have been sent as its run ended, and come when another one runs.
+                if number == self._number:
+                    self._running.cancel(reason)
+            case ("stop",):
+                self.line.put(None)
+
+
+def _read(connection: "Connection[Any, Any]", orders: Orders) -> None:
     while True:
         try:
             message = connection.recv()
@@ -57,11 +87,4 @@ def _read(connection: "Connection[Any, Any]", runs: "queue.SimpleQueue[Any]") ->
             os._exit(ORPHANED)
         except BaseException:  # noqa: BLE001 (deaf, it would be waited for in vain)
             os._exit(GARBLED)
-        match message:
-            case ("load" | "run", *what):
-                running = Running()
-                runs.put((what, running))
-            case ("cancel", reason):
-                running.cancel(reason)
-            case ("stop",):
-                runs.put(None)
+        orders.hear(message)

@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -79,8 +80,8 @@ class ProcessSlot:
                 self._converse(claim, self._load)
             self._performer.start(claim)
             with tracing.performing(claim.job) as span:
-                message = ("run", spec.module, spec.name, payload(claim, span))
-                outcome = span.told(self._converse(claim, partial(self._run, message)))
+                work = (spec.module, spec.name, payload(claim, span))
+                outcome = span.told(self._converse(claim, partial(self._run, work)))
         except ProcessDied as error:
             # Where it was noticed tells nobody anything.
             self._performer.raised(claim, error.with_traceback(None))
@@ -152,16 +153,16 @@ class ProcessSlot:
             how = f"the process of {claim.job.worker} {child.reap()}"
             raise (ProcessDied(how) if child.late else _NotBegun(how)) from None
 
-    def _run(self, message: tuple[Any, ...], child: "_Child", claim: Claim) -> Outcome:
+    def _run(self, work: tuple[Any, ...], child: "_Child", claim: Claim) -> Outcome:
         running = claim.running
-        begun = False
+        number, begun = next(child.runs), False
 
         def tell(reason: EndReason) -> None:
             with contextlib.suppress(OSError):
-                child.send(("cancel", reason))
+                child.send(("cancel", number, reason))
 
         try:
-            child.send(message)
+            child.send(("run", number, *work))
             running.on_cancel = tell
             if running.cancelled and running.reason is not None:
                 tell(running.reason)
@@ -205,6 +206,7 @@ class _Child:
         self._pidfd: int | None = None
         self.late: float | None = None
         self.loaded: set[str] = set()
+        self.runs = itertools.count(1)
         self.process = context.Process(target=child_main, args=(theirs,), name="oban-worker")
         try:
             self.process.start()

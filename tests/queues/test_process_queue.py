@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from oban_actors import Job, Oban
-from tests.queues.work import crashes, read, wait_state
+from tests.queues.work import claims, crashes, read, wait_state
 from tests.support.events import Recorder
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
@@ -123,6 +123,46 @@ def test_the_start_of_a_process_is_no_part_of_a_run(
     event = told.wait_for("oban.job.stop")
     assert read(oban, one).errors == []
     assert event.measurements["duration"] < 1e9
+
+
+WATCHED = """
+import multiprocessing, threading
+from pathlib import Path
+from oban_actors import worker
+
+here = Path(__file__).parent
+if multiprocessing.parent_process() is not None:
+    (here / "importing").touch()
+    while not (here / "go").exists():
+        threading.Event().wait(0.01)
+
+@worker(name="tests.{module}", queue="alpha")
+def watched(job):
+    (here / "ran").touch()
+"""
+
+
+@pytest.mark.slow
+def test_a_job_cancelled_while_its_process_starts_does_not_run(
+    start_oban: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not begun, and never does; the next one of its process does."""
+    module = f"watched_{start_oban.database.kind}"
+    (tmp_path / f"{module}.py").write_text(WATCHED.replace("{module}", module))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    oban = start_oban(imports=[module], **ALPHA)
+    one = oban.insert(Job.new(worker=f"tests.{module}", queue="alpha"))
+    wait_until((tmp_path / "importing").exists)
+    assert oban.cancel_job(one)
+    wait_until(lambda: claims(oban)[one.id or 0].running.cancelled)
+    (tmp_path / "go").touch()
+
+    wait_until(lambda: not view_running(oban))
+    assert not (tmp_path / "ran").exists()
+    after = read(oban, one)
+    assert (after.state, len(after.errors)) == ("cancelled", 1)
+    wait_state(oban, oban.insert(Job.new(worker=f"tests.{module}", queue="alpha")), "completed")
+    assert (tmp_path / "ran").exists()
 
 
 def view_running(oban: Oban) -> tuple[int, ...]:

@@ -97,21 +97,30 @@ def _drastic(job: Job) -> Any:  # noqa: C901 (as above)
         case "pid":
             return os.getpid()
         case "wait":
-            with open(job.args["file"], "w") as file:  # noqa: PTH123 (fewer steps)
-                file.write(str(os.getpid()))
-            pause = threading.Event()
-            while not job.cancelled:
-                pause.wait(0.01)
-            return "told"
+            return _wait(job)
         case "hang":
-            with open(job.args["file"], "w") as file:  # noqa: PTH123 (fewer steps)
-                file.write(str(os.getpid()))
+            _say_pid(job)
             threading.Event().wait()
         case "times":
             return [job.time_left, job.deadline is not None and job.deadline.isoformat()]
         case "complete":
             job.complete(session=object())
     return None
+
+
+def _wait(job: Job) -> str:
+    _say_pid(job)
+    pause = threading.Event()
+    while not job.cancelled:
+        if os.path.exists(job.args.get("until", "")):  # noqa: PTH110 (fewer steps)
+            return "not told"
+        pause.wait(0.01)
+    return "told"
+
+
+def _say_pid(job: Job) -> None:
+    with open(job.args["file"], "w") as file:  # noqa: PTH123 (fewer steps)
+        file.write(str(os.getpid()))
 
 
 @worker
@@ -124,6 +133,8 @@ def plain(job: Job) -> Any:
 async def plain_async(job: Job) -> Any:
     """An async function."""
     if job.args.get("do") == "sleep":
+        if "file" in job.args:
+            _say_pid(job)
         await asyncio.Event().wait()
     await asyncio.sleep(0)
     return act(job)

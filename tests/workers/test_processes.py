@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from oban_actors import Job, ProcessDied, RemoteFailure
+from oban_actors.queues.process_child import Orders
 from oban_actors.queues.process_slot import ProcessSlot
 from tests.workers import jobs
 from tests.workers.running import claimed, do, text
@@ -129,16 +130,49 @@ def test_a_cancellation_reaches_the_process(
 
 
 @pytest.mark.parametrize("reason", ["cancelled", "timeout", "shutdown"])
-def test_an_async_job_is_cancelled_there(slot: ProcessSlot, reason: Any) -> None:
+def test_an_async_job_is_cancelled_there(slot: ProcessSlot, tmp_path: Path, reason: Any) -> None:
     """Its task gets CancelledError; at shutdown it stays unfinished."""
-    claim = do(jobs.plain_async, "sleep")
-    claim.running.cancel(reason)
-
-    perform(slot, claim)
+    claim = do(jobs.plain_async, "sleep", file=str(tmp_path / "pid"))
+    with running_in(slot, claim, tmp_path / "pid"):
+        claim.running.cancel(reason)
 
     verdicts = {"cancelled": "cancelled", "timeout": "failure", "shutdown": None}
     assert claim.verdict == verdicts[reason]
     assert (claim.ack is None) == (reason == "shutdown")
+
+
+def test_a_cancellation_that_comes_late_ends_no_other(slot: ProcessSlot, tmp_path: Path) -> None:
+    """Sent as its run ended, it may come when the next job runs in that process."""
+    one = do(jobs.plain, "wait", file=str(tmp_path / "one"))
+    with running_in(slot, one, tmp_path / "one"):
+        late = one.running.on_cancel
+        one.running.cancel("cancelled")
+    assert late is not None
+    other = do(jobs.plain, "wait", file=str(tmp_path / "other"), until=str(tmp_path / "go"))
+    with running_in(slot, other, tmp_path / "other"):
+        late("cancelled")
+        late("cancelled")
+        (tmp_path / "go").touch()
+
+    assert (one.verdict, other.verdict, other.result) == ("cancelled", "success", "not told")
+
+
+def test_only_the_newest_run_is_told_to_end() -> None:
+    """A message that names another run, or one between two of them, ends none."""
+    orders, first, second = Orders(), ("m", "w", {"a": 1}), ("m", "v", {"a": 2})
+    orders.hear(("run", 1, *first))
+    orders.hear(("cancel", 1, "timeout"))
+    orders.hear(("load", "m", "v"))
+    orders.hear(("run", 2, *second))
+    orders.hear(("cancel", 1, "cancelled"))
+    orders.hear(("stop",))
+
+    one, load, other, last = (orders.line.get() for _ in range(4))
+    assert (load, last) == (("m", "v"), None)
+    assert one is not None
+    assert other is not None
+    assert (one[:-1], one[-1].reason) == (first, "timeout")
+    assert (other[:-1], other[-1].reason) == (second, None)
 
 
 def test_a_time_out_may_kill(slot: ProcessSlot, tmp_path: Path) -> None:
