@@ -65,6 +65,9 @@ class CronEngine(Protocol):
     def plant_crons(self, connection: Connection, name: str, marks: Mapping[str, datetime]) -> None:
         """Make rows for entries that have none; those that have one keep it."""
 
+    def hurry_crons(self, connection: Connection, seconds: float) -> None:
+        """Wait for others' locks for so long at most, from here to the end of the transaction."""
+
     def mark_crons(self, connection: Connection, name: str, marks: Mapping[str, datetime]) -> None:
         """Write up to when entries, whose rows are locked, were evaluated."""
 

@@ -1,6 +1,7 @@
 """Cron's marks on PostgreSQL."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -35,6 +36,8 @@ _MARK = f"""
 UPDATE {{crons}} AS cron SET evaluated_at = mark.at FROM {_MARKS}
 WHERE cron.name = cast(:name AS text) AND cron.entry = mark.entry
 """
+
+_HURRY = text("SELECT set_config('lock_timeout', cast(:timeout AS text), true)")
 
 _PRUNE = """
 DELETE FROM {crons}
@@ -89,6 +92,10 @@ class PostgresCron:
     def plant_crons(self, connection: Connection, name: str, marks: Mapping[str, datetime]) -> None:
         """See `CronEngine`."""
         connection.execute(self._plant_crons, {"name": name, "marks": _document(marks)})
+
+    def hurry_crons(self, connection: Connection, seconds: float) -> None:
+        """See `CronEngine`."""
+        connection.execute(_HURRY, {"timeout": str(math.ceil(seconds * 1000))}).all()
 
     def mark_crons(self, connection: Connection, name: str, marks: Mapping[str, datetime]) -> None:
         """See `CronEngine`."""

@@ -1,7 +1,7 @@
 """Evaluator: finds what is due by the database's clock, and inserts it together with its mark."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -10,13 +10,14 @@ from typing import cast
 import sqlalchemy as sa
 
 from oban_actors.engines.cron import CronMarks
-from oban_actors.errors import CodecError, InvalidJob
+from oban_actors.errors import CodecError, InvalidJob, TransientError
 from oban_actors.job import Job
 from oban_actors.peers.identity import MARK, owner
 from oban_actors.peers.statements import LeaseTable
 from oban_actors.plugins.cron_entry import Entry
 from oban_actors.plugins.cron_steps import Boot, Seen, Verdict, judge, next_look
 from oban_actors.plugins.plugin import PluginContext, PluginRun
+from oban_actors.repo.sqlstates import LOCK_NOT_AVAILABLE, sqlstate
 from oban_actors.repo.times import Dialect, to_moment
 from oban_actors.staging import is_of_a_row
 
@@ -24,6 +25,15 @@ logger = logging.getLogger("oban_actors")
 
 RETRY = 15.0
 """Seconds until another try at most, after the database failed or refused a job."""
+
+LOCK_TIME = 1.0
+"""Seconds that unique jobs, all at once, wait for others' locks; other nodes wait meanwhile."""
+
+BRIEFLY = 0.1
+"""Seconds that each entry waits for one, once all at once could not be inserted."""
+
+WAITING = 3.0
+"""Seconds until another try, after somebody's open transaction was in the way of an entry."""
 
 WATCHING = 5.0
 """Seconds between two looks at other nodes."""
@@ -36,8 +46,8 @@ KEPT = timedelta(days=90)
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
-# What the database refuses, and what is refused before it gets there.
-_REFUSALS = (sa.exc.DBAPIError, InvalidJob, CodecError)
+# What the database refuses, what is refused before it gets there, and others' locks.
+_REFUSALS = (sa.exc.DBAPIError, InvalidJob, CodecError, TransientError)
 
 
 @dataclass(slots=True)
@@ -48,6 +58,7 @@ class _Outcome:
     jobs: list[Job] = field(default_factory=list)
     marks: dict[str, datetime] = field(default_factory=dict)
     refused: dict[str, Exception] = field(default_factory=dict)
+    waiting: dict[str, Exception] = field(default_factory=dict)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
 
 
@@ -65,6 +76,7 @@ class Evaluator:
         self.boot = boot
         self._reboots = [entry.key for entry in entries if entry.schedule.reboot]
         self._refused: set[str] = set()
+        self._waiting: set[str] = set()
         self._pruned: float | None = None
         self._again: float | None = None
         self._read_at = 0.0
@@ -106,6 +118,8 @@ class Evaluator:
         seconds = next_look(self.entries.values(), now, leader=run.leader)
         if self._refused:
             seconds = min(seconds, RETRY)
+        if self._waiting:
+            seconds = min(seconds, WAITING)
         if self._reboots and not self.boot.over:
             seconds = min(seconds, WATCHING)
         self._again = self._read_at + seconds
@@ -183,54 +197,70 @@ class Evaluator:
                 built[key] = [self.entries[key].build(due) for due in verdict.runs]
             except Exception as error:  # noqa: BLE001 (a host's own `new`, which must not stop other entries)
                 outcome.refused[key] = error
-        for keys in self._batches(run, connection, built, outcome):
-            for key in keys:
-                outcome.marks[key] = cast("datetime", outcome.verdicts[key].mark)
+        for key in self._inserted(run, connection, built, outcome):
+            outcome.marks[key] = cast("datetime", outcome.verdicts[key].mark)
 
-    def _batches(
+    def _inserted(
         self,
         run: PluginRun,
         connection: sa.Connection,
         built: Mapping[str, list[Job]],
         outcome: _Outcome,
-    ) -> list[list[str]]:
-        """Insert all at once, or each entry for itself if the database refuses that."""
-        inserter = run.context.inserter
+    ) -> Iterable[str]:
+        """Insert all at once, or each entry for itself if the database refuses that.
+
+        Also where somebody's open transaction is in the way, as one that inserts the same unique
+        job: who waits for it here keeps all other nodes waiting.
+        """
+        engine = run.context.engine
         every = [job for jobs in built.values() for job in jobs]
         if not every:
-            return [list(built)]
+            return built
+        if any(job.unique is not None for job in every):
+            # Others' locks are in the way of no other jobs.
+            engine.hurry_crons(connection, min(run.context.config.lock_timeout, LOCK_TIME))
+        if self._refusal(run, connection, every, outcome) is None:
+            return built
+        engine.hurry_crons(connection, BRIEFLY)
+        done = []
+        for key, jobs in built.items():
+            error = self._refusal(run, connection, jobs, outcome)
+            if error is None:
+                done.append(key)
+            elif _is_waiting(error):
+                outcome.waiting[key] = error
+            else:
+                outcome.refused[key] = error
+        return done
+
+    def _refusal(
+        self, run: PluginRun, connection: sa.Connection, jobs: Sequence[Job], outcome: _Outcome
+    ) -> Exception | None:
+        """Insert jobs, and give the error if that does not go because of them."""
         try:
             with connection.begin_nested():
-                outcome.jobs += inserter.insert_within(connection, every)
+                outcome.jobs += run.context.inserter.insert_within(connection, jobs)
         except _REFUSALS as error:
             if not _is_of_a_job(error):
                 raise
-        else:
-            return [list(built)]
-        done = []
-        for key, jobs in built.items():
-            try:
-                with connection.begin_nested():
-                    outcome.jobs += inserter.insert_within(connection, jobs)
-            except _REFUSALS as error:
-                if not _is_of_a_job(error):
-                    raise
-                outcome.refused[key] = error
-            else:
-                done.append([key])
-        return done
+            return error
+        return None
 
     # Afterwards
 
     def _settle(self, run: PluginRun, outcome: _Outcome, *, booting: bool) -> None:
-        if booting and not any(key in outcome.refused for key in self._reboots):
+        undone = outcome.refused.keys() | outcome.waiting.keys()
+        if booting and undone.isdisjoint(self._reboots):
             self.boot.over = True
         if self._pruning(run):
             self._pruned = run.context.config.clock.monotonic()
         for key, error in outcome.refused.items():
             if key not in self._refused:
                 logger.error("cron entry %r was refused and will be tried again: %s", key, error)
-        self._refused = set(outcome.refused)
+        for key, error in outcome.waiting.items():
+            if key not in self._waiting:
+                logger.warning("cron entry %r has to wait and will be tried again: %s", key, error)
+        self._refused, self._waiting = set(outcome.refused), set(outcome.waiting)
         for key, verdict in outcome.verdicts.items():
             if verdict.ahead:
                 logger.warning("cron entry %r was evaluated by a clock far ahead: set back", key)
@@ -243,4 +273,10 @@ class Evaluator:
 
 
 def _is_of_a_job(error: Exception) -> bool:
-    return not isinstance(error, sa.exc.DBAPIError) or is_of_a_row(error)
+    if isinstance(error, sa.exc.DBAPIError | TransientError):
+        return is_of_a_row(error) or _is_waiting(error)
+    return True
+
+
+def _is_waiting(error: Exception) -> bool:
+    return sqlstate(error) == LOCK_NOT_AVAILABLE

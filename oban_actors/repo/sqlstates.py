@@ -15,10 +15,11 @@ from oban_actors.errors import (
     UndefinedTable,
 )
 
+LOCK_NOT_AVAILABLE = "55P03"
 CONFLICTS = {
     "40001",  # serialization_failure
     "40P01",  # deadlock_detected
-    "55P03",  # lock_not_available
+    LOCK_NOT_AVAILABLE,
 }
 READ_ONLY = "25006"
 """read_only_sql_transaction: the server is a standby by now."""

@@ -54,6 +54,19 @@ class Moody(Worker):
         """Do nothing."""
 
 
+@worker(name="tests.cron.replacing", queue="alpha", unique={"period": "infinity"})
+class Replacing(Worker):
+    """Has the meta of its jobs replaced in the one that is there."""
+
+    @classmethod
+    def new(cls, args: Any = None, **options: Any) -> Job:
+        """Build one."""
+        return super().new(args, replace=["meta"], **options)
+
+    def perform(self, job: Job) -> None:
+        """Do nothing."""
+
+
 @worker(name="tests.cron.unstorable", queue="alpha")
 class Unstorable(Worker):
     """Builds jobs by hand, which no table takes."""

@@ -8,6 +8,7 @@ from tests.plugins.crontabs import (
     CRON,
     NINE,
     Moody,
+    Replacing,
     Unstorable,
     Warm,
     clock_at,
@@ -15,6 +16,7 @@ from tests.plugins.crontabs import (
     evaluate,
     locked,
     of_cron,
+    only_one,
     report,
     runs,
     start,
@@ -25,6 +27,8 @@ from tests.support.instances import Starter, Tables, starter
 from tests.support.postgres import PostgresServer
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import wait_until
+
+ONLY = "tests.cron.only_one"
 
 
 def test_an_entry_that_is_refused_stops_no_other(
@@ -103,6 +107,54 @@ def test_a_job_that_can_not_be_stored_stops_no_other(
     assert runs(start_oban.tables) == ["02 09:00"]
     assert [each for each in caplog.messages if "was refused" in each] != []
     assert [node.last_crash for node in oban.tree().walk() if node.last_crash] == []
+
+
+@pytest.mark.db
+def test_an_open_transaction_with_the_same_unique_job_stops_no_other(
+    start_oban: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That entry alone waits for it, and its run is not lost."""
+    if start_oban.database.kind != "postgresql":
+        pytest.skip("on SQLite who has inserted one has the whole file")
+    clock = clock_at("2026-03-02 08:59:30")
+    unique = ("0 9 * * *", only_one, {"missed": "skip"})
+    oban = start(start_oban, clock, unique, ("0 9 * * *", Warm), NINE)
+    with start_oban.tables.engine.connect() as host:
+        oban.insert(only_one.new({}), connection=host)
+        clock.advance(31)
+        evaluate(oban)
+        assert runs(start_oban.tables) == ["02 09:00"]
+        assert runs(start_oban.tables, "tests.cron.warm") == ["02 09:00"]
+        assert evaluate(oban) == []
+        assert runs(start_oban.tables, ONLY) == []
+        host.rollback()
+    lines = [each for each in caplog.messages if "has to wait" in each]
+    assert len(lines) == 1
+    assert f"{ONLY} 0 9 * * *" in lines[0]
+
+    clock.advance(4)
+    wait_until(lambda: runs(start_oban.tables, ONLY) == ["02 09:00"])
+    assert runs(start_oban.tables) == ["02 09:00"]
+
+
+@pytest.mark.db
+def test_a_locked_row_that_a_unique_job_replaces_stops_no_other(start_oban: Starter) -> None:
+    """It is that entry's affair who has locked it, and for how long."""
+    if start_oban.database.kind != "postgresql":
+        pytest.skip("SQLite locks no rows")
+    clock = clock_at("2026-03-02 08:59:30")
+    oban = start(start_oban, clock, ("0 9 * * *", Replacing), NINE)
+    there = oban.insert(Replacing.new({}, meta={"cron_at": "2026-03-01T09:00:00Z"}))
+    with start_oban.tables.engine.connect() as host:
+        start_oban.tables.on(host, "SELECT 1 FROM {jobs} WHERE id = :id FOR UPDATE", id=there.id)
+        clock.advance(31)
+        evaluate(oban)
+        assert runs(start_oban.tables) == ["02 09:00"]
+        host.rollback()
+
+    clock.advance(4)
+    wait_until(lambda: runs(start_oban.tables, "tests.cron.replacing") == ["02 09:00"])
+    assert runs(start_oban.tables) == ["02 09:00"]
 
 
 def test_a_minute_that_is_due_while_the_server_is_away(
