@@ -42,6 +42,10 @@ def default_node() -> str:
     return socket.gethostname() or "localhost"
 
 
+def _new_identity() -> str:
+    return uuid4().hex
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything an instance was told, checked. Mirrors `Oban.Config`.
@@ -84,7 +88,7 @@ class Config:
 
     name: str = "Oban"
     node: str = field(default_factory=default_node)
-    identity: str = field(default_factory=lambda: uuid4().hex)
+    identity: str = field(default_factory=_new_identity)
     prefix: str = "public"
     stager: StagerOptions | None = field(default_factory=StagerOptions)
     peer: PeerOptions | None = field(default_factory=PeerOptions)
@@ -139,6 +143,10 @@ class Config:
             raise OPTIONS.refusal("health.patience", least, self.health.patience)
 
         check.fit("plugins", self.plugins, self)
+
+    def renew_identity(self) -> None:
+        """Be another instance's from here on: that of a forked child."""
+        object.__setattr__(self, "identity", _new_identity())
 
     @property
     def ident(self) -> str:

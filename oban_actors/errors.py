@@ -149,7 +149,7 @@ class ProcessDied(ObanError):
 
 
 class ForkedError(ObanError):
-    """The instance belongs to the parent process: a forked child has to make its own."""
+    """The parent process has used the instance: a forked child has to make its own."""
 
 
 class DatabaseError(ObanError):

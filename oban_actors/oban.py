@@ -28,9 +28,9 @@ from oban_actors.actors.process import process_of
 from oban_actors.actors.tree import look
 from oban_actors.announcing import Announcer
 from oban_actors.calls.async_jobs import AsyncJobCalls
+from oban_actors.calls.async_queues import AsyncQueueCalls
 from oban_actors.calls.draining import DrainCalls
 from oban_actors.calls.inserts import InsertCalls
-from oban_actors.calls.queues import QueueCalls
 from oban_actors.calls.schema import SchemaCalls
 from oban_actors.claim import Claim
 from oban_actors.completing import Completion
@@ -56,7 +56,7 @@ START_TIMEOUT = 300.0
 """Seconds that a tree may take to start; its actors put slow work off."""
 
 
-class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
+class Oban(SchemaCalls, InsertCalls, AsyncQueueCalls, AsyncJobCalls, DrainCalls):
     """One instance: durable jobs on a database, staged by a supervised tree of actors.
 
     The object stays valid however often its tree is restarted. It can be used without a
@@ -152,7 +152,7 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
             ConfigError: a module of `imports` can't be imported, or the port of the health endpoint
                 is taken.
             DatabaseError: the tables can't be looked at.
-            ForkedError: this process is a fork of the one that made this object.
+            ForkedError: this process is a fork of the one that has used this object.
 
         """
         self._refuse_fork()
@@ -293,7 +293,7 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
 
         Raises:
             NoProcess: nobody has the name now.
-            ForkedError: this process is a fork of the one that made this object.
+            ForkedError: this process is a fork of the one that has used this object.
 
         """
         self._refuse_fork()
@@ -315,7 +315,7 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
             ServerCrashed: it died over the question.
             CallTimeout: no answer came in time.
             Deadlock: it would wait for itself, directly or through others.
-            ForkedError: this process is a fork of the one that made this object.
+            ForkedError: this process is a fork of the one that has used this object.
 
         """
         return self.whereis(name).ask(message, timeout=timeout)
@@ -381,6 +381,16 @@ class Oban(SchemaCalls, InsertCalls, QueueCalls, AsyncJobCalls, DrainCalls):
 
 _INSTANCES: "weakref.WeakSet[Oban]" = weakref.WeakSet()
 _INSTANCES_LOCK = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _INSTANCES_LOCK  # noqa: PLW0603 (any thread of the parent's may have held it)
+    _INSTANCES_LOCK = threading.Lock()
+    for one in list(_INSTANCES):
+        one._move()  # noqa: SLF001 (its own module)
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def instances() -> list[Oban]:

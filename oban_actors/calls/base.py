@@ -19,10 +19,22 @@ class Calls:
     _runtime: Runtime
     _publisher: Publisher
     _pid: int
+    _used: bool = False
 
     def _refuse_fork(self) -> None:
         if self._pid != os.getpid():
             raise ForkedError(
-                f"{self.config.name} was made in process {self._pid}, and its actors and "
+                f"{self.config.name} was used in process {self._pid}, and its actors and "
                 "connections stayed there: make another Oban in the forked process"
             )
+        # Before any lock is taken: a fork may find it as it is at any moment.
+        self._used = True
+
+    def _move(self) -> None:
+        """Belong to the process that was forked here just now, if nobody had begun to use it.
+
+        It has no thread then, no connection, and no lock that anybody holds.
+        """
+        if not self._used and self.repo.move():
+            self._pid = os.getpid()
+            self.config.renew_identity()

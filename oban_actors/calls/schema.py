@@ -23,7 +23,7 @@ class SchemaCalls(Calls):
             ConfigError: the version asked for is unknown.
             SchemaTooNew: a newer version made them; nothing was changed.
             DatabaseError: the database refused or failed; nothing was changed.
-            ForkedError: this process is a fork of the one that made this object.
+            ForkedError: this process is a fork of the one that has used this object.
 
         """
         self._refuse_fork()
@@ -45,7 +45,7 @@ class SchemaCalls(Calls):
             ConfigError: the version asked for is unknown.
             SchemaTooNew: a newer version made them; nothing was changed.
             DatabaseError: the database refused or failed; nothing was changed.
-            ForkedError: this process is a fork of the one that made this object.
+            ForkedError: this process is a fork of the one that has used this object.
 
         """
         self._refuse_fork()

@@ -67,6 +67,7 @@ class Repo:
         self._sender = Sender(prepares=config.notifier.listen_url is None)
         self._tree: Runtime | None = None
         self._pid = os.getpid()
+        self._used = False
         event.listen(self.engine, "connect", self._on_connect, insert=True)
         event.listen(self.engine, "before_cursor_execute", self._on_statement)
 
@@ -128,7 +129,7 @@ class Repo:
             StatementTimeout: a statement took too long.
             CommitUnknown: whether the work was committed can't be found out.
             DatabaseError: any other error of the database, or `cancel` was called.
-            ForkedError: this process is a fork of the one that made this.
+            ForkedError: this process is a fork of the one that has used this.
 
         """
         begin, allowance, while_allowed = self._terms(
@@ -138,9 +139,7 @@ class Repo:
             read_only=read_only,
             durable=durable,
         )
-        terms = Terms(
-            begin, idempotent, attempts, while_allowed if patience is None else patience
-        )
+        terms = Terms(begin, idempotent, attempts, while_allowed if patience is None else patience)
         return self._run(terms, allowance, work, vital=vital)
 
     def message(
@@ -222,7 +221,7 @@ class Repo:
         Raises:
             DatabaseUnavailable: nobody answered.
             ConfigError: the database is not PostgreSQL.
-            ForkedError: this process is a fork of the one that made this.
+            ForkedError: this process is a fork of the one that has used this.
 
         """
         self._check_usable()
@@ -286,7 +285,7 @@ class Repo:
         Called by an actor, it is that actor's tree whose actors have connections reserved.
 
         Raises:
-            ForkedError: this process is a fork of the one that made this.
+            ForkedError: this process is a fork of the one that has used this.
 
         """
         self._check_usable()
@@ -299,8 +298,20 @@ class Repo:
         Whoever uses it again after that makes new ones; calling it again does no harm.
         """
         if os.getpid() == self._pid:
+            self._used = True
             self._watchdog.close()
             self.engine.dispose()
+
+    def move(self) -> bool:
+        """Belong to the process that was forked here just now, if nobody had begun to use it.
+
+        Returns:
+            Whether it does.
+
+        """
+        if not self._used:
+            self._pid = os.getpid()
+        return not self._used
 
     def _terms(
         self,
@@ -346,6 +357,8 @@ class Repo:
     def _check_usable(self) -> None:
         if os.getpid() != self._pid:
             raise ForkedError("connections can't be shared with a fork: make an Oban of its own")
+        # Before any lock is taken: a fork may find it as it is at any moment.
+        self._used = True
 
     def _begin(
         self, seconds: float, locks: float, idle: float, *, read_only: bool, durable: bool

@@ -307,6 +307,53 @@ def test_a_forked_child_is_told(sqlite: Database) -> None:
     assert "fine" in done.stdout
 
 
+UNUSED = """
+import os, sys, traceback
+from oban_actors import ForkedError, IsLeader, Job, Oban
+
+first = Oban(sys.argv[1], prefix={prefix!r})
+first.migrate()
+first.repo.close()
+oban = Oban(sys.argv[1], prefix={prefix!r}, name="web", queues={{"alpha": 1}})
+looked = Oban(sys.argv[1], prefix={prefix!r})
+looked.repo.verify()
+looked.repo.close()
+identities = [oban.config.identity]
+
+def child():
+    inserted = oban.insert(Job.new(worker="w", queue="beta"))
+    assert oban.get_job(inserted.id).worker == "w"
+    with oban:
+        oban.ask("peer", IsLeader(), timeout=30)
+        assert [view.queue for view in oban.check_all_queues()] == ["alpha"]
+    print(oban.config.identity, flush=True)
+    try: looked.insert(Job.new(worker="w"))
+    except ForkedError: pass
+    else: raise AssertionError("it was used before")
+
+for _ in range(2):
+    pid = os.fork()
+    if pid == 0:
+        try: child()
+        except BaseException: traceback.print_exc(); os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+oban.insert(Job.new(worker="w", queue="beta"))
+oban.stop()
+print(oban.config.identity)
+"""
+
+
+def test_an_instance_that_nobody_used_belongs_to_each_fork(database: Database) -> None:
+    """As a web server has it that imports the program first: each child runs a node of its own."""
+    done = run_program(UNUSED.format(prefix=database.prefix), database.url)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(set(done.stdout.split())) == 3
+    assert Tables(database).count("available") == 3
+
+
 def test_it_needs_no_greenlet(sqlite: Database) -> None:
     """What only an asyncio host of SQLAlchemy has is not imported."""
     done = run_program(
