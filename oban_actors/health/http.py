@@ -66,9 +66,10 @@ class Answer:
 class Refused(Exception):
     """A request that is not answered as it asks; `answer` says why, in words of our own."""
 
-    def __init__(self, status: HTTPStatus, **headers: str) -> None:
-        self.answer = Answer(status, {"error": status.phrase}, headers)
-        super().__init__(status.phrase)
+    def __init__(self, status: HTTPStatus, why: str = "", **headers: str) -> None:
+        said = f"{status.phrase}: {why}" if why else status.phrase
+        self.answer = Answer(status, {"error": said}, headers)
+        super().__init__(said)
 
 
 def complete(received: bytes) -> bool:
@@ -110,7 +111,8 @@ def parse(received: bytes, hosts: Collection[str]) -> Request:
     if len(asked) > 1 or (not asked and version != "HTTP/1.0"):
         raise Refused(HTTPStatus.BAD_REQUEST)
     if asked and not _ours(asked[0], hosts):
-        raise Refused(HTTPStatus.MISDIRECTED_REQUEST)
+        why = "the name asked for is none of the option health.hosts"
+        raise Refused(HTTPStatus.MISDIRECTED_REQUEST, why)
     return Request(target.partition("?")[0], head=method == "HEAD")
 
 

@@ -58,6 +58,7 @@ class Roster:
         hurried: whether nobody waits for its jobs to end by themselves.
         active: whether there is a producer for it.
         unsure: whether it ended with claims in the table that it may not know of.
+        interrupted: ids of jobs whose runs ended without an end to write, since the last fetch.
         ended: called when the first of several jobs has ended; set by who acknowledges.
 
     """
@@ -75,6 +76,7 @@ class Roster:
         self.hurried = False
         self.active = False
         self.unsure = False
+        self.interrupted: set[int] = set()
         self.ended: Callable[[], object] | None = None
         self._lock = threading.Lock()
         self._drained = threading.Condition(self._lock)
@@ -91,6 +93,8 @@ class Roster:
     def hold(self, claims: Iterable[Claim]) -> None:
         """Take up claims that a fetch has brought; they count as running from here on."""
         with self._lock:
+            if self.interrupted:
+                self.interrupted.clear()
             before = len(self._held)
             self._held.update(claims)
             self._running += len(self._held) - before
@@ -103,6 +107,7 @@ class Roster:
             if claim.ack is None:
                 # Nothing to write: it stays executing, for whoever rescues it.
                 self._held.discard(claim)
+                self.interrupted.add(claim.id)
                 self.unsure = True
             else:
                 # Let go of at once, most jobs are never looked at by the garbage collector.

@@ -239,6 +239,11 @@ class Turns:
         if not released:
             return
         self._released()
+        if cut := sorted(roster.interrupted.intersection(released)):
+            logger.info("queue %s gave back jobs that it had to interrupt: %s", roster.queue, cut)
+            released = [id_ for id_ in released if id_ not in cut]
+        if not released:
+            return
         if roster.shutdown_at is None:
             said = "gave back jobs of queue %s that a lost answer had left claimed: %s"
             logger.warning(said, roster.queue, released)

@@ -188,6 +188,23 @@ def test_claims_not_begun_are_given_back(
     assert [r.levelname for r in caplog.records if r.getMessage() == said] == ["INFO"]
 
 
+def test_what_a_stop_interrupts_is_given_back_and_named_so(
+    start_oban: Starter, work: Work, told: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It had begun: the log says no other thing, and no end is told of its start."""
+    caplog.set_level("INFO", "oban_actors")
+    oban = start_oban(shutdown_grace_period=0.1, **ALPHA)
+    one = oban.insert(jobs("async", 1, "forever")[0])
+    work.wait_inside(1)
+    oban.stop()
+
+    after = read(oban, one)
+    assert (after.state, after.attempt, after.errors) == ("available", 0, [])
+    assert f"queue alpha gave back jobs that it had to interrupt: [{one.id}]" in caplog.messages
+    assert "not begun" not in caplog.text
+    assert told.all("oban.job.stop") + told.all("oban.job.exception") == []
+
+
 def test_a_queue_is_stopped_and_started_again(start_oban: Starter, work: Work) -> None:
     """As often as one likes, with other limits; a stop before the last one's time counts anew."""
     oban = start_oban(shutdown_grace_period=60, **ALPHA)
