@@ -2,13 +2,13 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from oban_actors.actors import SHUTDOWN, ChildSpec, Reason, Sender, Supervisor, Timer
+from oban_actors.actors import SHUTDOWN, ChildSpec, Exit, Reason, Sender, Supervisor, Timer, send
 from oban_actors.config import QueueOptions
+from oban_actors.config_options import positive, queue_name
 from oban_actors.config_options import queue as check_queue
-from oban_actors.config_options import queue_name
 from oban_actors.errors import ConfigError
 from oban_actors.messages import Notification, Reconnected, Shutdown, StartQueue, StopQueue
 from oban_actors.notifiers import listen
@@ -34,6 +34,14 @@ class _Deadline:
     queue: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Listens:
+    """All that was told before a queue's Producer listened has been read."""
+
+    queue: str
+    mark: object
+
+
 class Queues(Supervisor):
     """Runs the queues, and starts and stops others when told so, here or by signal.
 
@@ -49,7 +57,7 @@ class Queues(Supervisor):
         super().__init__(children, max_restarts=RESTARTS, max_seconds=SECONDS)
         self.parts = parts
         self._deadlines: dict[str, Timer] = {}
-        self._next: dict[str, QueueOptions] = {}
+        self._begun: dict[str, object] = {}
 
     # Callbacks
 
@@ -57,18 +65,23 @@ class Queues(Supervisor):
         """Listen for signals, and start the queues."""
         listen(self, ["signal"])
         workforce = self.parts.workforce
+        later = workforce.next()
         for queue, options in self.parts.config.queues.items():
             # One that crashed has left its queues as they were; one that ended, at their end.
             if workforce.is_stopped(queue):
                 # What is left of it is written as of any queue that has ended: see `_end_again`.
                 self._children.pop(queue, None)
             elif workforce.is_ending(queue):
-                workforce.renew(queue, options)
-                self._children[queue].spec = queue_spec(self.parts, queue, options)
+                begun = later.get(queue, options)
+                workforce.renew(queue, begun)
+                self._children[queue].spec = queue_spec(self.parts, queue, begun)
         super().init()
         for queue, options in workforce.running().items():
             if queue not in self._children:
                 self._add(queue_spec(self.parts, queue, options))
+        for queue, options in later.items():
+            if queue not in self._children:
+                self._start_queue(queue, options)
 
     def handle_call(self, message: Any, sender: Sender) -> Any:
         """Start or stop a queue; otherwise what a supervisor is asked."""
@@ -95,13 +108,16 @@ class Queues(Supervisor):
                 self._end_queue(queue)
             case LeftOver(queue):
                 self._end_again(queue)
+            case _Listens(queue, mark):
+                if self._begun.get(queue) is mark:
+                    del self._begun[queue]
             case Reconnected() | Notification():
                 pass
             case _:
                 super().handle_info(message)
 
     def terminate(self, reason: Reason) -> None:
-        """Let all queues drain at the same time, then end one after the other.
+        """Let all queues drain at the same time, then end at the same time.
 
         Where this one crashed, or gave up over too many crashes of others, the queues don't end:
         its successor goes on with what they have.
@@ -110,6 +126,9 @@ class Queues(Supervisor):
             for queue in self._children:
                 self._begin_end(str(queue))
             self._await_drained()
+        # A silent database holds up each for as long as it may take: all at once, then.
+        for queue in self._children:
+            self.tell(("queue", queue), Exit(SHUTDOWN))
         super().terminate(reason)
 
     def _await_drained(self) -> None:
@@ -123,30 +142,44 @@ class Queues(Supervisor):
 
     def _signal(self, payload: Mapping[str, Any]) -> None:
         queue, action = payload.get("queue"), payload.get("action")
-        if not isinstance(queue, str) or action not in ("start", "stop"):
+        if not isinstance(queue, str):
             return
-        if action == "stop":
-            self._stop_queue(queue)
-            return
-        try:
-            given = {name: payload[name] for name in ("limit", "paused") if name in payload}
-            options = check_queue(queue_name("queue", queue), given)
-        except ConfigError as error:
-            logger.warning("queue %r can't be started as a signal says: %s", queue, error)
-            return
-        self._start_queue(queue, options)
+        match action:
+            case "stop":
+                self._stop_queue(queue)
+            case "start":
+                try:
+                    given = {name: payload[name] for name in ("limit", "paused") if name in payload}
+                    options = check_queue(queue_name("queue", queue), given)
+                except ConfigError as error:
+                    logger.warning("queue %r can't be started as a signal says: %s", queue, error)
+                else:
+                    self._start_queue(queue, options)
+            case "pause" | "resume" | "scale":
+                self._steer(queue, payload)
+
+    def _steer(self, queue: str, payload: Mapping[str, Any]) -> None:
+        # Otherwise the Producers hear of it themselves.
+        for name, options in self.parts.workforce.next().items():
+            if queue in (name, "*"):
+                self.parts.workforce.begin_later(name, steered(name, options, payload))
+        for name in self._begun:
+            if queue in (name, "*"):
+                self.tell(("producer", name), Notification("signal", payload))
 
     def _start_queue(self, queue: str, options: QueueOptions) -> None:
         if queue in self._children:
             if self.parts.workforce.is_ending(queue):
-                self._next[queue] = options
-                self.parts.workforce.unstop(queue)
+                self.parts.workforce.begin_later(queue, options)
             return
         self.parts.workforce.renew(queue, options)
         self._add(queue_spec(self.parts, queue, options))
+        # What was told before its Producer listened, perhaps while the one before ended, is in
+        # our mailbox, before this.
+        self._begun[queue] = mark = object()
+        send(self.actor_ref, _Listens(queue, mark))
 
     def _stop_queue(self, queue: str) -> None:
-        self._next.pop(queue, None)
         if queue not in self._children:
             return
         # Kept where a successor of this one finds it: what was stopped stays so.
@@ -183,8 +216,29 @@ class Queues(Supervisor):
         self._end_child(child, SHUTDOWN)
         self._children.pop(queue, None)
         self.parts.workforce.dismiss(queue)
-        if (options := self._next.pop(queue, None)) is not None:
+        if (options := self.parts.workforce.next().get(queue)) is not None:
             self._start_queue(queue, options)
+
+
+def steered(queue: str, options: QueueOptions, payload: Mapping[str, Any]) -> QueueOptions:
+    """Give the options of a queue that is to begin, as a signal wants them.
+
+    Args:
+        queue: its name.
+        options: as they were.
+        payload: a signal that pauses, resumes or scales it.
+
+    """
+    match payload.get("action"):
+        case "pause":
+            return replace(options, paused=True)
+        case "resume":
+            return replace(options, paused=False)
+    try:
+        return replace(options, limit=positive("limit", payload.get("limit")))
+    except ConfigError as error:
+        logger.warning("queue %s can't be scaled as a signal says: %s", queue, error)
+        return options
 
 
 def queue_spec(parts: Parts, queue: str, options: QueueOptions) -> ChildSpec:

@@ -120,6 +120,7 @@ class Workforce:
         self._lock = threading.Lock()
         self._posts: dict[str, Post] = {}
         self._stopped: set[str] = set()
+        self._next: dict[str, QueueOptions] = {}
 
     def post(self, queue: str, options: QueueOptions) -> Post:
         """Give the post of a queue, made on first use and kept while the program runs."""
@@ -133,6 +134,7 @@ class Workforce:
         """Let a queue that was stopped begin anew, with other options; what still runs goes on."""
         with self._lock:
             self._stopped.discard(queue)
+            self._next.pop(queue, None)
             old = self._posts.get(queue)
             if old is None or not (old.roster.held() or old.roster.unsure):
                 self._posts[queue] = self._make(queue, options)
@@ -174,8 +176,9 @@ class Workforce:
         }
 
     def begin_end(self, queue: str) -> None:
-        """Note that a queue shall end; unknown ones are ignored."""
+        """Note that a queue shall end, and not begin anew; unknown ones are ignored."""
         with self._lock:
+            self._next.pop(queue, None)
             post = self._posts.get(queue)
         if post is not None:
             post.roster.begin_shutdown()
@@ -184,11 +187,18 @@ class Workforce:
         """Note that somebody wants a queue to end and stay so, until it is begun anew."""
         with self._lock:
             self._stopped.add(queue)
+            self._next.pop(queue, None)
 
-    def unstop(self, queue: str) -> None:
-        """Note that somebody wants a queue that ends to begin anew."""
+    def begin_later(self, queue: str, options: QueueOptions) -> None:
+        """Note that somebody wants a queue that ends to begin anew, and how."""
         with self._lock:
             self._stopped.discard(queue)
+            self._next[queue] = options
+
+    def next(self) -> dict[str, QueueOptions]:
+        """List the queues that begin anew once they have ended, and how."""
+        with self._lock:
+            return dict(self._next)
 
     def is_stopped(self, queue: str) -> bool:
         """Whether somebody wants a queue to have ended."""

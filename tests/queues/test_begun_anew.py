@@ -1,0 +1,132 @@
+"""Queues that are started while they still end: they begin anew, as they were told last."""
+
+import logging
+from typing import Any
+
+import pytest
+
+from oban_actors import Oban
+from oban_actors.config import QueueOptions
+from oban_actors.messages import Notification
+from oban_actors.queues.supervisor import steered
+from oban_actors.queues.workforce import Workforce
+from tests.queues.test_crashes import crash
+from tests.queues.work import Work, jobs, read, view, wait_state
+from tests.support.instances import Starter
+from tests.support.waiting import wait_until
+
+ALPHA: dict[str, Any] = {"queues": {"alpha": 5}, "stager": None, "shutdown_grace_period": 60.0}
+
+
+def ending(oban: Oban, work: Work, queue: str) -> Any:
+    """Let a queue that runs a job end, and begin it anew; gives the job."""
+    one = oban.insert(jobs("sync", 1, "wait", queue=queue)[0])
+    work.wait_inside(1)
+    oban.stop_queue(queue)
+    wait_until(lambda: oban._parts.workforce.is_ending(queue))
+    oban.start_queue(queue, 4, local_only=True)
+    return one
+
+
+def wait_next(oban: Oban, options: QueueOptions) -> None:
+    """Wait until alpha is to begin anew in this way."""
+    wait_until(lambda: oban._parts.workforce.next() == {"alpha": options})
+
+
+def wait_begun(oban: Oban, queue: str, limit: int, *, paused: bool) -> None:
+    """Wait until a queue runs in this way."""
+
+    def begun() -> bool:
+        found = oban.check_queue(queue)
+        told = found and (found.shutting_down, found.limit, found.paused)
+        return told == (False, limit, paused)
+
+    wait_until(begun, message=f"{queue} begun anew")
+
+
+def test_what_it_is_told_while_it_ends(start_oban: Starter, work: Work) -> None:
+    """It is paused, resumed and scaled as one that runs, which it shows once it does."""
+    oban = start_oban(**ALPHA)
+    one = ending(oban, work, "alpha")
+    oban.pause_queue("alpha")
+    wait_next(oban, QueueOptions(limit=4, paused=True))
+    oban.resume_all_queues()
+    wait_next(oban, QueueOptions(limit=4))
+    oban.pause_all_queues()
+    oban.scale_queue("alpha", 2)
+    wait_next(oban, QueueOptions(limit=2, paused=True))
+    assert view(oban).shutting_down
+    work.open()
+
+    wait_begun(oban, "alpha", 2, paused=True)
+    wait_state(oban, one, "completed")
+    oban.resume_queue("alpha")
+    wait_state(oban, oban.insert(jobs("sync", 1)[0]), "completed")
+
+
+def test_what_it_is_told_right_before_it_begins(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Producer that ended hears no more, the new one not yet: Queues tells it."""
+    oban = start_oban(**ALPHA)
+    one = ending(oban, work, "alpha")
+    dismiss = Workforce.dismiss
+
+    def dismissing(workforce: Workforce, queue: str) -> None:
+        oban.tell("queues", Notification("signal", {"action": "pause", "queue": queue}))
+        dismiss(workforce, queue)
+
+    monkeypatch.setattr(Workforce, "dismiss", dismissing)
+    work.open()
+
+    wait_begun(oban, "alpha", 4, paused=True)
+    wait_state(oban, one, "completed")
+
+
+@pytest.mark.parametrize("queue", ["alpha", "beta"])
+def test_it_begins_anew_though_who_knew_crashed(
+    start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch, queue: str
+) -> None:
+    """When the supervisor of the queues crashes its successor does so, be it an option or not."""
+    # It waits for the jobs of what ends, and is not to have waited before.
+    oban = start_oban(**{**ALPHA, "shutdown_grace_period": 1.5})
+    oban.start_queue("beta", 1, local_only=True)
+    one = ending(oban, work, queue)
+    crash(monkeypatch, oban.whereis("queues"))
+
+    wait_begun(oban, queue, 4, paused=False)
+    work.open()
+    wait_state(oban, one, "completed")
+    wait_state(oban, oban.insert(jobs("sync", 1, queue=queue)[0]), "completed")
+    assert work.again == {}
+    assert oban._parts.workforce.next() == {}
+
+
+@pytest.mark.parametrize("stop", ["queue", "tree"])
+def test_a_stop_is_the_last_word(start_oban: Starter, work: Work, stop: str) -> None:
+    """Of the queue alone or of all: it does not begin anew by itself, as another one neither."""
+    oban = start_oban(queues={"alpha": 5, "gamma": 1}, stager=None, shutdown_grace_period=1.0)
+    oban.start_queue("beta", 1, local_only=True)
+    ending(oban, work, "beta")
+    if stop == "queue":
+        oban.stop_queue("beta")
+    else:
+        oban.stop()
+        oban.start()
+    work.open()
+
+    # What is left of it may be written yet.
+    wait_until(lambda: oban.check_queue("beta") is None)
+    (other,) = oban.insert_all(jobs("sync", 1, queue="beta"))
+    wait_state(oban, oban.insert(jobs("sync", 1, queue="gamma")[0]), "completed")
+    assert read(oban, other).state == "available"
+    assert oban._parts.workforce.next() == {}
+
+
+def test_a_limit_that_is_none_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Others may send anything; it is told."""
+    with caplog.at_level(logging.WARNING, "oban_actors"):
+        after = steered("alpha", QueueOptions(limit=3), {"action": "scale", "limit": "many"})
+
+    assert after == QueueOptions(limit=3)
+    assert "queue alpha can't be scaled as a signal says" in caplog.text
