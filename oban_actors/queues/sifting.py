@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -9,12 +10,16 @@ import sqlalchemy as sa
 
 from oban_actors.claim import Ack
 from oban_actors.engines import Turn
-from oban_actors.staging import is_of_a_row
+from oban_actors.job import JobState
+from oban_actors.staging import may_be_of_a_row
 
 MOST_REFUSED = 20
 """Refused acknowledgements that one turn looks for; those not tried by then are the next one's."""
 
 Take = Callable[[Sequence[Ack], int], Turn]
+
+_NOBODYS = Ack(-1, datetime(1970, 1, 1, tzinfo=UTC), JobState.COMPLETED)
+_LOOK_AT_CONSTRAINTS = sa.text("SET CONSTRAINTS ALL IMMEDIATE")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -98,6 +103,8 @@ class Sieve:
             sqlalchemy.exc.DBAPIError: the database can't work.
 
         """
+        # Without any row: what fails then, too, is of none.
+        self.take([_NOBODYS], 0)
         written = sift(self.connection, acks, lambda some: self.take(some, 0), MOST_REFUSED)
         self.refused = {ack.job_id: why for ack, why in written.refused}
 
@@ -118,14 +125,16 @@ class Sieve:
             try:
                 return _in_savepoint(self.connection, partial(self.take, (), limit))
             except _Refused as refused:
+                if limit < 1:
+                    raise refused.why from None
                 if limit == 1:
                     self.unclaimable = refused.why
                 limit //= 2
 
 
 def refuses_a_row(error: BaseException) -> bool:
-    """Whether an error of ours says that the database refused a row."""
-    return is_of_a_row(error) or is_of_a_row(error.__cause__)
+    """Whether an error of ours says that the database may have refused a row."""
+    return may_be_of_a_row(error) or may_be_of_a_row(error.__cause__)
 
 
 class _Refused(Exception):
@@ -136,8 +145,17 @@ class _Refused(Exception):
 def _in_savepoint(connection: sa.Connection, work: Callable[[], R]) -> R:
     try:
         with connection.begin_nested():
-            return work()
+            done = work()
+            if connection.dialect.name == "postgresql":
+                # At the COMMIT nobody would know whose they are.
+                connection.execute(_LOOK_AT_CONSTRAINTS)
+            return done
     except sa.exc.DBAPIError as error:
-        if not is_of_a_row(error):
+        if not may_be_of_a_row(error) or _is_undone(connection):
             raise
         raise _Refused(error) from error
+
+
+def _is_undone(connection: sa.Connection) -> bool:
+    # A trigger of SQLite can end the transaction, and not only what its row is part of.
+    return not getattr(connection.connection.driver_connection, "in_transaction", True)

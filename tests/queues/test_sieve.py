@@ -37,7 +37,11 @@ def sieve(bad: set[int], *, claimable: int = 100, error: Exception = REFUSAL) ->
         own = frozenset(ack.job_id for ack in some if ack.completed)
         return Turn(frozenset(ack.job_id for ack in some), none, none, FETCHED, own)
 
-    connection = SimpleNamespace(begin_nested=nullcontext)
+    connection = SimpleNamespace(
+        begin_nested=nullcontext,
+        dialect=SimpleNamespace(name="sqlite"),
+        connection=SimpleNamespace(driver_connection=None),
+    )
     return Sieve(cast("sa.Connection", connection), take)
 
 
