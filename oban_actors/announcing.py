@@ -1,7 +1,8 @@
 """Telling whoever waits for jobs, in the transaction that made or changed them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -10,8 +11,8 @@ from oban_actors.config import Config
 from oban_actors.job import Job, JobState
 from oban_actors.notifiers import Publisher
 
-DUE_SOON = 1.0
-"""Seconds ahead for which the leader is told of a job, where there is no stager here."""
+AHEAD = 60.0
+"""Seconds ahead for which the leader is told of a job, where its interval is not known."""
 
 _PUT_OFF = frozenset({JobState.SCHEDULED, JobState.RETRYABLE})
 
@@ -19,15 +20,38 @@ _PUT_OFF = frozenset({JobState.SCHEDULED, JobState.RETRYABLE})
 class Announcer:
     """Notifies queues of jobs that can run, and the leader of those that soon can.
 
+    The leader has to be told of what is due within its own interval, which need not be this
+    node's. Whoever hears its beats tells so by `hear`; without that a minute is taken.
+
     Args:
         config: the instance's options.
         publisher: how notifications are written in a transaction.
+
+    Attributes:
+        interval: the leader's, in seconds; None while it is not known.
 
     """
 
     def __init__(self, config: Config, publisher: Publisher) -> None:
         self.config = config
         self.publisher = publisher
+        self._leader: str | None = None
+        self.interval: float | None = None
+
+    def hear(self, payload: Mapping[str, Any]) -> None:
+        """Learn the leader's interval from what came on the channel `actors`."""
+        node, seconds = payload.get("beat"), payload.get("next")
+        if payload.get("name") != self.config.name or not isinstance(node, str):
+            return
+        if node != self._leader:
+            self._leader, self.interval = node, None
+        # Its Peer beats too, more often, where that renews the lease; the Stager once an interval.
+        if "renewed" not in payload and isinstance(seconds, int | float):
+            self.interval = seconds
+
+    def forget(self) -> None:
+        """Take it that beats were missed: somebody else may lead."""
+        self._leader = self.interval = None
 
     def announce(self, connection: sa.Connection, jobs: Sequence[Job]) -> None:
         """Tell of jobs that were just inserted, as their rows stand."""
@@ -77,4 +101,5 @@ class Announcer:
 
     @property
     def _horizon(self) -> float:
-        return self.config.stager.interval if self.config.stager else DUE_SOON
+        own = self.config.stager.interval if self.config.stager else 0.0
+        return max(own, AHEAD if self.interval is None else self.interval)

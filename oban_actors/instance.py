@@ -103,7 +103,9 @@ def children(parts: Parts, publisher: Publisher, inserter: Inserter) -> list[Chi
         notifier_spec(config, repo),
         Queues.child_spec(parts, name="queues"),
         peer_spec(config, repo, publisher),
-        Pulse.child_spec(config, repo, engine, publisher, rosters, LastBeat(), name="pulse"),
+        Pulse.child_spec(
+            config, repo, engine, publisher, rosters, LastBeat(), parts.announcer, name="pulse"
+        ),
     ]
     if config.stager is not None:
         specs.append(

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from oban_actors import telemetry
 from oban_actors.actors import ActorError, Continue, GenServer, Reason, Sender, Timer
+from oban_actors.announcing import Announcer
 from oban_actors.backoff import jitter
 from oban_actors.carrying import Cargo, Carry
 from oban_actors.claim import Claim
@@ -89,6 +90,7 @@ class Pulse(GenServer):
         publisher: how notifications are written in a transaction.
         rosters: gives what the queues of this node hold.
         last: the node's last beat, kept for a successor; a new one by default.
+        announcer: the queues', which learns from the leader's beats; one of its own by default.
 
     """
 
@@ -100,6 +102,7 @@ class Pulse(GenServer):
         publisher: Publisher,
         rosters: Rosters = list,
         last: LastBeat | None = None,
+        announcer: Announcer | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -108,6 +111,7 @@ class Pulse(GenServer):
         self.publisher = publisher
         self.rosters = rosters
         self._last = last or LastBeat()
+        self._announcer = announcer or Announcer(config, publisher)
         self.proof = Proof(uuid.uuid4().hex)
         self._cargo = Cargo()
         self._status: Status = "unknown"
@@ -150,9 +154,13 @@ class Pulse(GenServer):
     def handle_info(self, message: Any) -> None:
         """Beat, hear a ping, judge the last one."""
         match message:
-            case Beat() | Reconnected():
+            case Beat():
+                self._beat()
+            case Reconnected():
+                self._announcer.forget()
                 self._beat()
             case Notification("actors", payload):
+                self._announcer.hear(payload)
                 self._hear(payload.get("token"))
             case Notification("sonar", payload):
                 self._hear_foreign(payload.get("node"))

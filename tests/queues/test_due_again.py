@@ -54,6 +54,8 @@ def test_another_node_leads(start_oban: Starter) -> None:
 def test_only_what_is_due_within_the_interval(start_oban: Starter) -> None:
     """What comes later is found by the passes; what comes soon is told as its row has it."""
     oban = start_oban.leading(stager={"interval": 5.0}, **ALPHA)
+    # Until the node has heard from the leader how often that looks, it tells more.
+    wait_until(lambda: oban._parts.announcer.interval == 5.0)
     heard = start_oban.hear(oban, "actors")
     far = oban.insert(for_long.new({}))
     wait_state(oban, far, "scheduled")
