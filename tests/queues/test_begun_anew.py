@@ -11,6 +11,7 @@ from oban_actors.messages import Notification
 from oban_actors.queues.supervisor import steered
 from oban_actors.queues.workforce import Workforce
 from tests.queues.test_crashes import crash
+from tests.queues.test_shutdown import stopping
 from tests.queues.work import Work, jobs, read, view, wait_state
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
@@ -105,15 +106,19 @@ def test_it_begins_anew_though_who_knew_crashed(
 @pytest.mark.parametrize("stop", ["queue", "tree"])
 def test_a_stop_is_the_last_word(start_oban: Starter, work: Work, stop: str) -> None:
     """Of the queue alone or of all: it does not begin anew by itself, as another one neither."""
-    oban = start_oban(queues={"alpha": 5, "gamma": 1}, stager=None, shutdown_grace_period=1.0)
+    oban = start_oban(queues={"alpha": 5, "gamma": 1}, stager=None, shutdown_grace_period=60.0)
     oban.start_queue("beta", 1, local_only=True)
     ending(oban, work, "beta")
     if stop == "queue":
         oban.stop_queue("beta")
+        wait_until(lambda: oban._parts.workforce.next() == {})
+        work.open()
     else:
-        oban.stop()
+        stopper = stopping(oban)
+        wait_until(lambda: oban._parts.workforce.next() == {})
+        work.open()
+        stopper.join(60)
         oban.start()
-    work.open()
 
     # What is left of it may be written yet.
     wait_until(lambda: oban.check_queue("beta") is None)
