@@ -48,6 +48,10 @@ class Crew(Protocol):
     def starved(self) -> bool:
         """Whether claims wait and there is nobody who would come for them: wake it again."""
 
+    @property
+    def refuses(self) -> bool:
+        """Whether nothing that it is given is run now: what it has waits, to be taken back."""
+
     def close(self, seconds: float) -> None:
         """End those that are idle, waiting so long for them; who runs a job ends after it."""
 
@@ -67,6 +71,8 @@ class ThreadCrew:
         finish: called with each claim that has run.
 
     """
+
+    refuses = False
 
     def __init__(
         self,

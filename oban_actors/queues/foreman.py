@@ -115,7 +115,8 @@ class Foreman(GenServer):
 
     def _overdue(self, claim: Claim, *, last: bool) -> None:
         self._timers.pop(claim, None)
-        if claim.ack is not None or claim.stuck:
+        # Without a deadline: it was to begin, and its executor refused it.
+        if claim.ack is not None or claim.stuck or claim.running.deadline is None:
             return
         if not last:
             self._tell_overdue(claim)

@@ -136,6 +136,8 @@ class AsyncCrew:
 
     """
 
+    refuses = False
+
     def __init__(
         self,
         loop: EventLoop,

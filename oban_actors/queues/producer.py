@@ -45,7 +45,7 @@ REFUSED_DELAY = 60.0
 """Seconds until a row that the database refuses to change is tried again."""
 
 STARVED_DELAY = 1.0
-"""Seconds until those that run jobs are woken again, where the system gave them no thread."""
+"""Seconds until those that run jobs are woken again, where they got no thread or executor."""
 
 LAST_TIME = 5.0
 """Seconds within which the last acknowledgements are written when the queue ends."""
@@ -58,7 +58,7 @@ class _Ended:
 
 @dataclass(frozen=True, slots=True)
 class _Unblock:
-    """Rows that were locked are worth another try, and threads that were refused."""
+    """Rows that were locked are worth another try, threads and executors that refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,8 @@ class Producer(GenServer):
             return
         roster = self.roster
         now = self.runtime.clock.monotonic()
-        demand = 0 if roster.paused else min(roster.demand, share(roster.limit))
+        none = roster.paused or self.post.refuses
+        demand = 0 if none else min(roster.demand, share(roster.limit))
         unwritten, unsure = roster.unwritten, self._turns.unsure
         match self._rhythm.next(now, unwritten=unwritten, demand=demand, unsure=unsure):
             case Turn(limit):
@@ -256,6 +257,9 @@ class Producer(GenServer):
     def _wake_again(self) -> None:
         if self.post.starved:
             self._try_again(STARVED_DELAY)
+        if self.post.give_up():
+            # Other nodes may have who takes it.
+            self._turns.unsure = self._turns.unbegun = self.roster.unsure = True
 
     def _try_again(self, seconds: float) -> None:
         self._retry = self._sooner(self._retry, _Unblock(), seconds)

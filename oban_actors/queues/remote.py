@@ -5,7 +5,15 @@ import contextlib
 import importlib
 import json
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
+from concurrent.futures.thread import BrokenThreadPool
 from dataclasses import fields
 from typing import Any
 
@@ -16,7 +24,7 @@ from oban_actors.claim import Claim
 from oban_actors.engines import UnreadableRow
 from oban_actors.errors import NotRunning
 from oban_actors.job import Job, JobState
-from oban_actors.performing import Performer
+from oban_actors.performing import NeverBegun, Performer
 from oban_actors.results import Cancel, Snooze
 from oban_actors.running import EndReason, Running
 from oban_actors.worker_registry import find_worker
@@ -29,13 +37,17 @@ _FIELDS = tuple(each.name for each in fields(Job) if each.name != "running")
 _OURS = frozenset({__file__, worker_definition.__file__})
 
 
+class Refused(Exception):
+    """An executor takes no jobs at all, so this one has not begun."""
+
+
 def submit(
     executor: Executor, claim: Claim, performer: Performer, over: Callable[[Claim], None]
 ) -> "Future[Outcome] | None":
     """Let an executor run a claim; what goes wrong with it is a failure of this job.
 
     Its time counts from here. A cancellation does not reach a job that has begun there, but
-    its deadline goes along.
+    its deadline goes along. One that surely never began there has no acknowledgement.
 
     Args:
         executor: any; it must be able to import this package and the worker's module.
@@ -45,6 +57,9 @@ def submit(
 
     Returns:
         what the executor gave, None where nothing could be handed over, and `over` was called.
+
+    Raises:
+        Refused: it takes nothing; the claim is as if it had never been handed over.
 
     """
     spec: WorkerSpec | None = claim.worker
@@ -61,8 +76,11 @@ def submit(
     try:
         performer.begin(claim)
         span.begin()
-        future = executor.submit(perform_remotely, spec.module, spec.name, payload(claim, span))
-        _check_future(executor, future)
+        future = _hand_over(executor, spec, payload(claim, span))
+    except Refused as error:
+        span.end(error)
+        claim.running.deadline = None
+        raise
     except Exception as error:  # noqa: BLE001 (an executor may raise anything)
         span.end(error)
         performer.raised(claim, error)
@@ -74,7 +92,7 @@ def submit(
             outcome = span.told(future.result())
         except BaseException as error:  # noqa: BLE001 (as above)
             span.end(error)
-            performer.raised(claim, error)
+            performer.raised(claim, NeverBegun() if _unbegun(executor, error) else error)
         else:
             span.end()
             performer.record(claim, outcome)
@@ -82,6 +100,27 @@ def submit(
 
     future.add_done_callback(done)
     return future
+
+
+def accepts(executor: Executor) -> bool:
+    """Whether an executor takes anything, tried by a call that does nothing."""
+    try:
+        executor.submit(_nothing)
+    except Exception:  # noqa: BLE001 (as above)
+        return False
+    return True
+
+
+def tells_begin(executor: Executor) -> bool:
+    """Whether what an executor gives is known to be marked as running once its call may run.
+
+    Only then does a future that could be cancelled say that its call never runs. Those of
+    `dask.distributed` can be cancelled while their call runs, and it runs on.
+    """
+    if isinstance(executor, ThreadPoolExecutor | ProcessPoolExecutor):
+        return True
+    names = [f"{each.__module__}.{each.__qualname__}" for each in type(executor).__mro__]
+    return any(name.endswith("loky.process_executor.ProcessPoolExecutor") for name in names)
 
 
 def payload(claim: Claim, span: tracing.Span) -> dict[str, Any]:
@@ -148,8 +187,32 @@ def load(module: str, name: str) -> None:
 # Helpers
 
 
+def _hand_over(executor: Executor, spec: WorkerSpec, given: dict[str, Any]) -> "Future[Outcome]":
+    try:
+        future = executor.submit(perform_remotely, spec.module, spec.name, given)
+    except Exception as error:
+        # Where it got no thread, it may stand in the executor's line all the same.
+        given.clear()
+        if isinstance(error, BrokenExecutor) or not accepts(executor):
+            raise Refused(error_text.head(error)) from error
+        raise
+    _check_future(executor, future)
+    return future
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _unbegun(executor: Executor, error: BaseException) -> bool:
+    # Threads don't break of a job, only of what they have to do before their first.
+    if isinstance(error, BrokenThreadPool):
+        return True
+    return isinstance(error, CancelledError) and tells_begin(executor)
+
+
 def _check_future(executor: Executor, future: object) -> None:
-    if not (hasattr(future, "add_done_callback") and hasattr(future, "cancel")):
+    if not all(hasattr(future, name) for name in ("add_done_callback", "cancel", "done")):
         said = error_text.shown(future)
         raise TypeError(f"{type(executor).__qualname__}.submit gave no future, but: {said}")
 

@@ -45,6 +45,7 @@ class Turns:
         seconds: that a statement of a turn may take.
         unsure: whether there may be claims in the table that the roster does not know of; the
             next turn gives them back.
+        unbegun: whether that are such as nobody here began, and were let go of.
         unreleased: ids of such claims that the database refuses to have given back.
         refused: ids of jobs whose acknowledgement the database refuses, for as long as it does.
 
@@ -58,6 +59,7 @@ class Turns:
         self._released = released
         self.seconds = TURN_TIME
         self.unsure = True
+        self.unbegun = False
         self.unreleased: set[int] = set()
         self.refused: set[int] = set()
         self._unclaimable = False
@@ -244,9 +246,12 @@ class Turns:
             released = [id_ for id_ in released if id_ not in cut]
         if not released:
             return
-        if roster.shutdown_at is None:
-            said = "gave back jobs of queue %s that a lost answer had left claimed: %s"
-            logger.warning(said, roster.queue, released)
-        else:
+        unbegun, self.unbegun = self.unbegun, False
+        if roster.shutdown_at is not None:
             said = "queue %s ends and gave back what it had claimed and not begun: %d jobs"
             logger.info(said, roster.queue, len(released))
+        elif unbegun:
+            logger.info("queue %s gave back what was refused: %d jobs", roster.queue, len(released))
+        else:
+            said = "gave back jobs of queue %s that a lost answer had left claimed: %s"
+            logger.warning(said, roster.queue, released)

@@ -88,6 +88,17 @@ class Post:
         """Whether something waits that nobody would come for, unless they are woken again."""
         return self.sync.starved or self.tasks.starved
 
+    @property
+    def refuses(self) -> bool:
+        """Whether those who run what blocks run nothing that they are given."""
+        return self.sync.refuses
+
+    def give_up(self) -> bool:
+        """Hold no longer what is refused; whether there was any."""
+        back = self.sync.take_back() if self.sync.refuses else []
+        self.roster.drop(back)
+        return bool(back)
+
     def take_back(self) -> list[Claim]:
         """Give back what has not begun; it is held no longer."""
         back = [*self.sync.take_back(), *self.tasks.take_back()]
@@ -248,7 +259,7 @@ class Workforce:
     def _sync(self, queue: str, executor: Any, roster: Roster) -> Crew:
         most = lambda: roster.threads  # noqa: E731 (read anew each time)
         if isinstance(executor, Executor):
-            return ForeignCrew(executor, self._submit, roster.finish)
+            return ForeignCrew(queue, executor, self._submit, roster.finish)
         if executor == "processes":
             return ProcessCrew(queue, most, self.performer, roster.finish)
         return ThreadCrew(queue, most, self.performer.perform, roster.finish)

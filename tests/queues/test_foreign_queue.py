@@ -1,14 +1,16 @@
 """A queue on an executor of the host's: what has not begun there is neither run nor lost."""
 
+import contextlib
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, InvalidStateError, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from oban_actors import Oban
-from tests.queues.work import Work, crashes, job, jobs, read, view, wait_state
+from oban_actors import Oban, VirtualClock
+from oban_actors.messages import Dispatch
+from tests.queues.work import OBEY, Work, crashes, job, jobs, read, view, wait_state
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
 
@@ -56,6 +58,140 @@ def test_what_has_not_begun_there_can_be_cancelled(
     work.open()
     wait_until(lambda: start_oban.tables.count("completed") == 3)
     assert second.id not in work.ran
+
+
+class Remote(Executor):
+    """An executor as dask's: its futures never say that they run, and can be cancelled then."""
+
+    def __init__(self, threads: Executor) -> None:
+        self.threads = threads
+
+    def submit(self, call: Any, /, *given: Any, **more: Any) -> "Future[Any]":
+        """Run it on another one."""
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            outcome = call(*given, **more)
+            with contextlib.suppress(InvalidStateError):
+                future.set_result(outcome)
+
+        self.threads.submit(run)
+        return future
+
+
+@pytest.fixture
+def remote(work: Work) -> Iterator[dict[str, Any]]:
+    """A queue on an executor that does not tell what runs."""
+    with ThreadPoolExecutor(4) as threads:
+        yield {"queues": {"alpha": {"limit": 1, "executor": Remote(threads)}}, "stager": None}
+        work.open()
+
+
+def test_what_may_run_elsewhere_stays_claimed_at_the_end(
+    start_oban: Starter, work: Work, remote: dict[str, Any]
+) -> None:
+    """It is not taken for one that has not begun, and no other node runs it beside."""
+    oban = start_oban(shutdown_grace_period=0.1, **remote)
+    one = oban.insert(job("sync", "wait"))
+    work.wait_inside(1)
+    oban.stop()
+
+    after = read(oban, one)
+    assert (after.state, after.attempt) == ("executing", 1)
+    assert work.inside == 1
+
+
+def test_what_may_run_elsewhere_is_stuck_when_its_time_is_over(
+    start_oban: Starter, work: Work, remote: dict[str, Any]
+) -> None:
+    """It has not ended, so it is not tried again beside itself; its end is what it came to."""
+    oban = start_oban(**remote)
+    one = oban.insert(OBEY["sync"].new({"do": "wait", "timeout": 0.05}))
+    wait_until(lambda: view(oban).stuck == (one.id,))
+    wait_state(oban, oban.insert(job("sync", "return")), "completed")
+    assert read(oban, one).state == "executing"
+    work.open()
+
+    (error,) = wait_state(oban, one, "retryable").errors
+    assert "timed out after 0.05 s" in error["error"]
+
+
+def test_an_executor_that_was_shut_down_spends_no_attempts(
+    start_oban: Starter, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its queue gives back what it fetched and fetches no more, until it has another one."""
+    caplog.set_level("INFO")
+    gone = ThreadPoolExecutor(1)
+    gone.shutdown()
+    oban = start_oban(queues={"alpha": {"limit": 3, "executor": gone}}, stager=None)
+    made = oban.insert_all(jobs("sync", 9, max_attempts=1))
+    wait_until(lambda: "queue alpha gave back what was refused: 3 jobs" in caplog.text)
+    oban.ask(("producer", "alpha"), Dispatch(), timeout=30)
+    wait_until(lambda: not view(oban).running)
+
+    assert start_oban.tables.count("available") == 9
+    assert [read(oban, each).attempt for each in made] == [0] * 9
+    said = "the executor of queue alpha takes no jobs, they are left to other nodes: "
+    assert len([text for text in caplog.messages if text.startswith(said)]) == 1
+    assert "that a lost answer had left claimed" not in caplog.text
+    oban.stop_queue("alpha", local_only=True)
+    wait_until(lambda: oban.check_queue("alpha") is None)
+    with ThreadPoolExecutor(1) as executor:
+        oban.start_queue("alpha", 3, local_only=True, executor=executor)
+        for each in made:
+            assert wait_state(oban, each, "completed").attempt == 1
+        assert crashes(oban) == []
+        oban.stop()
+
+
+class Moody(ThreadPoolExecutor):
+    """An executor that takes nothing while it is down."""
+
+    down = True
+
+    def submit(self, call: Any, /, *given: Any, **more: Any) -> Any:
+        """Refuse, or take it."""
+        if self.down:
+            raise OSError("no scheduler there")
+        return super().submit(call, *given, **more)
+
+
+def test_an_executor_that_comes_back(
+    start_oban: Starter, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is tried again and again, without a job, and gets jobs once it takes anything."""
+    caplog.set_level("INFO")
+    with Moody(1) as executor:
+        oban = start_oban(queues={"alpha": {"limit": 3, "executor": executor}}, stager=None)
+        made = oban.insert_all(jobs("sync", 5, max_attempts=1))
+        wait_until(lambda: "takes no jobs" in caplog.text)
+        executor.down = False
+
+        for each in made:
+            assert wait_state(oban, each, "completed").attempt == 1
+        assert "the executor of queue alpha takes jobs again" in caplog.messages
+        assert work.again == {}
+        oban.stop()
+
+
+def test_a_time_that_passes_while_nobody_takes_the_job(
+    start_oban: Starter, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its deadline is not this run's any more, which never was."""
+    clock = VirtualClock()
+    with Moody(1) as executor:
+        how = {"limit": 3, "executor": executor}
+        oban = start_oban(queues={"alpha": how}, stager=None, clock=clock)
+        one = oban.insert(OBEY["sync"].new({"timeout": 5.0}, max_attempts=1))
+        wait_until(lambda: "takes no jobs" in caplog.text)
+        wait_state(oban, one, "available")
+        clock.advance(10)
+        executor.down = False
+        wait_until(lambda: (clock.advance(0.1), read(oban, one).state == "completed")[1])
+
+        assert read(oban, one).errors == []
+        assert crashes(oban) == []
+        oban.stop()
 
 
 class Careless(ThreadPoolExecutor):

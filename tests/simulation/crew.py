@@ -54,6 +54,8 @@ class SimCrew:
 
     """
 
+    refuses = False
+
     def __init__(
         self, machine: Machine, roster: Roster, performer: Performer, observer: Observer
     ) -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any
 
@@ -13,7 +14,7 @@ from oban_actors import Job
 from oban_actors.actors.clock import SYSTEM_CLOCK
 from oban_actors.claim import Claim
 from oban_actors.engines import Unreadable, UnreadableRow
-from oban_actors.queues.remote import submit
+from oban_actors.queues.remote import Refused, accepts, submit, tells_begin
 from oban_actors.running import Running
 from tests.workers import jobs
 from tests.workers.running import claimed, do, performer, text
@@ -56,25 +57,79 @@ def test_ends_are_those_of_a_thread(executor: Executor, kind: Any) -> None:
 
 
 @pytest.mark.parametrize("make", [_processes, lambda: loky.ProcessPoolExecutor(1)])
-def test_a_broken_executor_fails_its_jobs(make: Making) -> None:
-    """A job whose process dies fails, and those that a broken executor refuses do too."""
+def test_a_broken_executor_fails_what_it_had(make: Making) -> None:
+    """A job whose process dies fails; what is refused after it has not been tried."""
     with make() as executor:
         claim = _run(executor, do(jobs.plain, "_exit"))
-        after = _run(executor, do(jobs.plain))
+        assert not accepts(executor)
+        _refused(executor, "terminated")
 
-    assert (claim.verdict, after.verdict) == ("failure", "failure")
-    for each in (claim, after):
-        assert "terminated" in text(each)
+    assert claim.verdict == "failure"
+    assert "terminated" in text(claim)
 
 
-def test_an_executor_that_is_shut_down_fails_its_jobs() -> None:
-    """What can't be handed over is over at once, with the reason."""
+def test_an_executor_that_is_shut_down_refuses() -> None:
+    """What can't be handed over, as nothing can, has not been tried."""
     executor = ThreadPoolExecutor(1)
     executor.shutdown()
 
-    claim = _run(executor, do(jobs.plain))
+    assert not accepts(executor)
+    _refused(executor, "cannot schedule new futures after shutdown")
 
-    assert "cannot schedule new futures after shutdown" in text(claim)
+
+def test_an_executor_that_refuses_one_job_fails_it() -> None:
+    """It takes others, so what is wrong is this one; nor does it run later."""
+
+    class Picky(ThreadPoolExecutor):
+        def submit(self, call: Any, /, *given: Any, **more: Any) -> Any:
+            future = super().submit(call, *given, **more)
+            if given:
+                raise ValueError("too large")
+            return future
+
+    ran: list[Job] = []
+    claim = do(jobs.plain)
+    claim.worker = replace(claim.worker, name="tests.Picky", call=ran.append)
+    with Picky(1) as executor:
+        _run(executor, claim)
+
+    assert text(claim).startswith("** (ValueError) too large\n")
+    assert claim.verdict == "failure"
+    assert ran == []
+
+
+def _broken() -> None:
+    raise ValueError("no licence")
+
+
+def test_what_a_pool_of_threads_gives_up_has_not_begun() -> None:
+    """Its threads do not break of a job, but of what they have to do before."""
+    with ThreadPoolExecutor(1, initializer=_broken) as executor:
+        claim = _run(executor, do(jobs.plain))
+        _refused(executor, "not usable anymore")
+
+    assert (claim.ack, claim.verdict) == (None, None)
+
+
+def test_what_its_host_cancels_at_an_executor_has_not_begun() -> None:
+    """Where a future tells that it runs, one that could be cancelled never did."""
+    gate = threading.Event()
+    executor = ThreadPoolExecutor(1)
+    executor.submit(gate.wait, 60)
+    claim, over = do(jobs.plain), threading.Event()
+    submit(executor, claim, performer(), lambda _: over.set())
+    executor.shutdown(wait=False, cancel_futures=True)
+    gate.set()
+    executor.shutdown()
+
+    assert over.wait(60)
+    assert (claim.ack, claim.verdict) == (None, None)
+
+
+def test_whose_futures_tell_that_they_run(executor: Executor) -> None:
+    """Those of the standard library and of loky; of others nobody knows."""
+    assert tells_begin(executor)
+    assert not tells_begin(Executor())
 
 
 def test_a_job_that_cannot_be_pickled_fails() -> None:
@@ -145,6 +200,14 @@ def test_unknown_workers_are_not_handed_over() -> None:
     claim = _run(ThreadPoolExecutor(1), claimed(Job.new(worker="nobody")))
 
     assert text(claim) == "** (RuntimeError) unknown worker: nobody"
+
+
+def _refused(executor: Executor, why: str) -> None:
+    claim, over = do(jobs.timed), threading.Event()
+    with pytest.raises(Refused, match=why):
+        submit(executor, claim, performer(), lambda _: over.set())
+    assert not over.is_set()
+    assert (claim.ack, claim.running.deadline) == (None, None)
 
 
 def _run(executor: Executor, claim: Claim) -> Claim:
