@@ -13,7 +13,7 @@ _NOW = NOW["postgresql"]
 
 # `state IN (...)` as the partial index has it, so that the planner may use that one. Of a subquery
 # it makes a table of hashes, while an array is searched for each row; as `IS NOT TRUE` it joins
-# nothing.
+# nothing. An array, taken apart, it thinks small enough for that, whatever it thinks of the table.
 _STAGEABLE = """
 state IN ('scheduled', 'retryable') AND queue IS NOT NULL
   AND (id IN (SELECT unnest(cast(:aside AS bigint[])))) IS NOT TRUE
@@ -41,7 +41,7 @@ staged AS (
   UPDATE {{jobs}} SET state = 'available'
   WHERE ctid = ANY (ARRAY(SELECT place FROM due))
     AND cast(state AS text) IN ('scheduled', 'retryable')
-    AND (id IN (SELECT id FROM due)) IS TRUE
+    AND (id IN (SELECT unnest(ARRAY(SELECT id FROM due)))) IS TRUE
   RETURNING id
 )
 SELECT array_agg(id), array_agg(queue), string_agg(left(cast(state AS text), 1), ''),

@@ -3,9 +3,11 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import Connection
 
 from oban_actors.job import Job
 from tests.engines.conftest import Store
+from tests.engines.test_plans import SHOWN, explained, fill
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -116,3 +118,17 @@ def test_partitions(pg_store: Store) -> None:
     assert {job.id for job in pg_store.stage(now=NOON).jobs} == early
     available = pg_store.run("SELECT id FROM {jobs} WHERE state = 'available'")
     assert {job_id for (job_id,) in available} == early
+
+
+def test_many_rows_and_little_memory(pg_store: Store) -> None:
+    """Ids are looked up by their hashes, however many the planner thinks there are."""
+    fill(pg_store, "scheduled", 40_000)
+    pg_store.run("ANALYZE {jobs}")
+
+    def work(connection: Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL work_mem = '64kB'")
+        pg_store.engine.stage_jobs(connection, 5000, NOON, [1, 2])
+
+    plan = explained(pg_store, work, options=SHOWN)
+
+    assert plan.count("hashed SubPlan") == plan.count("IS TRUE") + plan.count("IS NOT TRUE") == 3
