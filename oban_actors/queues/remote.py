@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib
 import json
+import threading
 from collections.abc import Callable
 from concurrent.futures import (
     BrokenExecutor,
@@ -35,6 +36,8 @@ Outcome = dict[str, Any]
 
 _FIELDS = tuple(each.name for each in fields(Job) if each.name != "running")
 _OURS = frozenset({__file__, worker_definition.__file__})
+# By the executor's thread, the instance whose job it runs; the executor may be of this process.
+_runs: dict[int, str | None] = {}
 
 
 class Refused(Exception):
@@ -76,7 +79,8 @@ def submit(
     try:
         performer.begin(claim)
         span.begin()
-        future = _hand_over(executor, spec, payload(claim, span))
+        given = payload(claim, span) | {"instance": performer.config.identity}
+        future = _hand_over(executor, spec, given)
     except Refused as error:
         span.end(error)
         claim.running.deadline = None
@@ -139,10 +143,20 @@ def perform_remotely(module: str, name: str, payload: dict[str, Any]) -> Outcome
     Args:
         module: where the worker is defined, as the submitting process's registry says.
         name: the worker's.
-        payload: what `payload` gave.
+        payload: what `payload` gave, and the identity of the instance.
 
     """
-    return perform_here(module, name, payload, Running())
+    here = threading.get_ident()
+    _runs[here] = payload.get("instance")
+    try:
+        return perform_here(module, name, payload, Running())
+    finally:
+        del _runs[here]
+
+
+def runs_for(identity: str) -> bool:
+    """Whether the calling thread is an executor's, and runs a job for this instance."""
+    return _runs.get(threading.get_ident()) == identity
 
 
 def perform_here(module: str, name: str, payload: dict[str, Any], running: Running) -> Outcome:

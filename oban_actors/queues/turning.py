@@ -241,12 +241,12 @@ class Turns:
         if not released:
             return
         self._released()
+        unbegun, self.unbegun = self.unbegun, False
         if cut := sorted(roster.interrupted.intersection(released)):
             logger.info("queue %s gave back jobs that it had to interrupt: %s", roster.queue, cut)
             released = [id_ for id_ in released if id_ not in cut]
         if not released:
             return
-        unbegun, self.unbegun = self.unbegun, False
         if roster.shutdown_at is not None:
             said = "queue %s ends and gave back what it had claimed and not begun: %d jobs"
             logger.info(said, roster.queue, len(released))

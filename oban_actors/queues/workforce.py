@@ -237,6 +237,8 @@ class Workforce:
 
     def job_here(self) -> str | None:
         """Name a job that the calling thread runs, itself or on its event loop; None for none."""
+        if remote.runs_for(self.config.identity):
+            return "a job"
         here = threading.get_ident()
         claims = (claim for roster in self.rosters() for claim in roster.held())
         found = (each.id for each in claims if each.thread == here and each.ack is None)

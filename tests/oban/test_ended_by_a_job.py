@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
@@ -69,6 +70,19 @@ def test_a_job_may_not_wait_for_the_end_of_its_tree(start_oban: Starter, ender: 
         wait_until(lambda job=job: _state(oban, job) == "completed")
     assert oban.alive
     assert oban.wait(0) is None
+
+
+@KINDS
+def test_nor_one_on_an_executor_of_this_program(start_oban: Starter, ender: _Ender) -> None:
+    """A thread of the host's runs the job, and the tree waits for it all the same."""
+    with ThreadPoolExecutor(1) as threads:
+        oban = start_oban(queues={"alpha": {"limit": 1, "executor": threads}}, stager=None)
+        ender.does = oban.stop
+        job = oban.insert(ender.new())
+        assert ender.over.wait(60)
+        wait_until(lambda: _state(oban, job) == "completed")
+        oban.stop()
+    assert isinstance(ender.error, Deadlock)
 
 
 @KINDS
