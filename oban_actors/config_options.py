@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args
 from oban_actors.actors.clock import Clock
 from oban_actors.errors import ConfigError
 from oban_actors.options import (
+    MAX_LEASE,
     EngineKind,
     ExecutorKind,
     HealthOptions,
@@ -65,7 +66,7 @@ def peer(path: str, given: object) -> PeerOptions | None:
         "kind": lambda path, value: OPTIONS.one_of(path, value, kinds),
         "mode": lambda path, value: OPTIONS.one_of(path, value, get_args(PeerMode)),
         "leader": OPTIONS.boolean,
-        "lease": OPTIONS.seconds,
+        "lease": _lease,
         "renew": OPTIONS.seconds,
         "advisory_lock": OPTIONS.boolean,
     }
@@ -289,6 +290,13 @@ def _executor(path: str, given: object) -> ExecutorKind | Executor:
             known: ExecutorKind = kind
             return known
     raise OPTIONS.refusal(path, "'threads', 'processes' or a concurrent.futures.Executor", given)
+
+
+def _lease(path: str, given: object) -> float:
+    seconds = OPTIONS.seconds(path, given)
+    if seconds > MAX_LEASE:
+        raise OPTIONS.refusal(path, f"at most {MAX_LEASE:g} seconds", given)
+    return seconds
 
 
 def _interval(path: str, given: object) -> float | None:

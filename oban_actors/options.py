@@ -57,6 +57,10 @@ class StagerOptions:
     limit: int = 5_000
 
 
+MAX_LEASE = 600.0
+"""Seconds: who has not renewed a lease for this long trusts it no more, on any node."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerOptions:
     """How the leader is found.
@@ -66,7 +70,7 @@ class PeerOptions:
         mode: `yield` (default) leaves leadership to Elixir nodes of the same name, `equal`
             competes with them.
         leader: whether an isolated peer leads, default True.
-        lease: seconds that leadership lasts without renewal, default 15.
+        lease: seconds that leadership lasts without renewal, default 15, at most 600.
         renew: seconds between renewals, default 5, at most half the lease.
         advisory_lock: whether the lease is backed by a lock of the listening connection, so
             that a dead leader is replaced at once; default True, PostgreSQL only.

@@ -78,6 +78,7 @@ REFUSED: list[tuple[dict[str, Any], str, str, str | None]] = [
     ({"peer": {"mode": "no"}}, "peer.mode", "one of 'yield', 'equal'", "'no'"),
     ({"peer": {"leader": 1}}, "peer.leader", "a boolean", "1"),
     ({"peer": {"lease": 0}}, "peer.lease", SECONDS, "0"),
+    ({"peer": {"lease": 601}}, "peer.lease", "at most 600 seconds", "601"),
     ({"peer": {"renew": None}}, "peer.renew", SECONDS, "None"),
     ({"peer": {"renew": 8}}, "peer.renew", "at most half of 'peer.lease', 7.5 seconds", "8.0"),
     ({"peer": {"lease": 9}}, "peer.renew", "at most half of 'peer.lease', 4.5 seconds", "5.0"),

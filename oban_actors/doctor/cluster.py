@@ -7,7 +7,9 @@ from sqlalchemy import Connection
 
 from oban_actors.doctor.exam import Exam, literal
 from oban_actors.doctor.finding import Finding
+from oban_actors.options import MAX_LEASE
 from oban_actors.peers.statements import LeaseTable
+from oban_actors.peers.terms import Row
 from oban_actors.queues.roster import is_ours
 
 GRACE = 5.0
@@ -43,11 +45,14 @@ def check_lease(exam: Exam) -> Iterator[Finding]:
             f"the lease of {name} is held by {row.node} and ended {-row.left:.0f} s ago: "
             "nobody leads"
         )
-        fix = (
-            f"DELETE FROM {exam.schema}oban_peers WHERE name = {literal(name)} "
-            f"AND node = {literal(row.node)} AND expires_at = {literal(str(row.expires_at))};"
+        yield Finding("warning", "lease_expired", what, _free(exam, row))
+    elif row.left > MAX_LEASE:
+        what = (
+            f"the lease of {name} is held by {row.node} for another {row.left:.0f} s, longer than "
+            "any lasts: the database's clock was set back, and if that node is gone, nobody leads"
         )
-        yield Finding("warning", "lease_expired", what, fix)
+        fix = f"-- once node {row.node!r} is surely down\n{_free(exam, row)}"
+        yield Finding("warning", "lease_ahead", what, fix)
 
 
 def check_producers(exam: Exam) -> Iterator[Finding]:
@@ -116,6 +121,13 @@ def _claims(exam: Exam) -> list[Any]:
 
 def _gone(exam: Exam, producer: Any) -> bool:
     return bool(producer.age > exam.limits.beat)
+
+
+def _free(exam: Exam, row: Row) -> str:
+    return (
+        f"DELETE FROM {exam.schema}oban_peers WHERE name = {literal(exam.config.name)} "
+        f"AND node = {literal(row.node)} AND expires_at = {literal(str(row.expires_at))};"
+    )
 
 
 def _rescue(exam: Exam, uuid: str) -> str:

@@ -33,9 +33,18 @@ from oban_actors.messages import (
 from oban_actors.notifiers import Publisher, listen
 from oban_actors.peers import terms
 from oban_actors.peers.elections import MOST_TIME, Elections
-from oban_actors.peers.identity import lock_key, row_identity
+from oban_actors.peers.identity import lock_key, owner, row_identity
 from oban_actors.peers.lease import Lease, Step
-from oban_actors.peers.terms import Effect, Gained, Lost, Plan, Rivalry, Rules, Withdraw
+from oban_actors.peers.terms import (
+    Effect,
+    Gained,
+    Lost,
+    Plan,
+    Rivalry,
+    Rules,
+    Stranded,
+    Withdraw,
+)
 from oban_actors.repo import Repo
 from oban_actors.repo.times import to_moment
 
@@ -303,6 +312,17 @@ class DatabasePeer(GenServer):
                 self._withdraw()
             case terms.Unlock():
                 self.tell("notifier", Unlock(self._key))
+            case Stranded(node, left):
+                logger.warning(
+                    "the lease of %s is held by %s for another %.0f s, longer than any lease of "
+                    "ours lasts: was the database's clock set back? %s",
+                    self.config.name,
+                    node,
+                    left,
+                    "Nobody else leads until then"
+                    if owner(node) is None
+                    else "If it is not renewed, it is taken over in eleven minutes",
+                )
             case Rivalry(node):
                 logger.warning(
                     "this node competes for leadership with the Elixir node %s, whose cron and "

@@ -6,7 +6,7 @@ from oban_actors.config import Config
 from oban_actors.notifiers import Publisher
 from oban_actors.peers.lease import Lease
 from oban_actors.peers.statements import Found, LeaseTable
-from oban_actors.peers.terms import Plan
+from oban_actors.peers.terms import Plan, Row
 from oban_actors.repo import Repo
 
 MOST_TIME = 3.0
@@ -54,8 +54,11 @@ class Elections:
         if lease.held is not None:
             seconds = min(seconds, max(lease.held.trusted_until - now, LEAST_TIME))
 
+        # As it was known before: what is read now must still be the same.
+        dead = lease.dead(now)
+
         def work(connection: sa.Connection) -> Found:
-            found = self._execute(connection, plan, lease)
+            found = self._execute(connection, plan, lease, dead)
             if found.won and lease.rules.fast:
                 self._beat(connection, lease)
             return found
@@ -94,13 +97,15 @@ class Elections:
             vital=True,
         )
 
-    def _execute(self, connection: sa.Connection, plan: Plan, lease: Lease) -> Found:
+    def _execute(
+        self, connection: sa.Connection, plan: Plan, lease: Lease, dead: Row | None
+    ) -> Found:
         now, seconds = self._repo.now(), lease.rules.lease
         if plan is Plan.LOOK:
             return Found(won=False, row=self._table.look(connection, now))
         if lease.held is None:
             return self._table.claim(
-                connection, now, node=lease.writes, lease=seconds, prey=lease.prey
+                connection, now, node=lease.writes, lease=seconds, prey=lease.prey, dead=dead
             )
         return self._table.renew(connection, now, node=lease.writes, lease=seconds, held=lease.held)
 

@@ -12,6 +12,7 @@ from oban_actors.peers.identity import LOCKED, is_locked, owner
 from oban_actors.peers.resigning import Resignations
 from oban_actors.peers.rivals import Rivals
 from oban_actors.peers.silence import AGAIN, NEVER, at_beat, at_row
+from oban_actors.peers.standing import Standing
 from oban_actors.peers.terms import (
     Effect,
     Gained,
@@ -24,9 +25,6 @@ from oban_actors.peers.terms import (
     Unlock,
     Withdraw,
 )
-
-MARGIN = 1.0
-"""Seconds before its end, at most, that a lease is no longer trusted."""
 
 OFFER = 3.0
 """Seconds that an Elixir node gets to take an offered leadership."""
@@ -61,6 +59,7 @@ class Lease:
         rules: what it was told.
         held: its own lease, None when it follows.
         seen: the row as read last.
+        standing: for how long another's was seen to stand.
         locked: whether its session has the advisory lock.
         uncertain: whether a row of its own may stand though it does not lead.
         failures: how many elections failed in a row.
@@ -77,6 +76,7 @@ class Lease:
     rules: Rules
     held: Held | None = None
     seen: Row | None = None
+    standing: Standing = field(default_factory=Standing)
     locked: bool = False
     uncertain: bool = False
     failures: int = 0
@@ -130,6 +130,10 @@ class Lease:
             return None
         return self.seen.node
 
+    def dead(self, now: float) -> Row | None:
+        """Give the unexpired row of another that nobody believes in any more; see `Standing`."""
+        return self.standing.dead(now)
+
     @property
     def wants_lock(self) -> bool:
         """Whether to try the lock before renewing. A mark without a lock is removed first."""
@@ -164,7 +168,7 @@ class Lease:
             now: when it ended.
 
         """
-        trusted = started + _trust(self.rules)
+        trusted = started + self.rules.trust
         if now >= trusted:
             return self.failed(now)
         held = Held(row.started_at, row.expires_at, trusted, is_locked(row.node))
@@ -184,7 +188,7 @@ class Lease:
     def looked(self, row: Row | None, now: float) -> Step:
         """The row was read, to leave a free one to others first."""
         lease, effects = _released(replace(self, acted_at=now))
-        free = row is None or row.left <= 0 or _is_mine(lease, row)
+        free = row is None or row.left <= 0 or _is_mine(lease, row) or row.is_as(lease.dead(now))
         if free and now >= self.aside_until and _must_offer(self):
             step = replace(lease, seen=row).offered(now)
         else:
@@ -201,7 +205,7 @@ class Lease:
         """The renewal succeeded; see `won`."""
         if self.held is None or not self.leads(now):
             return _conceded(self, now, "its renewal came too late")
-        trusted = started + _trust(self.rules)
+        trusted = started + self.rules.trust
         held = Held(self.held.term, row.expires_at, trusted, is_locked(row.node))
         lease = replace(_settled(self, now), held=held, seen=row)
         return Step(_until_renewal(lease, now))
@@ -332,10 +336,6 @@ class Lease:
 # Helpers
 
 
-def _trust(rules: Rules) -> float:
-    return rules.lease - min(MARGIN, rules.lease / 10)
-
-
 def _must_offer(lease: Lease) -> bool:
     return lease.rules.yields and lease.rivals.waiting
 
@@ -379,12 +379,13 @@ def _following(lease: Lease, row: Row | None, now: float) -> Step:
         after = replace(lease, seen=row, silent_at=NEVER, uncertain=mine)
         return Step(_sleep(after, max(now, lease.aside_until), NUDGE))
     at = max(now + min(row.left, FARTHEST), lease.aside_until)
-    after = replace(
-        lease, seen=row, silent_at=at_row(lease.rules, lease.seen, row, lease.silent_at, now)
-    )
+    silent_at = at_row(lease.rules, lease.seen, row, lease.silent_at, now)
+    standing, told = lease.standing.seen(row, now)
+    after = replace(lease, seen=row, silent_at=silent_at, standing=standing)
     if owner(row.node) is None:
         after = replace(after, rivals=lease.rivals.leading(row.node, now))
-    return _warned(_sleep(after, at, NUDGE))
+    after, effects = _warned(_sleep(after, at, NUDGE))
+    return Step(after, (*effects, *told))
 
 
 def _warned(lease: Lease) -> Step:

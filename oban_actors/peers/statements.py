@@ -67,8 +67,9 @@ class LeaseTable:
         node: str,
         lease: float,
         prey: str | None = None,
+        dead: Row | None = None,
     ) -> Found:
-        """Take the lease if it is free, expired, this process's own already, or the prey's.
+        """Take the lease if it is free, expired, this process's own already, the prey's or dead.
 
         Removing a row waits for the duty in flight that holds on to it.
 
@@ -78,6 +79,7 @@ class LeaseTable:
             node: what to write as the holder.
             lease: seconds.
             prey: the lock-backed holder whose lock this process has got: surely dead.
+            dead: a row that may be removed if it still stands like this.
 
         Returns:
             whether it was taken, and the row that stands now.
@@ -86,7 +88,7 @@ class LeaseTable:
         row = self.look(connection, now)
         if row is not None:
             mine = row.node in (self._mine["plain"], self._mine["locked"])
-            if row.left > 0 and not mine and row.node != prey:
+            if row.left > 0 and not (mine or row.node == prey or row.is_as(dead)):
                 return Found(won=False, row=row)
             self._remove(connection, row)
         sql = (

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+MARGIN = 1.0
+"""Seconds before its end, at most, that a lease is no longer trusted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -24,6 +27,11 @@ class Rules:
     yields: bool = True
     fast: bool = False
 
+    @property
+    def trust(self) -> float:
+        """Seconds for which its lease is trusted, from before it was written."""
+        return self.lease - min(MARGIN, self.lease / 10)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -41,6 +49,13 @@ class Row:
     started_at: datetime | str
     expires_at: datetime | str
     left: float
+
+    def is_as(self, other: "Row | None") -> bool:
+        """Whether nobody has written to it between this look and another one."""
+        return other is not None and (
+            (self.node, self.started_at, self.expires_at)
+            == (other.node, other.started_at, other.expires_at)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,4 +115,12 @@ class Rivalry:
     node: str
 
 
-Effect = Gained | Lost | Withdraw | Unlock | Rivalry
+@dataclass(frozen=True, slots=True)
+class Stranded:
+    """A row was found that ends later than any lease lasts."""
+
+    node: str
+    left: float
+
+
+Effect = Gained | Lost | Withdraw | Unlock | Rivalry | Stranded

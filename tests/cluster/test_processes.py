@@ -62,7 +62,7 @@ def test_a_killed_leader_is_replaced_before_its_lease_lapses(start_oban: Starter
     if start_oban.database.kind != "postgresql":
         pytest.skip("SQLite has no session locks")
     start_oban.make()
-    options = {"peer": {"lease": 3600.0, "renew": 1200.0}, **FAST}
+    options = {"peer": {"lease": 600.0, "renew": 200.0}, **FAST}
     with cluster(start_oban.database, 2, **options) as nodes:
         leader = leader_of(nodes)
         (other,) = [node for node in nodes if node is not leader]

@@ -18,6 +18,10 @@ PAST = {
     "postgresql": "timezone('UTC', now()) - interval '1 hour'",
     "sqlite": "'2026-01-01T00:00:00.000000Z'",
 }
+AHEAD = {
+    "postgresql": "timezone('UTC', now()) + interval '1 hour'",
+    "sqlite": "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+1 hour')",
+}
 NOW = {"postgresql": "timezone('UTC', now())", "sqlite": "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')"}
 
 
@@ -72,6 +76,21 @@ def test_a_lease_that_ended(start_oban: Starter) -> None:
 
     finding = only(oban)
     assert finding.code == "lease_expired"
+    assert "held by web.1" in finding.what
+    mend(oban, start_oban.database, finding)
+    assert examine(oban) == []
+
+
+def test_a_lease_that_ends_too_far_ahead(start_oban: Starter) -> None:
+    """No lease lasts so long: a clock was set back, and its holder may be gone."""
+    oban = start_oban.make()
+    kind = start_oban.database.kind
+    start_oban.tables.execute(
+        f"INSERT INTO {{peers}} VALUES ('Oban', 'web.1', {NOW[kind]}, {AHEAD[kind]})"
+    )
+
+    finding = only(oban)
+    assert finding.code == "lease_ahead"
     assert "held by web.1" in finding.what
     mend(oban, start_oban.database, finding)
     assert examine(oban) == []

@@ -22,6 +22,7 @@ from oban_actors.messages import (
 )
 from oban_actors.notifiers import make_publisher, notifier_spec
 from oban_actors.peers import DatabasePeer, holds_lease, peer_spec, row_identity
+from oban_actors.peers.elections import Elections
 from oban_actors.peers.lease import Lease
 from oban_actors.repo import Repo
 from oban_actors.repo.migrator import migrate
@@ -87,6 +88,11 @@ class Node:
         actor = process_of(self.peer).actor
         assert isinstance(actor, DatabasePeer)
         return actor._lease
+
+    @property
+    def elections(self) -> Elections:
+        """What its Peer acts with, for a step of its own."""
+        return Elections(self.config, self.repo, self.publisher)
 
     def elect(self) -> bool:
         """Have an election now."""

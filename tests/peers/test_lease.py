@@ -8,13 +8,13 @@ from oban_actors.peers.identity import LOCKED, is_locked, owner
 from oban_actors.peers.lease import (
     FARTHEST,
     FIRST_RETRY,
-    MARGIN,
     OFFER,
     Lease,
 )
 from oban_actors.peers.rivals import FORGET_AFTER
 from oban_actors.peers.silence import AGAIN
 from oban_actors.peers.terms import (
+    MARGIN,
     Gained,
     Lost,
     Plan,
