@@ -2,7 +2,7 @@
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, InvalidStateError, ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from oban_actors import Oban, VirtualClock
 from oban_actors.messages import Dispatch
+from oban_actors.queues.foreman import Foreman
 from tests.queues.work import OBEY, Work, crashes, job, jobs, read, view, wait_state
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
@@ -148,10 +149,12 @@ class Moody(ThreadPoolExecutor):
     """An executor that takes nothing while it is down."""
 
     down = True
+    before: Callable[[], object] = staticmethod(lambda: None)
 
     def submit(self, call: Any, /, *given: Any, **more: Any) -> Any:
         """Refuse, or take it."""
         if self.down:
+            self.before()
             raise OSError("no scheduler there")
         return super().submit(call, *given, **more)
 
@@ -175,21 +178,32 @@ def test_an_executor_that_comes_back(
 
 
 def test_a_time_that_passes_while_nobody_takes_the_job(
-    start_oban: Starter, work: Work, caplog: pytest.LogCaptureFixture
+    start_oban: Starter,
+    work: Work,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its deadline is not this run's any more, which never was."""
+    recorded: list[int] = []
+    watched, watch = threading.Event(), Foreman._watch
+    monkeypatch.setattr(Foreman, "_watch", lambda *given: (watch(*given), watched.set()))
     clock = VirtualClock()
     with Moody(1) as executor:
+        executor.before = lambda: watched.wait(30)
         how = {"limit": 3, "executor": executor}
         oban = start_oban(queues={"alpha": how}, stager=None, clock=clock)
+        engine = type(oban._parts.engine)
+        monkeypatch.setattr(engine, "record_error", lambda *given: recorded.append(given[3]))
         one = oban.insert(OBEY["sync"].new({"timeout": 5.0}, max_attempts=1))
         wait_until(lambda: "takes no jobs" in caplog.text)
         wait_state(oban, one, "available")
-        clock.advance(10)
+        for _ in range(20):
+            clock.advance(0.5)
+            view(oban)
         executor.down = False
         wait_until(lambda: (clock.advance(0.1), read(oban, one).state == "completed")[1])
 
-        assert read(oban, one).errors == []
+        assert (read(oban, one).errors, recorded) == ([], [])
         assert crashes(oban) == []
         oban.stop()
 

@@ -3,8 +3,8 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import loky
@@ -77,7 +77,7 @@ def test_an_executor_that_is_shut_down_refuses() -> None:
     _refused(executor, "cannot schedule new futures after shutdown")
 
 
-def test_an_executor_that_refuses_one_job_fails_it() -> None:
+def test_an_executor_that_refuses_one_job_fails_it(tmp_path: Path) -> None:
     """It takes others, so what is wrong is this one; nor does it run later."""
 
     class Picky(ThreadPoolExecutor):
@@ -87,15 +87,17 @@ def test_an_executor_that_refuses_one_job_fails_it() -> None:
                 raise ValueError("too large")
             return future
 
-    ran: list[Job] = []
-    claim = do(jobs.plain)
-    claim.worker = replace(claim.worker, name="tests.Picky", call=ran.append)
+    ran = tmp_path / "ran"
+    claim = do(jobs.plain, "wait", file=str(ran), until=str(tmp_path))
+    gate = threading.Event()
     with Picky(1) as executor:
+        ThreadPoolExecutor.submit(executor, gate.wait, 60)
         _run(executor, claim)
+        gate.set()
 
     assert text(claim).startswith("** (ValueError) too large\n")
     assert claim.verdict == "failure"
-    assert ran == []
+    assert not ran.exists()
 
 
 def _broken() -> None:
