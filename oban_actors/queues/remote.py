@@ -151,7 +151,7 @@ def perform_remotely(module: str, name: str, payload: dict[str, Any]) -> Outcome
     try:
         return perform_here(module, name, payload, Running())
     finally:
-        del _runs[here]
+        _runs.pop(here, None)
 
 
 def runs_for(identity: str) -> bool:
