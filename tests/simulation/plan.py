@@ -319,7 +319,7 @@ def crash_in_insert(story: Story, node: Node) -> None:
     def strike() -> bool:
         if not world.server.doing(None, "insert"):
             return False
-        world.hub.after(rng.uniform(0.0, 0.006), world.fail_over, 0.05)
+        world.hub.after(rng.uniform(0.0, 0.009), world.fail_over, 0.05)
         return True
 
     _when(world, strike, world.hub.now + 3.0)
