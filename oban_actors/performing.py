@@ -14,7 +14,7 @@ from oban_actors.config import Config
 from oban_actors.engines import Unreadable, UnreadableRow
 from oban_actors.errors import PerformError, RemoteFailure
 from oban_actors.job import Job, JobState
-from oban_actors.results import Cancel, Snooze
+from oban_actors.results import Cancel, Snooze, meant
 from oban_actors.worker_spec import WorkerSpec
 
 KILLED = "cancelled while it ran"
@@ -27,7 +27,7 @@ class NeverBegun(Exception):
     """A run was told to end before it began, so its worker is not called."""
 
 
-_SPECIAL = (Cancel, Snooze, CoroutineType)
+_SPECIAL = (Cancel, Snooze, CoroutineType, type)
 _INTERRUPTED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 _OURS = frozenset({__file__, worker_definition.__file__})
 
@@ -148,8 +148,14 @@ class Performer:
 
     def _returned(self, claim: Claim, result: Any) -> None:
         if isinstance(result, _SPECIAL):
-            self._special(claim, result)
-            return
+            try:
+                result = meant(result)
+            except TypeError as wrong:
+                self._raised(claim, wrong)
+                return
+            if not isinstance(result, type):
+                self._special(claim, result)
+                return
         self._over(claim)
         if claim.running.cancelled and self._was_ended(claim):
             return

@@ -1,5 +1,6 @@
 """What a worker may return, or raise, to say how its job ends other than well or badly."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from oban_actors.validation import Checks
@@ -46,3 +47,16 @@ class Snooze(Exception):
             raise _CHECKS.refusal("seconds", expected, seconds)
         if self.seconds > MAX_SNOOZE:
             raise _CHECKS.refusal("seconds", "a time within 1000 years", seconds)
+
+
+def meant(result: object) -> object:
+    """Give an instance where one of these classes was returned, as `raise` makes one.
+
+    Raises:
+        TypeError: it can't be made without arguments.
+
+    """
+    if not isinstance(result, type) or not issubclass(result, Cancel | Snooze):
+        return result
+    make: Callable[[], object] = result
+    return make()

@@ -26,7 +26,7 @@ from oban_actors.engines import UnreadableRow
 from oban_actors.errors import NotRunning
 from oban_actors.job import Job, JobState
 from oban_actors.performing import NeverBegun, Performer
-from oban_actors.results import Cancel, Snooze
+from oban_actors.results import Cancel, Snooze, meant
 from oban_actors.running import EndReason, Running
 from oban_actors.worker_registry import find_worker
 from oban_actors.worker_spec import WorkerSpec
@@ -274,6 +274,7 @@ async def _await(spec: WorkerSpec, job: Job) -> tuple[str, Any]:
 
 
 def _outcome(result: Any) -> Outcome:
+    result = meant(result)
     if isinstance(result, Cancel):
         return {"kind": "cancel", "reason": _plain(result.reason)}
     if isinstance(result, Snooze):

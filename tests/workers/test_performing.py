@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from oban_actors import Job, JobState, Snooze, VirtualClock
+from oban_actors import Cancel, Job, JobState, Snooze, VirtualClock, tracing, worker
 from oban_actors.actors.clock import SYSTEM_CLOCK
 from oban_actors.backoff import retry_delay
 from oban_actors.claim import Ack, Claim
 from oban_actors.engines import Unreadable, UnreadableRow
 from oban_actors.errors import ClaimLost, NotRunning
+from oban_actors.queues.remote import payload, perform_here
 from oban_actors.running import Running
 from tests.support.events import recording
 from tests.workers import jobs
@@ -57,6 +58,34 @@ def test_snooze_returned_or_raised(kind: Any, what: str) -> None:
 
     assert (claim.verdict, claim.result) == ("snoozed", 60.0)
     assert (claim.ack.state, claim.ack.delay, claim.ack.error) == (JobState.SCHEDULED, 60.0, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "verdict", "error"),
+    [
+        (Cancel, "cancelled", "failed with Cancel('cancelled')"),
+        (Snooze, "failure", "** (TypeError) Snooze.__init__() missing 1 required positional"),
+        (ValueError, "success", None),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_class_is_returned(given: type, verdict: str, error: str | None) -> None:
+    """It means what it means where it is raised."""
+    name = f"tests.returns_{given.__name__}"
+
+    @worker(name=name)
+    def returns(_job: Job) -> type:
+        return given
+
+    claim = run(claimed(returns.new()))
+    assert claim.verdict == verdict
+    if error is not None:
+        assert error in text(claim)
+
+    claim = claimed(returns.new())
+    sent = payload(claim, tracing.performing(claim.job))
+    told = perform_here(__name__, name, sent, Running())
+    assert told["kind"] == {"cancelled": "cancel", "success": "returned"}.get(verdict, verdict)
 
 
 class _Later(Snooze):
