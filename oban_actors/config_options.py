@@ -326,6 +326,9 @@ def _printable(text: str) -> bool:
 
 
 def _check_plugin(path: str, plugin: object) -> None:
+    own = inspect.getattr_static(plugin, "child_spec", None)
+    if isinstance(plugin, type) and inspect.isfunction(own):
+        raise OPTIONS.veiled(path, "a plugin", f"the class {plugin.__name__} (call it)")
     if not callable(getattr(plugin, "child_spec", None)):
         raise OPTIONS.refusal(path, "a plugin, an object with child_spec()", plugin)
     validate = getattr(plugin, "validate", None)
@@ -334,9 +337,6 @@ def _check_plugin(path: str, plugin: object) -> None:
         _checked_by(path, plugin, validate)
 
 
-    own = inspect.getattr_static(plugin, "child_spec", None)
-    if isinstance(plugin, type) and inspect.isfunction(own):
-        raise OPTIONS.veiled(path, "a plugin", f"the class {plugin.__name__} (call it)")
 def _checked_by(path: str, plugin: object, validate: Callable[..., object], *given: object) -> None:
     try:
         validate(*given)
