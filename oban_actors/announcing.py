@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from oban_actors.claim import Ack
 from oban_actors.config import Config
+from oban_actors.engines.staging import LONGEST_QUEUE
 from oban_actors.job import Job, JobState
 from oban_actors.notifiers import Publisher
 
@@ -63,7 +64,9 @@ class Announcer:
 
     def wake(self, connection: sa.Connection, queues: Iterable[str]) -> None:
         """Tell queues that they have work, each one once."""
-        payloads = [{"queue": queue} for queue in dict.fromkeys(queues)]
+        # Another program may have written what is no queue's name, and nobody waits for that.
+        named = (queue for queue in dict.fromkeys(queues) if len(queue) <= LONGEST_QUEUE)
+        payloads = [{"queue": queue} for queue in named]
         if payloads:
             self.publisher.publish(connection, "insert", payloads)
 

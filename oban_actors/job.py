@@ -177,7 +177,14 @@ class Job(JobRun):
         try:
             values = job_row.decode(row)
             return cls(state=JobState(values.pop("state")), **values)
-        except (LookupError, RecursionError, TypeError, ValueError) as error:
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             reason = f"{type(error).__name__}: {error}"
             raise InvalidJob(f"job {row.get('id')} can't be read: {reason}") from error
 

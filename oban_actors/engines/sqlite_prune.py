@@ -57,7 +57,7 @@ WITH RECURSIVE groups (queue, priority) AS (
     )
   )
 )
-SELECT queue, priority FROM groups
+SELECT queue, priority FROM groups WHERE typeof(queue) = 'text' AND typeof(priority) = 'integer'
 """)
 
 _SEEN = {

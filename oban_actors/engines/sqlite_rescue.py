@@ -38,7 +38,7 @@ _BEATS = text(
 
 _CLAIMS = text(f"""
 SELECT {_UUID} AS uuid, queue, coalesce(max({_AGED}), 0)
-FROM {_INDEXED} WHERE state = 'executing' GROUP BY queue, 1
+FROM {_INDEXED} WHERE state = 'executing' AND typeof(queue) = 'text' GROUP BY queue, 1
 """)
 
 _BEAT = text("SELECT cast(beat_at AS TEXT) FROM oban_actors_producers WHERE uuid = :uuid")
