@@ -28,11 +28,10 @@ from tests.workers.running import claimed
 PACKAGE = Path(oban_actors.__file__).parent
 
 IMPORTS = {
-    "cli/session.py": "the option imports, as the host gave it",
-    "oban.py": "likewise",
     "queues/remote.py": "the module of a registered worker, in a process of ours",
     "settings/plugins.py": "plugins that the host's own settings name",
     "tracing.py": "the function that the attached tracer names, in a process of ours",
+    "worker_registry.py": "the option imports, as the host gave it",
 }
 """Where modules are imported by a name that is a value, and whose value that is."""
 
