@@ -8,7 +8,7 @@ import psycopg
 
 from oban_actors import Job
 from tests.bench.backlog import Store, migrated, new_store
-from tests.bench.bench_queues import bare_starts, drain, starts
+from tests.bench.bench_queues import KINDS, bare_starts, drain, starts
 from tests.bench.peer_environments import LIBRARIES, Library, environment
 from tests.bench.program import Program, run_to_end
 from tests.bench.programs.pacing import COUNT, WARMING
@@ -33,7 +33,7 @@ def run(report: Report) -> None:
     inserted: dict[str, list[float]] = {}
     with PostgresServer(durable=True) as server:
         for _ in range(ROUNDS):
-            for kind in ("threads", "async"):
+            for kind in KINDS:
                 rates = _ours(server, kind)
                 inserted.setdefault("ours", []).append(rates[0])
                 drained.setdefault(f"ours, {kind}", []).append(rates[1])
@@ -60,8 +60,9 @@ def _report(
         report.add(f"{name}, bulk insert", median(rates), "jobs/s")
     for library in there:
         goal = "> 8" if library.name == "oban" else "> 1"
-        ratio = median(drained["ours, threads"]) / median(drained[library.name])
-        report.add(f"drain, threads, beside {library.name}", ratio, "ours / theirs", goal)
+        for kind in KINDS:
+            ratio = median(drained[f"ours, {kind}"]) / median(drained[library.name])
+            report.add(f"drain, {kind}, beside {library.name}", ratio, "ours / theirs", goal)
         ratio = median(inserted["ours"]) / median(inserted[library.name])
         report.add(f"bulk insert beside {library.name}", ratio, "ours / theirs")
 
