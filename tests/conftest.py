@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -162,7 +163,25 @@ def _allowed(item: pytest.Item) -> float:
 @pytest.fixture
 def start_oban(database: Database) -> Iterator["Starter"]:
     """Makes and starts instances on `database`, and stops them after the test."""
+    with _starter(database) as one:
+        yield one
+
+
+@pytest.fixture
+def start_pg(pg: Database) -> Iterator["Starter"]:
+    """The same on PostgreSQL alone."""
+    with _starter(pg) as one:
+        yield one
+
+
+@pytest.fixture
+def start_sqlite(sqlite: Database) -> Iterator["Starter"]:
+    """The same on SQLite alone."""
+    with _starter(sqlite) as one:
+        yield one
+
+
+def _starter(database: Database) -> AbstractContextManager["Starter"]:
     from tests.support.instances import starter  # noqa: PLC0415 (the actors' tests need no tree)
 
-    with starter(database) as one:
-        yield one
+    return starter(database)

@@ -68,6 +68,10 @@ class Control(ABC):
     def columns(self) -> list[sa.ColumnElement[Any]]:
         """Give all columns of a job, as `Job.from_row` reads them."""
 
+    @abstractmethod
+    def keep_others_out(self, connection: sa.Connection) -> None:
+        """Let nobody change jobs until the transaction ends, where rows can't be locked singly."""
+
     def changed(self, connection: sa.Connection, statement: Changing) -> set[int]:
         """Execute it and give the ids of the rows that it changed."""
         return set(connection.execute(statement).scalars())
@@ -126,7 +130,7 @@ class Control(ABC):
         wait: bool,
     ) -> list[ChangedJob]:
         """See `JobEngine`."""
-        locked = self.lock_jobs(connection, ids, holding, CANCELLABLE, wait=wait)
+        locked = self._lock(connection, ids, holding, CANCELLABLE, wait=wait)
         values = {"state": JobState.CANCELLED.value, "cancelled_at": self._now(now)}
         return self._update(connection, locked, values)
 
@@ -140,7 +144,7 @@ class Control(ABC):
         wait: bool,
     ) -> list[ChangedJob]:
         """See `JobEngine`."""
-        locked = self.lock_jobs(connection, ids, holding, RETRYABLE, wait=wait)
+        locked = self._lock(connection, ids, holding, RETRYABLE, wait=wait)
         attempt, most = self.table.c.attempt, self.table.c.max_attempts
         values = {
             "state": JobState.AVAILABLE.value,
@@ -161,7 +165,7 @@ class Control(ABC):
         wait: bool,
     ) -> list[ChangedJob]:
         """See `JobEngine`."""
-        locked = self.lock_jobs(connection, ids, holding, DELETABLE, wait=wait)
+        locked = self._lock(connection, ids, holding, DELETABLE, wait=wait)
         if not locked:
             return []
         statement = sa.delete(self.table).where(self.among([job.id for job in locked]))
@@ -170,6 +174,7 @@ class Control(ABC):
 
     def lock_job(self, connection: sa.Connection, job_id: int) -> Job | None:
         """See `JobEngine`."""
+        self.keep_others_out(connection)
         query = sa.select(*self.columns()).select_from(self.table).where(self.table.c.id == job_id)
         locking = query.with_for_update(skip_locked=True)
         row = connection.execute(locking).mappings().one_or_none()
@@ -181,7 +186,7 @@ class Control(ABC):
         statement = sa.update(self.table).where(self.table.c.id == job_id).values(written)
         self.changed(connection, statement.returning(self.table.c.id))
 
-    def lock_jobs(
+    def _lock(
         self,
         connection: sa.Connection,
         ids: Sequence[int],
@@ -190,12 +195,7 @@ class Control(ABC):
         *,
         wait: bool,
     ) -> list[ChangedJob]:
-        """Give those that may be changed, which nobody else changes until the transaction ends.
-
-        Raises:
-            JobLocked: somebody else had one locked for longer than it may be waited.
-
-        """
+        self.keep_others_out(connection)
         table = self.table
         wanted = sa.and_(
             sa.cast(table.c.state, sa.Text).in_([state.value for state in states]), *holding

@@ -78,3 +78,6 @@ class PostgresControl(Control):
             gone = isinstance(statement, sa.Delete)
             leave(connection, trace_of_change(self.table, rows[0][1], sorted(ids), gone=gone))
         return ids
+
+    def keep_others_out(self, connection: sa.Connection) -> None:
+        """See `Control`; its rows are locked one by one."""

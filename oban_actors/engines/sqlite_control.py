@@ -7,9 +7,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from oban_actors.engines.control import Control
-from oban_actors.engines.engine import ChangedJob
 from oban_actors.engines.sqlite_lock import keep_writers_out
-from oban_actors.job import Job, JobState
+from oban_actors.job import JobState
 from oban_actors.repo.containment import Clause
 from oban_actors.repo.job_table import make_job_table
 
@@ -38,20 +37,6 @@ class SqliteControl(Control):
         # As they are: one that can't be read shall not take the others with it.
         return [sa.type_coerce(c, sa.types.NullType()).label(c.name) for c in self.table.c]
 
-    def lock_job(self, connection: sa.Connection, job_id: int) -> Job | None:
-        """See `JobEngine`."""
-        keep_writers_out(connection)
-        return super().lock_job(connection, job_id)
-
-    def lock_jobs(
-        self,
-        connection: sa.Connection,
-        ids: Sequence[int],
-        holding: Sequence[Clause],
-        states: Sequence[JobState],
-        *,
-        wait: bool,
-    ) -> list[ChangedJob]:
+    def keep_others_out(self, connection: sa.Connection) -> None:
         """See `Control`."""
         keep_writers_out(connection)
-        return super().lock_jobs(connection, ids, holding, states, wait=wait)

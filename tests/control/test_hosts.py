@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Iterator
 from datetime import timedelta, timezone
 from functools import partial
 from typing import Any
@@ -17,20 +16,13 @@ from oban_actors import Job, JobLocked, Oban
 from oban_actors.host_connections import adopt
 from tests.inserting.hosts import ASYNC, SYNC, AsyncHost
 from tests.support.databases import Database
-from tests.support.instances import Starter, starter
+from tests.support.instances import Starter
 
 
 @pytest.fixture
 def job() -> Job:
     """A job that can be cancelled."""
     return Job.new(worker="tests.Worker", args={"a": 1})
-
-
-@pytest.fixture
-def start_pg(pg: Database) -> Iterator[Starter]:
-    """Instances on PostgreSQL."""
-    with starter(pg) as one:
-        yield one
 
 
 def test_a_psycopg_connection(pg: Database, job: Job) -> None:

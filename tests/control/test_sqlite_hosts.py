@@ -1,7 +1,6 @@
 """Control in a host's transaction on SQLite, which has not begun before something is written."""
 
 import sqlite3
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +11,7 @@ from oban_actors import Job, Oban
 from oban_actors.job_changes import JobChanges
 from tests.inserting.hosts import bare_sqlite, sqlalchemy_session
 from tests.support.databases import Database
-from tests.support.instances import Starter, starter
+from tests.support.instances import Starter
 
 CLAIM = (
     "UPDATE oban_jobs SET state = 'executing', attempt = attempt + 1 "
@@ -21,16 +20,9 @@ CLAIM = (
 
 
 @pytest.fixture
-def start_file(sqlite: Database) -> Iterator[Starter]:
-    """Instances on SQLite."""
-    with starter(sqlite) as one:
-        yield one
-
-
-@pytest.fixture
-def oban(start_file: Starter) -> Oban:
+def oban(start_sqlite: Starter) -> Oban:
     """An instance that is not started."""
-    return start_file.make()
+    return start_sqlite.make()
 
 
 def claims(file: Database, job_id: int | None) -> bool:
@@ -48,21 +40,21 @@ def claims(file: Database, job_id: int | None) -> bool:
 
 
 @pytest.mark.parametrize("make", [sqlalchemy_session, bare_sqlite])
-def test_nobody_begins_a_job_that_is_updated(oban: Oban, start_file: Starter, make: Any) -> None:
+def test_nobody_begins_a_job_that_is_updated(oban: Oban, start_sqlite: Starter, make: Any) -> None:
     """What a function makes of a job is written into the row that it was shown."""
     job = oban.insert(Job.new(worker="tests.Worker"))
     begun: list[bool] = []
 
     def later(shown: Job) -> JobChanges:
-        begun.append(claims(start_file.database, shown.id))
+        begun.append(claims(start_sqlite.database, shown.id))
         return {"scheduled_at": datetime(2100, 1, 1, tzinfo=UTC)}
 
-    with make(start_file.database, "sqlite") as host:
+    with make(start_sqlite.database, "sqlite") as host:
         oban.update_job(job, later, session=host.handle)
         host.commit()
 
     assert begun == [False]
-    assert start_file.tables.states() == {job.id: "scheduled"}
+    assert start_sqlite.tables.states() == {job.id: "scheduled"}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +66,7 @@ def test_nobody_begins_a_job_that_is_updated(oban: Oban, start_file: Starter, ma
     ],
 )
 def test_nobody_begins_a_job_that_is_changed(
-    oban: Oban, start_file: Starter, action: str, before: dict[str, Any], after: str | None
+    oban: Oban, start_sqlite: Starter, action: str, before: dict[str, Any], after: str | None
 ) -> None:
     """A job that waited as it was looked at waits still as it is changed."""
     job = oban.insert(Job.new(worker="tests.Worker", **before))
@@ -82,13 +74,13 @@ def test_nobody_begins_a_job_that_is_changed(
 
     def meanwhile(_connection: Any, _cursor: Any, statement: str, *_: object) -> None:
         if statement.startswith("SELECT"):
-            begun.append(claims(start_file.database, job.id))
+            begun.append(claims(start_sqlite.database, job.id))
 
-    with sqlalchemy_session(start_file.database, "sqlite") as host:
+    with sqlalchemy_session(start_sqlite.database, "sqlite") as host:
         sa.event.listen(host.handle.connection(), "after_cursor_execute", meanwhile)
         assert getattr(oban, f"{action}_job")(job, session=host.handle)
         host.commit()
 
     assert begun
     assert not any(begun)
-    assert start_file.tables.states() == ({} if after is None else {job.id: after})
+    assert start_sqlite.tables.states() == ({} if after is None else {job.id: after})

@@ -66,31 +66,23 @@ def state(start: Starter, job_id: int) -> str:
     return start.tables.states()[job_id]
 
 
-def test_a_lease_that_ended(start_oban: Starter) -> None:
-    """It says who held it; the fix frees it."""
+@pytest.mark.parametrize(
+    ("started", "expires", "code"),
+    [(PAST, PAST, "lease_expired"), (NOW, AHEAD, "lease_ahead")],
+    ids=["ended", "ends too far ahead"],
+)
+def test_a_lease_that_nobody_renews(
+    start_oban: Starter, started: dict[str, str], expires: dict[str, str], code: str
+) -> None:
+    """It says who held it, also where a clock was set back since; the fix frees it."""
     oban = start_oban.make()
     kind = start_oban.database.kind
     start_oban.tables.execute(
-        f"INSERT INTO {{peers}} VALUES ('Oban', 'web.1', {PAST[kind]}, {PAST[kind]})"
+        f"INSERT INTO {{peers}} VALUES ('Oban', 'web.1', {started[kind]}, {expires[kind]})"
     )
 
     finding = only(oban)
-    assert finding.code == "lease_expired"
-    assert "held by web.1" in finding.what
-    mend(oban, start_oban.database, finding)
-    assert examine(oban) == []
-
-
-def test_a_lease_that_ends_too_far_ahead(start_oban: Starter) -> None:
-    """No lease lasts so long: a clock was set back, and its holder may be gone."""
-    oban = start_oban.make()
-    kind = start_oban.database.kind
-    start_oban.tables.execute(
-        f"INSERT INTO {{peers}} VALUES ('Oban', 'web.1', {NOW[kind]}, {AHEAD[kind]})"
-    )
-
-    finding = only(oban)
-    assert finding.code == "lease_ahead"
+    assert finding.code == code
     assert "held by web.1" in finding.what
     mend(oban, start_oban.database, finding)
     assert examine(oban) == []

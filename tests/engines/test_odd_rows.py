@@ -4,11 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from oban_actors import InvalidJob, Oban
+from oban_actors import InvalidJob
 from oban_actors.engines.prune import EndedGroup
 from tests.engines.conftest import Store
-from tests.support.databases import Database
-from tests.support.instances import starter
+from tests.support.instances import Starter
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LONG = "q" * 8000
@@ -41,26 +40,25 @@ def test_what_is_no_queue_is_passed_over(file_store: Store) -> None:
     assert [claims.queue for claims in report.claims] == ["a", "b"]
 
 
-def test_what_no_queue_is_called_is_not_told(sqlite: Database) -> None:
+def test_what_no_queue_is_called_is_not_told(start_sqlite: Starter) -> None:
     """A job of such a queue can be changed like any other, and nobody is told of it."""
-    with starter(sqlite) as start:
-        oban: Oban = start.make()
-        start.tables.execute(
-            "INSERT INTO {jobs} (worker, state, queue) VALUES ('w', 'discarded', :queue)",
-            queue=LONG,
-        )
-        assert oban.retry_job(1)
-        assert start.tables.states() == {1: "available"}
+    oban = start_sqlite.make()
+    start_sqlite.tables.execute(
+        "INSERT INTO {jobs} (worker, state, queue) VALUES ('w', 'discarded', :queue)", queue=LONG
+    )
+    assert oban.retry_job(1)
+    assert start_sqlite.tables.states() == {1: "available"}
 
 
 @pytest.mark.parametrize("moment", ["x'00'", "'0001-01-01T00:00:00+02:00'", "'soon'"])
-def test_times_that_nobody_can_read(sqlite: Database, moment: str) -> None:
+def test_times_that_nobody_can_read(start_sqlite: Starter, moment: str) -> None:
     """The row is named by the error that all unreadable rows have."""
-    with starter(sqlite) as start:
-        oban: Oban = start.make()
-        start.tables.execute(f"INSERT INTO {{jobs}} (worker, inserted_at) VALUES ('w', {moment})")
-        with pytest.raises(InvalidJob, match="job 1 can't be read"):
-            oban.all_jobs()
-        with pytest.raises(InvalidJob, match="job 1 can't be read"):
-            oban.get_job(1)
-        assert oban.all_jobs(skip_unreadable=True) == []
+    oban = start_sqlite.make()
+    start_sqlite.tables.execute(
+        f"INSERT INTO {{jobs}} (worker, inserted_at) VALUES ('w', {moment})"
+    )
+    with pytest.raises(InvalidJob, match="job 1 can't be read"):
+        oban.all_jobs()
+    with pytest.raises(InvalidJob, match="job 1 can't be read"):
+        oban.get_job(1)
+    assert oban.all_jobs(skip_unreadable=True) == []

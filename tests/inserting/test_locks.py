@@ -11,7 +11,6 @@ from oban_actors.actors.clock import SYSTEM_CLOCK
 from oban_actors.engines.postgres_unique import BUCKETS
 from oban_actors.errors import TransientError
 from tests.inserting.hosts import engine_of
-from tests.support.databases import Database
 from tests.support.instances import Starter
 
 HELD = sa.text(
@@ -23,14 +22,6 @@ STATEMENT_TIMEOUT = 100.0
 def job(number: int) -> Job:
     """Make a job that is unique for ever."""
     return Job.new({"n": number}, worker="tests.Worker", unique={"period": None})
-
-
-@pytest.fixture
-def start_pg(pg: Database) -> Iterator[Starter]:
-    """Instances on PostgreSQL."""
-    starter = Starter(pg)
-    yield starter
-    starter.close()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Many inserters at once leave one row."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +10,6 @@ import sqlalchemy as sa
 
 from oban_actors import Job, Oban
 from tests.inserting.hosts import engine_of
-from tests.support.databases import Database
 from tests.support.instances import Starter
 
 INSERTERS = 32
@@ -46,14 +45,6 @@ def check_one(start: Starter, jobs: list[Job]) -> None:
 def oban(start_oban: Starter) -> Oban:
     """An instance with a connection for each inserter."""
     return start_oban.make(pool_size=INSERTERS, lock_timeout=60, statement_timeout=120)
-
-
-@pytest.fixture
-def start_pg(pg: Database) -> Iterator[Starter]:
-    """Instances on PostgreSQL."""
-    starter = Starter(pg)
-    yield starter
-    starter.close()
 
 
 def test_own_transactions(oban: Oban, start_oban: Starter) -> None:

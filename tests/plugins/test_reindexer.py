@@ -1,7 +1,6 @@
 """The Reindexer: what it rebuilds, when, and what it does where it can't."""
 
 import threading
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,20 +24,6 @@ FILENODES = """
 SELECT c.relname, c.relfilenode FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = :schema AND c.relkind = 'i' AND c.relname LIKE 'oban\\_%'
 """
-
-
-@pytest.fixture
-def start_oban(database: Database) -> Iterator[Starter]:
-    """Start instances on a database of either kind."""
-    with starter(database) as one:
-        yield one
-
-
-@pytest.fixture
-def start_pg(pg: Database) -> Iterator[Starter]:
-    """Start instances on PostgreSQL."""
-    with starter(pg) as one:
-        yield one
 
 
 def ask(oban: Oban) -> PluginResult:

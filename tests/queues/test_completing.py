@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -304,15 +304,6 @@ def test_a_plain_psycopg_connection(pg: Database, start_pg: Starter, bench: Benc
 
     in_state(oban, job, JobState.COMPLETED)
     assert bench.met is None
-
-
-@pytest.fixture
-def start_pg(pg: Database) -> Iterator[Starter]:
-    """Starts instances on PostgreSQL."""
-    from tests.support.instances import starter  # noqa: PLC0415 (as in conftest.py)
-
-    with starter(pg) as one:
-        yield one
 
 
 def test_the_end_waits_for_a_commit_that_is_late(

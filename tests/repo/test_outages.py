@@ -57,35 +57,21 @@ def test_away_and_back(own_server: PostgresServer, own_database: Database) -> No
         assert repo.transaction(one) == 1
 
 
-def test_silent_server(far: Repo, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A statement that gets no answer at all ends soon after its time-out, on our side."""
-    monkeypatch.setattr(repo_module, "GRACE", 0.2)
-    far.transaction(one)
-
-    def work(connection: Connection) -> object:
-        proxy.freeze()
-        return one(connection)
-
-    with ThreadPoolExecutor(1) as threads:
-        running = threads.submit(far.transaction, work, statement_timeout=0.3)
-        with pytest.raises(DatabaseUnavailable, match=r"no answer within 0\.5 s"):
-            running.result(15)
-    proxy.drop()
-    proxy.thaw()
-
-    assert far.transaction(one) == 1
-
-
-def test_a_silent_server_while_the_tree_stops(
-    far: Repo, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stops", [False, True], ids=["alone", "while the tree stops"])
+def test_silent_server(
+    far: Repo, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch, *, stops: bool
 ) -> None:
-    """A host's thread that is in a call then is not left to the network for as long as it likes."""
+    """A statement that gets no answer at all ends soon after its time-out, on our side.
+
+    Whatever becomes of the tree meanwhile, a host's thread is not left to the network.
+    """
     monkeypatch.setattr(repo_module, "GRACE", 0.2)
     far.transaction(one)
 
     def work(connection: Connection) -> object:
         proxy.freeze()
-        far.close()
+        if stops:
+            far.close()
         return one(connection)
 
     with ThreadPoolExecutor(1) as threads:

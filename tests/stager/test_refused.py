@@ -1,7 +1,6 @@
 """Rows that the database refuses to stage: whatever they run into, and however many they are."""
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -9,9 +8,8 @@ from oban_actors import Stage
 from oban_actors.messages import IsLeader
 from oban_actors.passes import MOST_FAILING_ROWS
 from tests.stager.passes import SLOW, of_stager, stage
-from tests.support.databases import Database
 from tests.support.events import Recorder
-from tests.support.instances import Starter, scheduled, starter
+from tests.support.instances import Starter, scheduled
 from tests.support.refusing import NO_TABLE, OF_THEIR_OWN, PLAIN, TOO_DEEP, refuse
 from tests.support.waiting import wait_until
 
@@ -19,20 +17,6 @@ from tests.support.waiting import wait_until
 def refusing(start: Starter) -> str:
     """Give what refuses a row on either database."""
     return "SELECT RAISE(ABORT, 'not this one')" if start.database.kind == "sqlite" else PLAIN
-
-
-@pytest.fixture
-def pg_start(pg: Database) -> Iterator[Starter]:
-    """Instances on PostgreSQL."""
-    with starter(pg) as start:
-        yield start
-
-
-@pytest.fixture
-def sqlite_start(sqlite: Database) -> Iterator[Starter]:
-    """Instances on SQLite."""
-    with starter(sqlite) as start:
-        yield start
 
 
 def check_one_is_left_out(start: Starter, body: str, kind: str = "row") -> None:
@@ -60,9 +44,9 @@ def check_one_is_left_out(start: Starter, body: str, kind: str = "row") -> None:
     [(OF_THEIR_OWN, "row"), (NO_TABLE, "row"), (TOO_DEEP, "row"), (PLAIN, "deferred")],
     ids=["a class of their own", "no table", "too deep", "at the commit"],
 )
-def test_whatever_a_trigger_runs_into(pg_start: Starter, body: str, kind: str) -> None:
+def test_whatever_a_trigger_runs_into(start_pg: Starter, body: str, kind: str) -> None:
     """What one row alone brings about stops no other, whatever its code and when it comes."""
-    check_one_is_left_out(pg_start, body, kind)
+    check_one_is_left_out(start_pg, body, kind)
 
 
 @pytest.mark.parametrize(
@@ -75,16 +59,16 @@ def test_whatever_a_trigger_runs_into(pg_start: Starter, body: str, kind: str) -
         "SELECT abs(-9223372036854775808)",
     ],
 )
-def test_whatever_a_trigger_of_sqlite_runs_into(sqlite_start: Starter, body: str) -> None:
+def test_whatever_a_trigger_of_sqlite_runs_into(start_sqlite: Starter, body: str) -> None:
     """Likewise, also where it undoes the transaction."""
-    check_one_is_left_out(sqlite_start, body)
+    check_one_is_left_out(start_sqlite, body)
 
 
-def test_with_an_isolated_notifier(pg_start: Starter) -> None:
+def test_with_an_isolated_notifier(start_pg: Starter) -> None:
     """Where a pass never is one message, what fails at its commit is found as well."""
-    oban = pg_start.leading(stager=SLOW, notifier="isolated", insert_notify=False)
+    oban = start_pg.leading(stager=SLOW, notifier="isolated", insert_notify=False)
     bad, good = oban.insert_all([scheduled(-2), scheduled(-1)])
-    refuse(pg_start, PLAIN, f"NEW.id = {bad.id}", "deferred")
+    refuse(start_pg, PLAIN, f"NEW.id = {bad.id}", "deferred")
 
     result = stage(oban)
 
@@ -132,11 +116,11 @@ def test_what_fails_without_any_row_is_no_rows(start_oban: Starter) -> None:
 
 
 def test_where_nothing_can_be_staged_another_should_lead(
-    pg_start: Starter, caplog: pytest.LogCaptureFixture
+    start_pg: Starter, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A right that a trigger takes may be this node's own lack; of one row that is not believed."""
-    oban = pg_start.leading(stager=SLOW, insert_notify=False)
-    refuse(pg_start, NO_TABLE, "NEW.queue = 'bad'")
+    oban = start_pg.leading(stager=SLOW, insert_notify=False)
+    refuse(start_pg, NO_TABLE, "NEW.queue = 'bad'")
 
     with caplog.at_level(logging.WARNING, "oban_actors"):
         for _ in range(4):

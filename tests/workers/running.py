@@ -13,6 +13,9 @@ from oban_actors.running import EndReason, Running
 from oban_actors.worker import find_worker
 from tests.workers import jobs
 
+EVENTS = ("oban.job.start", "oban.job.stop", "oban.job.exception", "oban.job.stale")
+"""What is told of a run."""
+
 AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
