@@ -5,9 +5,7 @@ import pytest
 from oban_actors import telemetry
 from tests.support.events import recording
 from tests.workers import jobs
-from tests.workers.running import do, performer, run
-
-EVENTS = ("oban.job.start", "oban.job.stop", "oban.job.exception", "oban.job.stale")
+from tests.workers.running import EVENTS, do, performer, run
 
 
 @pytest.mark.parametrize(
