@@ -28,6 +28,7 @@ __all__ = [
     "InvalidJob",
     "JobLocked",
     "JobNotFound",
+    "LockTimeout",
     "NoProcess",
     "NotRunning",
     "NotStarted",
@@ -171,6 +172,13 @@ class DatabaseUnavailable(DatabaseError):
 
 class TransientError(DatabaseError):
     """Others were in the way (serialization, deadlock, lock, busy file), also in each retry."""
+
+
+class LockTimeout(TransientError):
+    """Others kept a lock for all the time that it may be waited for; it is not tried again.
+
+    Who waited has kept a connection meanwhile, from which others would have been served.
+    """
 
 
 class StatementTimeout(DatabaseError):

@@ -64,9 +64,7 @@ class Inserter:
             if done is not None:
                 return done
         work = partial(self._insert, chunks=chunks, host=False, alone=True)
-        # Who has waited so long for another's lock has kept a connection from others meanwhile.
-        waits = self.config.lock_timeout if self.repo.dialect == "postgresql" else None
-        return self.repo.transaction(work, idempotent=False, patience=waits)
+        return self.repo.transaction(work, idempotent=False)
 
     def insert_within(self, connection: sa.Connection, jobs: Sequence[Job]) -> list[Job]:
         """Insert them in a transaction of the tree's own, which does more than that.

@@ -7,7 +7,7 @@ from oban_actors import worker_registry
 from oban_actors.args_codec import check_unique, encoded, is_encoded
 from oban_actors.guarded_call import opened
 from oban_actors.job import Job
-from oban_actors.redacting import KEY, redaction_in
+from oban_actors.redacting import KEY, either, redaction_in
 from oban_actors.worker_registry import find_worker
 from oban_actors.worker_spec import WorkerSpec
 
@@ -33,7 +33,7 @@ def outgoing(jobs: Sequence[Job]) -> list[Job]:
 def outgoing_changes(job: Job, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Give changes of a stored job as they go to the table.
 
-    Its meta goes on to say what is not shown of it, and says it of a new worker too.
+    Its meta goes on to say what is not shown of it, and says what a new worker does not show too.
 
     Args:
         job: as it stands.
@@ -48,12 +48,12 @@ def outgoing_changes(job: Job, changes: Mapping[str, Any]) -> dict[str, Any]:
     spec = find_worker(values.get("worker", job.worker))
     if "args" in values and spec is not None and spec.codec is not None:
         values["args"] = encoded(spec.name, spec.codec, values["args"])
-    told = job.meta.get(KEY)
-    if "worker" in values and spec is not None and spec.redaction is not None:
-        told = spec.redaction.told
-    meta = values.get("meta", job.meta)
-    if told is not None and KEY not in meta:
-        values["meta"] = {**meta, KEY: told}
+    told = redaction_in(job.meta)
+    if "worker" in values and spec is not None:
+        told = either(told, spec.redaction)
+    changed = "worker" in values or "meta" in values
+    if changed and told is not None and KEY not in values.get("meta", {}):
+        values["meta"] = {**values.get("meta", job.meta), KEY: told.told}
     return values
 
 

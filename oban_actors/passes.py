@@ -57,6 +57,28 @@ class StageResult:
         return len(self.staged)
 
 
+@dataclass
+class _Found:
+    """What became of a pass around rows that are refused, so far.
+
+    Attributes:
+        latest: the try before.
+        size: of the next batch.
+        staged: the jobs made available.
+        unfit: ids of those left out.
+        refusal: why the last of these was refused.
+        error: why it ended before its time.
+
+    """
+
+    latest: StageResult
+    size: int
+    staged: list[StagedJob] = field(default_factory=list)
+    unfit: list[int] = field(default_factory=list)
+    refusal: DatabaseError | None = None
+    error: DatabaseError | None = None
+
+
 class Passes:
     """Makes passes as the leader: no lease, no act.
 
@@ -213,39 +235,50 @@ class Passes:
         """
         # Without any row: what fails then, too, is of none.
         told = self._by_steps(0, aside, beat=beat)
-        staged: list[StagedJob] = []
-        unfit: list[int] = []
-        refusal: DatabaseError | None = None
-        latest, size, more = told, self._batch, told.leader
-        while more and len(unfit) < MOST_FAILING_ROWS:
-            tried: list[int] | None = [] if size == 1 else None
+        found, queues = _Found(told, self._batch), told.queues
+        try:
+            if told.leader:
+                self._halve(found, aside)
+            if found.staged:
+                queues = self.tell()
+        except DatabaseError as error:
+            if not found.staged and not found.unfit:
+                raise
+            # What was done before it stays done.
+            found.error = error
+        early = len(found.unfit) >= MOST_FAILING_ROWS and not self._aside.full
+        self._batch = found.size if early else self._limit
+        return replace(
+            found.latest,
+            leader=told.leader,
+            staged=tuple(found.staged),
+            queues=queues,
+            set_aside=tuple(found.unfit),
+            full=early or len(found.staged) >= self._limit,
+            refusal=found.refusal,
+            error=found.error,
+        )
+
+    def _halve(self, found: "_Found", aside: list[int]) -> None:
+        while len(found.unfit) < MOST_FAILING_ROWS:
+            tried: list[int] | None = [] if found.size == 1 else None
             try:
-                latest = self._by_steps(size, aside, tells=False, tried=tried)
+                found.latest = self._by_steps(found.size, aside, tells=False, tried=tried)
             except DatabaseError as error:
                 if not may_be_of_a_row(error.__cause__) or tried == []:
                     raise
                 if tried:
-                    refusal = error
+                    found.refusal = error
                     self._set_aside(tried[0], error)
-                    unfit += tried
+                    found.unfit += tried
                     aside += tried
-                size = max(size // 2, 1)
+                found.size = max(found.size // 2, 1)
                 continue
-            staged += latest.staged
-            room = self._limit - len(staged)
-            more = latest.staged_count == size and room > 0
-            size = min(size * 2, room)
-        early = len(unfit) >= MOST_FAILING_ROWS and not self._aside.full
-        self._batch = size if early else self._limit
-        return replace(
-            latest,
-            leader=told.leader,
-            staged=tuple(staged),
-            queues=self.tell() if staged else told.queues,
-            set_aside=tuple(unfit),
-            full=early or len(staged) >= self._limit,
-            refusal=refusal,
-        )
+            found.staged += found.latest.staged
+            room = self._limit - len(found.staged)
+            if found.latest.staged_count < found.size or room <= 0:
+                return
+            found.size = min(found.size * 2, room)
 
     def _set_aside(self, job_id: int, error: Exception) -> None:
         self._aside.add(job_id, self._clock.monotonic())

@@ -117,6 +117,15 @@ def redaction_in(meta: Mapping[str, Any]) -> Redaction | None:
     return Redaction(keys) if keys else None
 
 
+def either(one: Redaction | None, other: Redaction | None) -> Redaction | None:
+    """Give what hides all that one of two hides."""
+    if one is None or other is None:
+        return one or other
+    if one.keys is None or other.keys is None:
+        return Redaction(None)
+    return Redaction(tuple(dict.fromkeys(one.keys + other.keys)))
+
+
 def redacted_error(error: BaseException, clean: Clean, skip: frozenset[str]) -> RedactedError:
     """Make the error that goes about in place of a worker's own.
 

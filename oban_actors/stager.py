@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -229,7 +230,9 @@ class Stager(GenServer):
         try:
             result = self._stage()
         except DatabaseError as error:
-            result = StageResult(leader=True, error=error, queues=self._tell_anyway())
+            result = StageResult(leader=True, error=error)
+        if result.error is not None:
+            result = replace(result, queues=self._tell_anyway())
         self._tell_locally(result.queues)
         return result
 

@@ -288,17 +288,16 @@ def _states(path: str, value: object) -> tuple[str, ...]:
 
 
 def _warn(unique: Unique) -> None:
-    level = _callers_level()
     if _INSERTED.isdisjoint(unique.states):
         warnings.warn(
             f"unique.states are {', '.join(unique.states)}: no job is inserted in any of these, "
             "so two jobs can be inserted one after the other",
-            stacklevel=level,
+            stacklevel=_callers_level(),
         )
     if unique.keys and not {"args", "meta"} & set(unique.fields):
         warnings.warn(
             "unique.keys count for nothing, since unique.fields has neither args nor meta",
-            stacklevel=level,
+            stacklevel=_callers_level(),
         )
 
 

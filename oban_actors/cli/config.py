@@ -119,9 +119,9 @@ def _plugin(plugin: Any) -> Iterator[tuple[str, Any, bool]]:
         return
     own = type(plugin).__module__.startswith("oban_actors.")
     for each in fields(plugin):
-        value = getattr(plugin, each.name)
         if not each.init:
             continue
+        value = getattr(plugin, each.name)
         if isinstance(plugin, Cron) and each.name == "crontab":
             for at, entry in enumerate(plugin.entries):
                 yield f"crontab[{at}]", _entry(entry), False

@@ -13,10 +13,8 @@ from oban_actors.errors import JobLocked
 from oban_actors.filters import Chosen
 from oban_actors.job import Job, JobState
 from oban_actors.repo.containment import Clause, document
-from oban_actors.repo.sqlstates import sqlstate
+from oban_actors.repo.sqlstates import LOCK_NOT_AVAILABLE, sqlstate
 from oban_actors.repo.times import NOW, Dialect, parameter
-
-LOCK_NOT_AVAILABLE = "55P03"
 
 CANCELLABLE = (
     JobState.AVAILABLE,

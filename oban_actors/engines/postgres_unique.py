@@ -12,17 +12,16 @@ from sqlalchemy import Connection, Table, TextClause, text
 from oban_actors.engines.postgres_look import document_of, look
 from oban_actors.engines.postgres_traces import trace_of_change
 from oban_actors.engines.shapes import by_shape
-from oban_actors.errors import TransientError, UnfitTransaction
+from oban_actors.errors import LockTimeout, UnfitTransaction
 from oban_actors.job import Job
 from oban_actors.repo.commits import leave_beside
-from oban_actors.repo.sqlstates import sqlstate
+from oban_actors.repo.sqlstates import LOCK_NOT_AVAILABLE, sqlstate
 from oban_actors.repo.times import NOW, parameter, to_naive
 
 BUCKETS = 2048
 """Locks that all unique jobs of a schema share, so that no transaction can use up the server's."""
 
 _TOO_STRICT = ("repeatable read", "serializable")
-_LOCK_NOT_AVAILABLE = "55P03"
 
 # In order, so that two batches never wait for each other.
 _LOCK_SOME = text(f"""
@@ -116,11 +115,11 @@ class PostgresUniques:
                 values = {"space": self._unique_space, "keys": json.dumps(keys)}
                 connection.execute(_LOCK_SOME, values).all()
         except Exception as error:
-            if sqlstate(error) != _LOCK_NOT_AVAILABLE:
+            if sqlstate(error) != LOCK_NOT_AVAILABLE:
                 raise
-            raise TransientError(
+            raise LockTimeout(
                 "another transaction inserts the same unique job, or many, and did not end in time",
-                sqlstate=_LOCK_NOT_AVAILABLE,
+                sqlstate=LOCK_NOT_AVAILABLE,
             ) from error
         if before is not None:
             connection.execute(_RESET, {"timeout": before}).all()

@@ -126,8 +126,9 @@ def _read(
 ) -> Sequence[Sequence[Any]]:
     try:
         return connection.execute(_query(statement, column), parameters).all()
-    except OperationalError:
-        # One is not UTF-8; whatever else failed fails again.
+    except OperationalError as error:
+        if "decode to UTF-8" not in str(error.orig):
+            raise
         query = _query(statement, f"cast({column} AS BLOB)")
         return [tuple(map(_decoded, row)) for row in connection.execute(query, parameters)]
 

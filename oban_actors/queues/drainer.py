@@ -3,6 +3,8 @@
 import logging
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +13,7 @@ from oban_actors import engines
 from oban_actors.caller_run import CallerRun
 from oban_actors.claim import Claim, Claimant
 from oban_actors.errors import DatabaseError
+from oban_actors.job import JobState
 from oban_actors.queues.claims import claims_of
 from oban_actors.queues.heart import Heart
 from oban_actors.queues.parts import Parts
@@ -27,6 +30,8 @@ WATCH = 1.0
 
 BEAT_TIME = 8.0
 """Seconds that a beat beside a job may take."""
+
+EXECUTING = str(JobState.EXECUTING)
 
 _STAGE = """
 UPDATE {jobs} SET state = 'available'
@@ -127,20 +132,23 @@ class Drainer:
             self._transaction(self._stage)
         turn = self._fetch()
         claims = claims_of(turn.fetched, self.parts.completer)
-        for nth, claim in enumerate(claims):
-            # One that ran before it may have cancelled it.
-            if nth and not self._still_holds(claim):
-                self._note_taken(claim)
+        state: str | None = EXECUTING
+        for claim, after in zip_longest(claims, claims[1:]):
+            if state == EXECUTING:
+                state = self._run(claim, after)
             else:
-                self._run(claim)
+                # One that ran before it may have cancelled it.
+                self._note_taken(claim, state)
+                state = self._transaction(partial(self._state_under, after))
         return bool(claims)
 
-    def _run(self, claim: Claim) -> None:
+    def _run(self, claim: Claim, after: Claim | None) -> str | None:
+        """Run one, and give the state of the one after it."""
         run = CallerRun(self.parts.config)
         self._claim = claim
         run.run(claim)
         self._claim = None
-        self._acknowledge(claim, run)
+        state = self._acknowledge(claim, run, after)
         if isinstance(run.cause, KeyboardInterrupt):
             raise run.cause  # whoever drains wants to end
         if claim.error is not None and claim.verdict in ("failure", "discard"):
@@ -148,6 +156,7 @@ class Drainer:
                 raise claim.error
             # What it holds of the run's frames is no longer needed.
             claim.error = None
+        return state
 
     # Statements
 
@@ -179,30 +188,32 @@ class Drainer:
         turn: engines.Turn = self._transaction(work)
         return turn
 
-    def _acknowledge(self, claim: Claim, run: CallerRun) -> None:
+    def _acknowledge(self, claim: Claim, run: CallerRun, after: Claim | None) -> str | None:
         ack, engine, queue = claim.ack, self.parts.engine, self.terms.queue
         if ack is None or claim.verdict is None:
-            return
+            return EXECUTING
         now = self.parts.repo.now()
 
-        def work(connection: sa.Connection) -> engines.Turn:
-            return engine.take_turn(connection, self.claimant, queue, [ack], 0, now)
+        def work(connection: sa.Connection) -> tuple[engines.Turn, str | None, str | None]:
+            turn = engine.take_turn(connection, self.claimant, queue, [ack], 0, now)
+            own = self._state_under(claim, connection) if turn.stale else None
+            return turn, own, self._state_under(after, connection)
 
-        turn: engines.Turn = self._transaction(work)
+        turn: engines.Turn
+        state: str | None
+        turn, own, state = self._transaction(work)
         stale = claim.id in turn.stale
         if claim.id in turn.completed:
             run.completed(claim)
         if stale:
-            self._note_taken(claim)
+            self._note_taken(claim, own)
         else:
             self._counts[claim.verdict] += 1
         run.tell_end(claim, stale=stale)
+        return state
 
-    def _still_holds(self, claim: Claim) -> bool:
-        return self._state_under(claim) == "executing"
-
-    def _note_taken(self, claim: Claim) -> None:
-        if self._state_under(claim) == "cancelled":
+    def _note_taken(self, claim: Claim, state: str | None) -> None:
+        if state == "cancelled":
             self._counts["cancelled"] += 1
             return
         logger.warning(
@@ -211,12 +222,10 @@ class Drainer:
             claim.verdict or "not begun",
         )
 
-    def _state_under(self, claim: Claim) -> str | None:
-        """Give the state that its row has, None where that shows another claim or is gone."""
-        found = self.parts.repo.transaction(
-            lambda connection: self.parts.engine.claim_of(connection, claim.id), read_only=True
-        )
-        return found[0] if found and found[1] == to_text(claim.attempted_at) else None
+    def _state_under(self, claim: Claim | None, connection: sa.Connection) -> str | None:
+        """Give the state that a row has, None where that shows another claim or is gone."""
+        found = claim and self.parts.engine.claim_of(connection, claim.id)
+        return found[0] if claim and found and found[1] == to_text(claim.attempted_at) else None
 
     def _pulse(self) -> None:
         claim = self._claim

@@ -88,7 +88,6 @@ class Repo:
         *,
         idempotent: bool = True,
         attempts: int = 5,
-        patience: float | None = None,
         statement_timeout: float | None = None,
         lock_timeout: float | None = None,
         idle_timeout: float | None = None,
@@ -99,8 +98,8 @@ class Repo:
         """Run `work` in a transaction of its own and return what it returns, once committed.
 
         What fails for a passing reason is tried again, so `work` may run several times:
-        conflicts with others up to 20 times within `patience`, lost or refused connections
-        `attempts` times.
+        conflicts with others up to 20 times within `statement_timeout`, lost or refused
+        connections `attempts` times.
 
         A COMMIT whose connection broke before the answer may have taken place. Idempotent work is
         run again. Any other is only run again if it certainly was not committed, which the server
@@ -110,8 +109,6 @@ class Repo:
             work: gets the connection; it neither commits nor rolls back.
             idempotent: whether doing it twice is the same as doing it once.
             attempts: how many connections may fail before it is given up.
-            patience: seconds after which a conflict with others is no longer tried again;
-                `statement_timeout` by default.
             statement_timeout: seconds that a statement may take, the config's by default; 0: any.
             lock_timeout: seconds to wait for a lock, the config's by default; 0: any.
             idle_timeout: seconds that PostgreSQL waits for this process within the transaction,
@@ -132,14 +129,14 @@ class Repo:
             ForkedError: this process is a fork of the one that has used this.
 
         """
-        begin, allowance, while_allowed = self._terms(
+        begin, allowance, patience = self._terms(
             statement_timeout,
             lock_timeout,
             idle_timeout,
             read_only=read_only,
             durable=durable,
         )
-        terms = Terms(begin, idempotent, attempts, while_allowed if patience is None else patience)
+        terms = Terms(begin, idempotent, attempts, patience)
         return self._run(terms, allowance, work, vital=vital)
 
     def message(
@@ -167,7 +164,8 @@ class Repo:
             parameters: their values, which psycopg writes into the text. Cast what does not get
                 a type from where it stands: prepared, it would be text.
             attempts: as in `transaction`, and so are the others.
-            patience: seconds.
+            patience: seconds after which a conflict with others is no longer tried again;
+                `statement_timeout` by default.
             statement_timeout: seconds, for each statement.
             lock_timeout: seconds.
             durable: whether the commit waits for the disk.

@@ -17,6 +17,7 @@ from oban_actors.errors import (
     CommitUnknown,
     DatabaseError,
     DatabaseUnavailable,
+    LockTimeout,
     TransientError,
 )
 from oban_actors.repo.commits import UNWRITTEN, Fate, Trace, fate, take
@@ -81,6 +82,8 @@ def run(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
     while True:
         try:
             return _attempt(engine, call, terms, work)
+        except LockTimeout:
+            raise
         except TransientError:
             conflicts += 1
             if conflicts >= CONFLICT_ATTEMPTS or SYSTEM_CLOCK.monotonic() > until:

@@ -196,7 +196,7 @@ crontab = [
 """
 
 OWN = """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from oban_actors import Plugin, worker
 
 @worker(name="shop.part", queue="alpha")
@@ -206,6 +206,7 @@ def work(job): ...
 class Own(Plugin):
     days: int = 1
     token: str = ""
+    seen: int = field(init=False)
 
     def perform(self, run):
         pass

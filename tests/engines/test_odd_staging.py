@@ -1,10 +1,15 @@
 """Staging in tables that other programs write to, or have made: odd rows, and partitions."""
 
+import sqlite3
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
+from oban_actors.engines.sqlite import _read
 from oban_actors.job import Job
 from tests.engines.conftest import Store
 from tests.engines.test_plans import SHOWN, explained, fill
@@ -132,3 +137,17 @@ def test_many_rows_and_little_memory(pg_store: Store) -> None:
     plan = explained(pg_store, work, options=SHOWN)
 
     assert plan.count("hashed SubPlan") == plan.count("IS TRUE") + plan.count("IS NOT TRUE") == 3
+
+
+def test_what_was_interrupted_is_not_read_again() -> None:
+    """Its time was over: only what is no UTF-8 is read in another way."""
+    asked: list[object] = []
+
+    def execute(statement: object, _values: object) -> object:
+        asked.append(statement)
+        raise OperationalError("SELECT", {}, sqlite3.OperationalError("interrupted"))
+
+    stub = cast("Connection", SimpleNamespace(execute=execute))
+    with pytest.raises(OperationalError, match="interrupted"):
+        _read(stub, "SELECT {} FROM oban_jobs", "queue", {})
+    assert len(asked) == 1

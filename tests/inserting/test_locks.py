@@ -1,6 +1,7 @@
 """What inserting unique jobs locks on PostgreSQL, and for how long others wait."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ import sqlalchemy as sa
 from oban_actors import Job, Oban, inserting
 from oban_actors.actors.clock import SYSTEM_CLOCK
 from oban_actors.engines.postgres_unique import BUCKETS
-from oban_actors.errors import TransientError
+from oban_actors.errors import LockTimeout, TransientError
 from tests.inserting.hosts import engine_of
 from tests.support.instances import Starter
+from tests.support.waiting import wait_until
 
 HELD = sa.text(
     "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
@@ -61,9 +63,29 @@ def test_it_waits_as_long_as_for_any_lock(oban: Oban, host: Any) -> None:
     """Who inserts the same job waits `lock_timeout`, and keeps its connection no longer."""
     oban.insert(job(1), connection=host)
     began = SYSTEM_CLOCK.monotonic()
-    with pytest.raises(TransientError, match="another transaction inserts the same unique job"):
+    with pytest.raises(LockTimeout, match="another transaction inserts the same unique job"):
         oban.insert(job(1))
     assert SYSTEM_CLOCK.monotonic() - began < STATEMENT_TIMEOUT / 2
+
+
+def test_what_is_not_unique_waits_as_before(oban: Oban, host: Any, start_pg: Starter) -> None:
+    """Whoever has the whole table keeps an insert waiting beyond `lock_timeout`."""
+    host.execute(sa.text(f"LOCK TABLE {start_pg.tables.jobs}"))
+    begun: set[object] = set()
+
+    def tried_again() -> bool:
+        waiting = (
+            "SELECT xact_start FROM pg_stat_activity "
+            "WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        begun.update(row[0] for row in start_pg.tables.execute(waiting))
+        return len(begun) > 1
+
+    with ThreadPoolExecutor(1) as threads:
+        inserting_it = threads.submit(oban.insert, Job.new(worker="tests.Worker", schedule_in=60))
+        wait_until(tried_again)
+        host.rollback()
+        assert inserting_it.result(30).state == "scheduled"
 
 
 def test_a_stream_of_which_more_is_to_come(

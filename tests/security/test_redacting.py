@@ -156,6 +156,12 @@ def test_an_update_keeps_the_note(start_oban: Starter) -> None:
     changed = oban.update_job(other, {"worker": "tests.Told"})
     assert changed.meta == {"y": 2, "redact": ["card"]}
 
+    worker(redact=["pin", "card"], name="tests.More")(lambda _: None)
+    assert oban.update_job(other, {"worker": "tests.More"}).meta["redact"] == ["card", "pin"]
+    assert oban.update_job(other, {"worker": "tests.Told"}).meta["redact"] == ["card", "pin"]
+    worker(redact=True, name="tests.Most")(lambda _: None)
+    assert oban.update_job(other, {"worker": "tests.Most"}).meta["redact"] is True
+
 
 def test_a_row_without_the_note(start_oban: Starter) -> None:
     """Where the worker is known here, no note is needed: a row of an Elixir program's, say."""

@@ -90,6 +90,14 @@ def test_takes_a_minute_until_it_knows() -> None:
     assert not tells(announcer, AHEAD + 0.1)
 
 
+def test_knows_its_own_interval_where_it_leads_itself() -> None:
+    """Nobody beats there, and a turn is not to go step by step for it."""
+    announcer = made(peer="isolated", stager={"interval": 2.0})
+
+    assert tells(announcer, 2.0)
+    assert not tells(announcer, 2.1)
+
+
 def test_takes_the_leaders_interval_once_it_knows() -> None:
     """Neither a Peer's beats, which come at another pace, nor those of other names say it."""
     announcer = made()

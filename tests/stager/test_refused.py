@@ -5,8 +5,9 @@ import logging
 import pytest
 
 from oban_actors import Stage
+from oban_actors.errors import TransientError
 from oban_actors.messages import IsLeader
-from oban_actors.passes import MOST_FAILING_ROWS
+from oban_actors.passes import MOST_FAILING_ROWS, Passes
 from tests.stager.passes import SLOW, of_stager, stage
 from tests.support.events import Recorder
 from tests.support.instances import Starter, scheduled
@@ -74,6 +75,29 @@ def test_with_an_isolated_notifier(start_pg: Starter) -> None:
 
     assert result.set_aside == (bad.id,)
     assert [job.id for job in result.staged] == [good.id]
+
+
+def test_what_was_staged_before_a_failure_is_told(
+    start_oban: Starter, events: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch is committed, whatever comes after it; the pass says so, and that it failed."""
+    oban = start_oban.leading(stager=SLOW, insert_notify=False)
+    jobs = oban.insert_all([scheduled(-9 + n) for n in range(9)])
+    refuse(start_oban, refusing(start_oban), f"NEW.id = {jobs[3].id}")
+    lost = TransientError("others were in the way")
+
+    def fail(_passes: Passes) -> tuple[str, ...]:
+        raise lost
+
+    monkeypatch.setattr(Passes, "tell", fail)
+    events.clear()
+    result = stage(oban)
+
+    assert result.error is lost
+    assert result.set_aside == (jobs[3].id,)
+    assert [job.id for job in result.staged] == [job.id for job in jobs if job is not jobs[3]]
+    (stop,) = events.all("oban.plugin.stop", of_stager)
+    assert stop.metadata["staged_jobs"] == result.staged
 
 
 def test_many_that_are_refused_stop_no_other(start_oban: Starter, events: Recorder) -> None:
