@@ -27,7 +27,7 @@ class NeverBegun(Exception):
     """A run was told to end before it began, so its worker is not called."""
 
 
-_SPECIAL = (Cancel, Snooze, CoroutineType, type)
+_SPECIAL = (Cancel, Snooze, CoroutineType)
 _INTERRUPTED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 _OURS = frozenset({__file__, worker_definition.__file__})
 
@@ -66,7 +66,7 @@ class Performer:
         try:
             self.begin(claim)
             with tracing.performing(claim.job) as span:
-                result = span.returned(_worker(claim).call(claim.job))
+                result = span.returned(meant(_worker(claim).call(claim.job)))
         except BaseException as error:  # noqa: BLE001 (a worker may raise anything)
             self.raised(claim, error)
         else:
@@ -77,7 +77,7 @@ class Performer:
         try:
             self.begin(claim)
             with tracing.performing(claim.job) as span:
-                result = span.returned(await _worker(claim).call(claim.job))
+                result = span.returned(meant(await _worker(claim).call(claim.job)))
         except BaseException as error:  # noqa: BLE001 (a worker may raise anything)
             self.raised(claim, error)
         else:
@@ -148,14 +148,8 @@ class Performer:
 
     def _returned(self, claim: Claim, result: Any) -> None:
         if isinstance(result, _SPECIAL):
-            try:
-                result = meant(result)
-            except TypeError as wrong:
-                self._raised(claim, wrong)
-                return
-            if not isinstance(result, type):
-                self._special(claim, result)
-                return
+            self._special(claim, result)
+            return
         self._over(claim)
         if claim.running.cancelled and self._was_ended(claim):
             return

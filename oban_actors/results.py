@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import cast
 
 from oban_actors.validation import Checks
 
@@ -56,7 +57,8 @@ def meant(result: object) -> object:
         TypeError: it can't be made without arguments.
 
     """
-    if not isinstance(result, type) or not issubclass(result, Cancel | Snooze):
+    # A value may refuse to be asked for its class, by `isinstance`: what that means is noted later.
+    if not issubclass(type(result), type):
         return result
-    make: Callable[[], object] = result
-    return make()
+    make = cast("Callable[[], object]", result)
+    return make() if issubclass(cast("type", result), Cancel | Snooze) else result
