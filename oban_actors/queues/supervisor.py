@@ -34,12 +34,19 @@ class _Deadline:
     queue: str
 
 
+@dataclass(eq=False, slots=True)
+class _Begun:
+    """A queue that begins; whether its Producer was told a signal here since it was asked."""
+
+    told: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class _Listens:
     """All that was told before a queue's Producer listened has been read."""
 
     queue: str
-    mark: object
+    begun: _Begun
 
 
 class Queues(Supervisor):
@@ -57,7 +64,7 @@ class Queues(Supervisor):
         super().__init__(children, max_restarts=RESTARTS, max_seconds=SECONDS)
         self.parts = parts
         self._deadlines: dict[str, Timer] = {}
-        self._begun: dict[str, object] = {}
+        self._begun: dict[str, _Begun] = {}
 
     # Callbacks
 
@@ -108,9 +115,8 @@ class Queues(Supervisor):
                 self._end_queue(queue)
             case LeftOver(queue):
                 self._end_again(queue)
-            case _Listens(queue, mark):
-                if self._begun.get(queue) is mark:
-                    del self._begun[queue]
+            case _Listens(queue, begun):
+                self._go_on_telling(queue, begun)
             case Reconnected() | Notification():
                 pass
             case _:
@@ -163,9 +169,21 @@ class Queues(Supervisor):
         for name, options in self.parts.workforce.next().items():
             if queue in (name, "*"):
                 self.parts.workforce.begin_later(name, steered(name, options, payload))
-        for name in self._begun:
+        for name, begun in self._begun.items():
             if queue in (name, "*"):
+                begun.told = True
                 self.tell(("producer", name), Notification("signal", payload))
+
+    def _go_on_telling(self, queue: str, begun: "_Begun") -> None:
+        if self._begun.get(queue) is not begun:
+            return
+        if begun.told:
+            # What its Producer heard by itself meanwhile may have come before what it was told
+            # here, and after it in our mailbox: that is said once more, so that the last counts.
+            begun.told = False
+            send(self.actor_ref, _Listens(queue, begun))
+        else:
+            del self._begun[queue]
 
     def _start_queue(self, queue: str, options: QueueOptions) -> None:
         if queue in self._children:
@@ -176,8 +194,8 @@ class Queues(Supervisor):
         self._add(queue_spec(self.parts, queue, options))
         # What was told before its Producer listened, perhaps while the one before ended, is in
         # our mailbox, before this.
-        self._begun[queue] = mark = object()
-        send(self.actor_ref, _Listens(queue, mark))
+        self._begun[queue] = begun = _Begun()
+        send(self.actor_ref, _Listens(queue, begun))
 
     def _stop_queue(self, queue: str) -> None:
         if queue not in self._children:

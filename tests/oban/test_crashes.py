@@ -74,7 +74,7 @@ from oban_actors.pulse import _Judge
 from oban_actors.queues.foreman import _Overdue
 from oban_actors.queues.parts import Drained, LeftOver
 from oban_actors.queues.producer import _Again, _Ended, _GraceOver, _Unblock
-from oban_actors.queues.supervisor import _Deadline, _Listens
+from oban_actors.queues.supervisor import _Begun, _Deadline, _Listens
 from tests.oban.handled import handled
 from tests.support.events import Recorder
 from tests.support.instances import Heard, Starter, scheduled, wait_until_leader
@@ -169,7 +169,7 @@ MADE: dict[str, Callable[[Ref], Any]] = {
     "_Ended": lambda _: _Ended(),
     "_GraceOver": lambda _: _GraceOver(),
     "_Judge": lambda _: _Judge(),
-    "_Listens": lambda _: _Listens("alpha", None),
+    "_Listens": lambda _: _Listens("alpha", _Begun()),
     "_Overdue": lambda _: _Overdue(OVER),
     "_Sweep": lambda _: _Sweep(),
     "_TryAgain": lambda _: _TryAgain(NOBODY),

@@ -1,14 +1,17 @@
 """Queues that are started while they still end: they begin anew, as they were told last."""
 
 import logging
+from collections.abc import Mapping
+from threading import Event
 from typing import Any
 
 import pytest
 
 from oban_actors import Oban
+from oban_actors.actors.requests import WhichChildren
 from oban_actors.config import QueueOptions
-from oban_actors.messages import Notification
-from oban_actors.queues.supervisor import steered
+from oban_actors.messages import Check, Notification
+from oban_actors.queues.supervisor import Queues, steered
 from oban_actors.queues.workforce import Workforce
 from tests.queues.test_crashes import crash
 from tests.queues.test_shutdown import stopping
@@ -82,6 +85,46 @@ def test_what_it_is_told_right_before_it_begins(
 
     wait_begun(oban, "alpha", 4, paused=True)
     wait_state(oban, one, "completed")
+
+
+def test_the_last_word_counts_though_it_is_heard_first(
+    start_oban: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its Producer hears by itself can come before what Queues, held up, tells it."""
+    oban = start_oban(**ALPHA)
+    added, heard, go = Event(), Event(), Event()
+    steer = Queues._steer
+
+    def steering(queues: Queues, queue: str, payload: Mapping[str, Any]) -> None:
+        heard.set()
+        assert go.wait(30)
+        steer(queues, queue, payload)
+
+    def adding(queues: Queues, *given: Any) -> None:
+        add(queues, *given)
+        oban.tell("queues", pause)
+        added.set()
+
+    add = Queues._add
+    monkeypatch.setattr(Queues, "_add", adding)
+    monkeypatch.setattr(Queues, "_steer", steering)
+    pause, resume = (
+        Notification("signal", {"action": action, "queue": "beta"})
+        for action in ("pause", "resume")
+    )
+    oban.start_queue("beta", 1, local_only=True)
+    assert added.wait(30)
+    assert heard.wait(30)
+    for name in (("producer", "beta"), "queues"):
+        oban.tell(name, resume)
+    assert oban.ask(("producer", "beta"), Check(), timeout=30).paused is False
+    go.set()
+
+    # Queues asks itself whether all was told, so that it has to answer several times.
+    for _ in range(5):
+        oban.ask("queues", WhichChildren(), timeout=30)
+    assert oban.ask(("producer", "beta"), Check(), timeout=30).paused is False
+    assert oban._parts.workforce.next() == {}
 
 
 @pytest.mark.parametrize("queue", ["alpha", "beta"])
