@@ -355,14 +355,15 @@ class Producer(GenServer):
         until = real_monotonic() + LAST_TIME
         # What was cut off without having come to anything is given back too, as is what nobody
         # has begun; what still runs is held and stays claimed.
-        if self.post.take_back() or roster.unsure or turns.unreleased:
+        if self.post.take_back() or roster.unsure or roster.unreleased:
             roster.unsure, turns.unsure = False, True
         worked = True
         # Once at least: that the turn before failed says nothing of now.
         while worked and (roster.unwritten or turns.unsure):
             worked = self._turn(0) and real_monotonic() < until
         # Whoever ends meanwhile with nothing to write says so too: it is not taken back here.
-        roster.unsure = roster.unsure or turns.unsure or bool(turns.unreleased)
+        if turns.unsure or roster.unreleased:
+            roster.unsure = True
         roster.active = False
         if roster.held() or not worked:
             return

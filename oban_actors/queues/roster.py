@@ -58,7 +58,10 @@ class Roster:
         hurried: whether nobody waits for its jobs to end by themselves.
         active: whether there is a producer for it.
         unsure: whether it ended with claims in the table that it may not know of.
-        interrupted: ids of jobs whose runs ended without an end to write, since the last fetch.
+        interrupted: ids of jobs whose runs ended without an end to write, and that were not given
+            back yet.
+        unreleased: ids of claims that nobody holds and the database refuses to have given back,
+            those that were tried last at the end.
         ended: called when the first of several jobs has ended; set by who acknowledges.
 
     """
@@ -77,6 +80,7 @@ class Roster:
         self.active = False
         self.unsure = False
         self.interrupted: set[int] = set()
+        self.unreleased: list[int] = []
         self.ended: Callable[[], object] | None = None
         self._lock = threading.Lock()
         self._drained = threading.Condition(self._lock)
@@ -93,8 +97,6 @@ class Roster:
     def hold(self, claims: Iterable[Claim]) -> None:
         """Take up claims that a fetch has brought; they count as running from here on."""
         with self._lock:
-            if self.interrupted:
-                self.interrupted.clear()
             before = len(self._held)
             self._held.update(claims)
             self._running += len(self._held) - before

@@ -14,7 +14,7 @@ from oban_actors.job import JobState
 from oban_actors.staging import may_be_of_a_row
 
 MOST_REFUSED = 20
-"""Refused acknowledgements that one turn looks for; those not tried by then are the next one's."""
+"""Refused rows of a kind that one turn looks for; those not tried by then are the next one's."""
 
 Take = Callable[[Sequence[Ack], int], Turn]
 
@@ -96,6 +96,15 @@ class Sieve:
     refused: dict[int, Exception] = field(default_factory=dict)
     unclaimable: Exception | None = None
 
+    def look(self) -> None:
+        """Take one without any row first: what fails then, too, is of none.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: the database can't work.
+
+        """
+        self.take([_NOBODYS], 0)
+
     def turn(self, acks: Sequence[Ack], limit: int) -> Turn:
         """Take it; refused acknowledgements are among the blocked ones.
 
@@ -103,8 +112,6 @@ class Sieve:
             sqlalchemy.exc.DBAPIError: the database can't work.
 
         """
-        # Without any row: what fails then, too, is of none.
-        self.take([_NOBODYS], 0)
         written = sift(self.connection, acks, lambda some: self.take(some, 0), MOST_REFUSED)
         self.refused = {ack.job_id: why for ack, why in written.refused}
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from oban_actors.engines import Turn
 from oban_actors.errors import DatabaseError, DatabaseUnavailable, TransientError
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.roster import Roster
-from oban_actors.queues.sifting import Sieve, refuses_a_row, sift
+from oban_actors.queues.sifting import MOST_REFUSED, Sieve, refuses_a_row, sift
 from oban_actors.repo.sqlstates import translate
 
 logger = logging.getLogger("oban_actors")
@@ -25,9 +25,23 @@ TURN_TIME = 10.0
 LOCK_TIME = 1.0
 """Seconds that a turn waits for a row; then it leaves locked ones out."""
 
-Unreleased = Sequence[tuple[int, Exception]]
-
 _NONE: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _GivenBack:
+    """What became of claims that nobody holds.
+
+    Attributes:
+        released: ids of those that were given back.
+        refused: ids of those that the database refuses, and why.
+        left: ids of those that were not tried.
+
+    """
+
+    released: Sequence[int] = ()
+    refused: Sequence[tuple[int, Exception]] = ()
+    left: Sequence[int] = ()
 
 
 class Turns:
@@ -46,7 +60,6 @@ class Turns:
         unsure: whether there may be claims in the table that the roster does not know of; the
             next turn gives them back.
         unbegun: whether that are such as nobody here began, and were let go of.
-        unreleased: ids of such claims that the database refuses to have given back.
         refused: ids of jobs whose acknowledgement the database refuses, for as long as it does.
 
     """
@@ -60,7 +73,6 @@ class Turns:
         self.seconds = TURN_TIME
         self.unsure = True
         self.unbegun = False
-        self.unreleased: set[int] = set()
         self.refused: set[int] = set()
         self._unclaimable = False
 
@@ -101,7 +113,7 @@ class Turns:
 
     def _sifted(self, acks: Sequence[Ack], limit: int) -> Turn:
         """Take it without what the database refuses."""
-        tries: list[tuple[Unreleased, Sieve]] = []
+        tries: list[tuple[_GivenBack, Sieve]] = []
         claimant, queue, now = self._roster.claimant, self._roster.queue, self._repo.now()
 
         def work(connection: sa.Connection) -> Turn:
@@ -111,26 +123,59 @@ class Turns:
                 )
 
             sieve = Sieve(connection, take)
+            sieve.look()
             tries.append((self._release_sifted(connection), sieve))
             turn = sieve.turn(acks, limit)
             self._tell_put_off(connection, [a for a in acks if a.job_id in turn.settled])
             return turn
 
+        cut = set(self._roster.interrupted)
         turn = self._transaction(work)
-        self.unsure = False
-        unreleased, sieve = tries[-1]
-        self._tell_unreleased(unreleased)
+        given_back, sieve = tries[-1]
+        self._note_given_back(given_back, cut)
         self._tell_refused(sieve)
         return turn
 
-    def _tell_unreleased(self, found: Unreleased) -> None:
-        for job_id, why in found:
-            if job_id not in self.unreleased:
+    def _note_given_back(self, found: _GivenBack, cut: set[int]) -> None:
+        """Note what a transaction that was committed has given back, and tell of it.
+
+        Args:
+            found: what became of what.
+            cut: ids of jobs that had been interrupted before.
+
+        """
+        known = self._roster.unreleased
+        # Those that were known are tried again when there is another reason to look.
+        self.unsure = not set(found.left) <= set(known)
+        for job_id, why in found.refused:
+            if job_id not in known:
                 error = translate(why)
                 logger.error(
                     "job %d, claimed by nobody here, can't be given back: %s", job_id, error
                 )
-        self.unreleased = {job_id for job_id, _ in found}
+        untried = [job_id for job_id in known if job_id in found.left]
+        self._roster.unreleased = [*untried, *(job_id for job_id, _ in found.refused)]
+        self._roster.interrupted -= cut
+        if found.released:
+            self._released()
+            self._tell_given_back(found.released, cut)
+
+    def _tell_given_back(self, released: Sequence[int], cut: set[int]) -> None:
+        queue = self._roster.queue
+        unbegun, self.unbegun = self.unbegun, False
+        if interrupted := sorted(cut.intersection(released)):
+            logger.info("queue %s gave back jobs that it had to interrupt: %s", queue, interrupted)
+        others = sorted(set(released) - cut)
+        if not others:
+            return
+        if self._roster.shutdown_at is not None:
+            said = "queue %s ends and gave back what it had claimed and not begun: %d jobs"
+            logger.info(said, queue, len(others))
+        elif unbegun:
+            logger.info("queue %s gave back what was refused: %d jobs", queue, len(others))
+        else:
+            said = "gave back jobs of queue %s that a lost answer had left claimed: %s"
+            logger.warning(said, queue, others)
 
     def _tell_refused(self, sieve: Sieve) -> None:
         for job_id in sieve.refused.keys() - self.refused:
@@ -183,15 +228,16 @@ class Turns:
 
     def _by_steps(self, acks: Sequence[Ack], limit: int, *, again: bool) -> Turn:
         engine, roster = self._engine, self._roster
-        released = False
+        given_back: _GivenBack | None = None
 
         def work(connection: sa.Connection) -> Turn:
-            nonlocal again, released
+            nonlocal again, given_back
             # Whatever the first try met, a row that is locked or a lost answer, may be there still.
             careful, again = again, True
-            released = self.unsure or careful
-            if released:
-                self._release(connection, [claim.id for claim in roster.held()])
+            given_back = None
+            if self.unsure or careful:
+                held = [claim.id for claim in roster.held()]
+                given_back = _GivenBack(self._release(connection, held))
             turn = engine.take_turn(
                 connection,
                 roster.claimant,
@@ -204,10 +250,11 @@ class Turns:
             self._tell_put_off(connection, [a for a in acks if a.job_id in turn.settled])
             return turn
 
+        cut = set(roster.interrupted)
         turn = self._transaction(work)
         self.unsure = False
-        if released:
-            self.unreleased = set()
+        if given_back is not None:
+            self._note_given_back(given_back, cut)
         return turn
 
     def _transaction(self, work: Callable[[sa.Connection], Turn]) -> Turn:
@@ -222,36 +269,24 @@ class Turns:
             now = self._engine.database_now(connection, self._repo.now())
             announcer.tell_due(connection, now + timedelta(seconds=delay))
 
-    def _release_sifted(self, connection: sa.Connection) -> Unreleased:
-        """Give back what nobody holds, but for what the database refuses: that is returned."""
+    def _release_sifted(self, connection: sa.Connection) -> _GivenBack:
+        """Give back what nobody holds, but for what the database refuses."""
         roster = self._roster
         held = {claim.id for claim in roster.held()}
-        claimed = self._engine.claimed_ids(connection, roster.claimant, roster.queue)
+        claimed = set(self._engine.claimed_ids(connection, roster.claimant, roster.queue))
+        # Those that were refused already come last, each in its turn.
+        known = [each for each in roster.unreleased if each in claimed and each not in held]
+        fresh = sorted(claimed - held - set(known))
 
-        def release(some: Sequence[int]) -> None:
-            self._release(connection, held.union(claimed).difference(some))
+        def release(some: Sequence[int]) -> Sequence[int]:
+            return self._release(connection, held.union(claimed).difference(some))
 
-        return sift(connection, [each for each in claimed if each not in held], release).refused
+        found = sift(connection, [*fresh, *known], release, MOST_REFUSED)
+        released = [job_id for part in found.done for job_id in part]
+        return _GivenBack(released, found.refused, found.left)
 
-    def _release(self, connection: sa.Connection, kept: Iterable[int]) -> None:
+    def _release(self, connection: sa.Connection, kept: Iterable[int]) -> Sequence[int]:
         roster = self._roster
-        released = self._engine.release_jobs(
+        return self._engine.release_jobs(
             connection, roster.claimant, roster.queue, list(kept), self._repo.now()
         )
-        if not released:
-            return
-        self._released()
-        unbegun, self.unbegun = self.unbegun, False
-        if cut := sorted(roster.interrupted.intersection(released)):
-            logger.info("queue %s gave back jobs that it had to interrupt: %s", roster.queue, cut)
-            released = [id_ for id_ in released if id_ not in cut]
-        if not released:
-            return
-        if roster.shutdown_at is not None:
-            said = "queue %s ends and gave back what it had claimed and not begun: %d jobs"
-            logger.info(said, roster.queue, len(released))
-        elif unbegun:
-            logger.info("queue %s gave back what was refused: %d jobs", roster.queue, len(released))
-        else:
-            said = "gave back jobs of queue %s that a lost answer had left claimed: %s"
-            logger.warning(said, roster.queue, released)

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from oban_actors import Beat, Job, Oban
+from oban_actors.actors.requests import WhichChildren
+from oban_actors.queues.sifting import MOST_REFUSED
 from tests.queues.test_refused import refuse, relent
 from tests.queues.work import Work, jobs, read, view, wait_state
 from tests.support.instances import Starter
@@ -118,7 +120,38 @@ def test_what_can_not_be_given_back_keeps_nothing(
     assert work.again == {}
 
 
-def test_what_can_not_be_given_back_keeps_no_last_end(start_oban: Starter, work: Work) -> None:
+def test_many_that_can_not_be_given_back(
+    start_oban: Starter, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A turn looks for some of them, and each has its turn: told once, and given back at last."""
+    oban = start_oban(node="web.1", **ALPHA)
+    held = oban.insert(jobs("sync", 1, "wait")[0])
+    work.wait_inside(1)
+    lost = oban.insert_all(jobs("sync", 2 * MOST_REFUSED + 5, state="scheduled"))
+    refuse(start_oban, [one.id or 0 for one in lost], "available")
+    for one in lost:
+        claim_by_hand(start_oban, one.id or 0, ["web.1", view(oban).uuid])
+
+    def told() -> list[str]:
+        return [text for text in caplog.messages if "can't be given back" in text]
+
+    for _ in range(2):
+        oban.ask("pulse", Beat(), timeout=30)
+        wait_until(lambda: len(told()) >= len(lost))
+        wait_state(oban, oban.insert(jobs("sync", 1)[0]), "completed")
+    assert len(told()) == len(lost)
+    relent(start_oban)
+    oban.ask("pulse", Beat(), timeout=30)
+    for one in lost:
+        wait_state(oban, one, "completed")
+    work.open()
+    wait_state(oban, held, "completed")
+    assert work.again == {}
+
+
+def test_what_can_not_be_given_back_keeps_no_last_end(
+    start_oban: Starter, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
     """As its queue ends, what has ended is written all the same, and the claim is left over."""
     oban = start_oban(node="web.1", shutdown_grace_period=0.1, **ALPHA)
     held = oban.insert(jobs("async", 1, "wait")[0])
@@ -132,7 +165,13 @@ def test_what_can_not_be_given_back_keeps_no_last_end(start_oban: Starter, work:
     work.open()
     wait_until(lambda: oban.check_queue("alpha") is None)
     assert read(oban, held).state == "completed"
-    assert read(oban, lost).state == "executing"
+    for _ in range(3):
+        assert read(oban, lost).state == "executing"
+        oban.ask("pulse", Beat(), timeout=30)
+        # It has begun anew for this, and ended.
+        oban.ask("queues", WhichChildren(), timeout=30)
+        wait_until(lambda: oban.check_queue("alpha") is None)
+    assert len([text for text in caplog.messages if "can't be given back" in text]) == 1
     relent(start_oban)
     oban.ask("pulse", Beat(), timeout=30)
 

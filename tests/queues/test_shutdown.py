@@ -205,6 +205,23 @@ def test_what_a_stop_interrupts_is_given_back_and_named_so(
     assert told.all("oban.job.stop") + told.all("oban.job.exception") == []
 
 
+def test_what_a_stop_interrupts_is_named_so_beside_others(
+    start_oban: Starter, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A turn that writes the end of another one meanwhile does not make it one that never began."""
+    caplog.set_level("INFO", "oban_actors")
+    oban = start_oban(shutdown_grace_period=0.1, **ALPHA)
+    one = oban.insert(jobs("async", 1, "forever")[0])
+    other = oban.insert(jobs("sync", 1, "heed")[0])
+    work.wait_inside(2)
+    oban.stop()
+
+    assert read(oban, one).state == "available"
+    assert read(oban, other).state == "completed"
+    assert f"queue alpha gave back jobs that it had to interrupt: [{one.id}]" in caplog.messages
+    assert "not begun" not in caplog.text
+
+
 def test_a_queue_is_stopped_and_started_again(start_oban: Starter, work: Work) -> None:
     """As often as one likes, with other limits; a stop before the last one's time counts anew."""
     oban = start_oban(shutdown_grace_period=60, **ALPHA)
