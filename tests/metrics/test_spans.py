@@ -161,10 +161,10 @@ def test_a_trace_goes_from_one_program_to_another(
 def test_how_runs_ended(start_oban: Starter, traced: Traced, ends: Recorder) -> None:
     """A failure is an error with its exception; a cancelled or snoozed one is not."""
     oban = start_oban(queues={"alpha": 1})
-    jobs = [oban.insert(each.new()) for each in (work.fail, work.cancel, work.snooze)]
-    for job in jobs:
+    workers = (work.fail, work.cancel, work.cancel_by_class, work.snooze)
+    for job in [oban.insert(each.new()) for each in workers]:
         ended(ends, job)
-    spans = traced.named("process alpha", 3)
+    spans = traced.named("process alpha", len(workers))
     found = {str((span.attributes or {})["oban.job.outcome"]): span for span in spans}
 
     assert set(found) == {"failure", "cancel", "snooze"}

@@ -58,6 +58,12 @@ def cancel(job: Job) -> Cancel:
 
 
 @worker(queue="alpha")
+def cancel_by_class(job: Job) -> type[Cancel]:
+    """Cancel itself, with no more than its class."""
+    return Cancel
+
+
+@worker(queue="alpha")
 def snooze(job: Job) -> None:
     """Come back later."""
     raise Snooze(3600)
