@@ -68,6 +68,9 @@ class CronEngine(Protocol):
     def hurry_crons(self, connection: Connection, seconds: float) -> None:
         """Wait for others' locks for so long at most, from here to the end of the transaction."""
 
+    def insert_nothing(self, connection: Connection) -> None:
+        """Insert jobs, but none: what fails then is no job's."""
+
     def mark_crons(self, connection: Connection, name: str, marks: Mapping[str, datetime]) -> None:
         """Write up to when entries, whose rows are locked, were evaluated."""
 

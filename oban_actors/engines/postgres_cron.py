@@ -37,6 +37,10 @@ UPDATE {{crons}} AS cron SET evaluated_at = mark.at FROM {_MARKS}
 WHERE cron.name = cast(:name AS text) AND cron.entry = mark.entry
 """
 
+_NOTHING = """
+INSERT INTO {jobs} (queue, worker, args) SELECT queue, worker, args FROM {jobs} WHERE false
+"""
+
 _HURRY = text("SELECT set_config('lock_timeout', cast(:timeout AS text), true)")
 
 _PRUNE = """
@@ -62,6 +66,7 @@ class PostgresCron:
 
         """
         names = {
+            "jobs": f"{schema}.oban_jobs",
             "crons": f"{schema}.oban_actors_crons",
             "producers": f"{schema}.oban_actors_producers",
         }
@@ -69,6 +74,7 @@ class PostgresCron:
         self._lock_crons = text(_LOCK.format(**names))
         self._plant_crons = text(_PLANT.format(**names))
         self._mark_crons = text(_MARK.format(**names))
+        self._insert_nothing = text(_NOTHING.format(**names))
         self._prune_crons = text(_PRUNE.format(**names))
         self._neighbours = text(_NEIGHBOURS.format(**names))
 
@@ -96,6 +102,10 @@ class PostgresCron:
     def hurry_crons(self, connection: Connection, seconds: float) -> None:
         """See `CronEngine`."""
         connection.execute(_HURRY, {"timeout": str(math.ceil(seconds * 1000))}).all()
+
+    def insert_nothing(self, connection: Connection) -> None:
+        """See `CronEngine`."""
+        connection.execute(self._insert_nothing)
 
     def mark_crons(self, connection: Connection, name: str, marks: Mapping[str, datetime]) -> None:
         """See `CronEngine`."""

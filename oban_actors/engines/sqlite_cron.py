@@ -30,6 +30,10 @@ UPDATE oban_actors_crons SET evaluated_at = mark.value FROM {_MARKS}
 WHERE oban_actors_crons.name = :name AND oban_actors_crons.entry = mark.key
 """)
 
+_NOTHING = text("""
+INSERT INTO oban_jobs (queue, worker, args) SELECT queue, worker, args FROM oban_jobs WHERE false
+""")
+
 _PRUNE = text("""
 DELETE FROM oban_actors_crons
 WHERE name = :name AND entry NOT IN (SELECT value FROM json_each(:entries))
@@ -66,6 +70,10 @@ class SqliteCron:
 
     def hurry_crons(self, connection: Connection, seconds: float) -> None:
         """See `CronEngine`; whoever writes waits for nobody any more."""
+
+    def insert_nothing(self, connection: Connection) -> None:
+        """See `CronEngine`."""
+        connection.execute(_NOTHING)
 
     def mark_crons(self, connection: Connection, name: str, marks: Mapping[str, datetime]) -> None:
         """See `CronEngine`."""

@@ -19,7 +19,7 @@ from oban_actors.plugins.cron_steps import Boot, Seen, Verdict, judge, next_look
 from oban_actors.plugins.plugin import PluginContext, PluginRun
 from oban_actors.repo.sqlstates import LOCK_NOT_AVAILABLE, sqlstate
 from oban_actors.repo.times import Dialect, to_moment
-from oban_actors.staging import is_of_a_row
+from oban_actors.sifting import Refused, in_savepoint
 
 logger = logging.getLogger("oban_actors")
 
@@ -45,9 +45,6 @@ KEPT = timedelta(days=90)
 """How long the mark of an entry that nobody has any more is kept."""
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
-
-# What the database refuses, what is refused before it gets there, and others' locks.
-_REFUSALS = (sa.exc.DBAPIError, InvalidJob, CodecError, TransientError)
 
 
 @dataclass(slots=True)
@@ -222,26 +219,29 @@ class Evaluator:
         if self._refusal(run, connection, every, outcome) is None:
             return built
         engine.hurry_crons(connection, BRIEFLY)
-        done = []
-        for key, jobs in built.items():
-            error = self._refusal(run, connection, jobs, outcome)
-            if error is None:
-                done.append(key)
-            elif _is_waiting(error):
-                outcome.waiting[key] = error
-            else:
-                outcome.refused[key] = error
-        return done
+        errors = {key: self._refusal(run, connection, built[key], outcome) for key in built}
+        if any(errors.values()):
+            # What fails then, too, is no entry's.
+            engine.insert_nothing(connection)
+        for key, error in errors.items():
+            if error is not None:
+                kind = outcome.waiting if _is_waiting(error) else outcome.refused
+                kind[key] = error
+        return [key for key, error in errors.items() if error is None]
 
     def _refusal(
         self, run: PluginRun, connection: sa.Connection, jobs: Sequence[Job], outcome: _Outcome
     ) -> Exception | None:
         """Insert jobs, and give the error if that does not go because of them."""
+        insert = partial(run.context.inserter.insert_within, connection, jobs)
         try:
-            with connection.begin_nested():
-                outcome.jobs += run.context.inserter.insert_within(connection, jobs)
-        except _REFUSALS as error:
-            if not _is_of_a_job(error):
+            outcome.jobs += in_savepoint(connection, insert)
+        except Refused as refused:
+            return refused.why
+        except (InvalidJob, CodecError) as error:
+            return error
+        except (sa.exc.DBAPIError, TransientError) as error:
+            if not _is_waiting(error):
                 raise
             return error
         return None
@@ -270,12 +270,6 @@ class Evaluator:
     def _pruning(self, run: PluginRun) -> bool:
         now = run.context.config.clock.monotonic()
         return self._pruned is None or now - self._pruned >= timedelta(days=1).total_seconds()
-
-
-def _is_of_a_job(error: Exception) -> bool:
-    if isinstance(error, sa.exc.DBAPIError | TransientError):
-        return is_of_a_row(error) or _is_waiting(error)
-    return True
 
 
 def _is_waiting(error: Exception) -> bool:

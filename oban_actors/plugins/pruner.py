@@ -14,7 +14,7 @@ from oban_actors.messages import Prune
 from oban_actors.options import Seconds
 from oban_actors.plugins.plugin import Plugin, PluginContext, PluginRun
 from oban_actors.plugins.prune_walk import PruneWalk
-from oban_actors.staging import SetAside, is_of_a_row
+from oban_actors.staging import SetAside, may_be_of_a_row
 from oban_actors.validation import OPTIONS
 
 logger = logging.getLogger("oban_actors")
@@ -200,8 +200,10 @@ class _Work:
             self.walk.slower()
             raise
         except DatabaseError as error:
-            if not is_of_a_row(error.__cause__):
+            if not may_be_of_a_row(error.__cause__):
                 raise
+            # Without any row: what fails then, too, is of none.
+            self._prune(run, batch, [None] * len(batch))
             self._refuse(run, batch, error, refused)
             return []
         self.walk.looked(looks, clock.monotonic() - began)

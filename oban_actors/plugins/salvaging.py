@@ -1,19 +1,19 @@
 """Salvaging: rescuing many rows in one transaction, around those that the database refuses."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
 from oban_actors.engines.rescue import Rescued, RescueState
 from oban_actors.plugins.plugin import PluginRun
-from oban_actors.staging import SetAside, is_of_a_row
+from oban_actors.sifting import MOST_REFUSED, sift
+from oban_actors.staging import SetAside
 
 logger = logging.getLogger("oban_actors")
 
-MOST_FAILING_ROWS = 20
-"""Rows found unfit at once, at most; another transaction goes on."""
+_NOBODYS = -1
 
 
 @dataclass(slots=True)
@@ -36,13 +36,13 @@ class Salvage:
         self,
         connection: sa.Connection,
         run: PluginRun,
-        ids: Collection[int],
+        ids: Sequence[int],
         state: RescueState,
         error: str,
     ) -> Rescued:
         """Rescue or discard jobs that are locked; those that are refused are left out for a while.
 
-        They are found by halving.
+        They are found by halving, some of many: another transaction goes on.
 
         Args:
             connection: in the transaction.
@@ -52,24 +52,14 @@ class Salvage:
             error: for those that are discarded.
 
         """
-        most = len(self.unfit) + MOST_FAILING_ROWS
 
-        def attempt(some: list[int]) -> Rescued:
-            if len(self.unfit) >= most:
-                return Rescued()
-            try:
-                with connection.begin_nested():
-                    return run.context.engine.rescue_jobs(connection, some, state, error, run.now())
-            except sa.exc.DBAPIError as refused:
-                if not is_of_a_row(refused):
-                    raise
-                if len(some) == 1:
-                    self._set_aside(some[0], run, refused)
-                    return Rescued()
-            half = len(some) // 2
-            return attempt(some[:half]) + attempt(some[half:])
+        def rescue(some: Sequence[int]) -> Rescued:
+            return run.context.engine.rescue_jobs(connection, some, state, error, run.now())
 
-        return attempt(list(ids)) if ids else Rescued()
+        found = sift(connection, ids, rescue, MOST_REFUSED, look=lambda: rescue([_NOBODYS]))
+        for job_id, why in found.refused:
+            self._set_aside(job_id, run, why)
+        return sum(found.done, Rescued())
 
     def _set_aside(self, job_id: int, run: PluginRun, error: Exception) -> None:
         self._aside.add(job_id, run.context.config.clock.boottime())

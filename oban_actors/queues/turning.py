@@ -14,8 +14,9 @@ from oban_actors.engines import Turn
 from oban_actors.errors import DatabaseError, DatabaseUnavailable, TransientError
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.roster import Roster
-from oban_actors.queues.sifting import MOST_REFUSED, Sieve, refuses_a_row, sift
+from oban_actors.queues.sieve import Sieve
 from oban_actors.repo.sqlstates import translate
+from oban_actors.sifting import MOST_REFUSED, refuses_a_row, sift
 
 logger = logging.getLogger("oban_actors")
 

@@ -13,6 +13,7 @@ from tests.plugins.crontabs import (
     Warm,
     clock_at,
     crash,
+    crons,
     evaluate,
     locked,
     of_cron,
@@ -207,20 +208,13 @@ def test_a_transaction_that_does_not_commit_claims_nothing(start_oban: Starter) 
         pytest.skip("SQLite has no constraint that is checked only at the commit")
     clock = clock_at("2026-03-02 08:59:30")
     oban = start(start_oban, clock, NINE)
-    schema = start_oban.tables.schema
-    start_oban.tables.execute(
-        f'CREATE FUNCTION "{schema}".refuse() RETURNS trigger LANGUAGE plpgsql AS '
-        "$$ BEGIN RAISE EXCEPTION 'not now'; END $$"
-    )
-    start_oban.tables.execute(
-        "CREATE CONSTRAINT TRIGGER refusing AFTER INSERT ON {jobs} DEFERRABLE INITIALLY DEFERRED "
-        f'FOR EACH ROW EXECUTE FUNCTION "{schema}".refuse()'
-    )
+    _at_the_commit(start_oban.tables, "RAISE EXCEPTION 'not now'")
 
     clock.advance(31)
     result = oban.ask(CRON, Evaluate(), timeout=60)
     assert result.error is not None
-    start_oban.tables.execute("DROP TRIGGER refusing ON {jobs}")
+    assert runs(start_oban.tables) == []
+    start_oban.tables.execute(f"DROP TRIGGER marked ON {crons(start_oban.tables)}")
     evaluate(oban)
     assert runs(start_oban.tables) == ["02 09:00"]
 
@@ -259,13 +253,33 @@ WAITING = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 A
 
 
 def _wait_at_the_commit(tables: Tables, holder: sa.Connection) -> None:
-    """Let the next COMMIT of a job wait until the holder's transaction ends."""
-    tables.execute(
-        f'CREATE FUNCTION "{tables.schema}".gate() RETURNS trigger LANGUAGE plpgsql AS '
-        "$$ BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NULL; END $$"
-    )
-    tables.execute(
-        "CREATE CONSTRAINT TRIGGER gate AFTER INSERT ON {jobs} DEFERRABLE INITIALLY DEFERRED "
-        f'FOR EACH ROW EXECUTE FUNCTION "{tables.schema}".gate()'
-    )
+    """Let the next COMMIT of a run's mark wait until the holder's transaction ends."""
+    _at_the_commit(tables, "PERFORM pg_advisory_xact_lock(4711)")
     holder.execute(sa.text("SELECT pg_advisory_xact_lock(4711)"))
+
+
+def _at_the_commit(tables: Tables, body: str) -> None:
+    """Have something done at the COMMIT of a run's mark, also where constraints are immediate."""
+    for statement in _GATES.format(schema=f'"{tables.schema}"', body=body).split("\n\n"):
+        tables.execute(statement)
+
+
+_GATES = """
+CREATE TABLE {schema}.gates ()
+
+CREATE FUNCTION {schema}.gate() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN {body}; RETURN NULL; END $$
+
+CREATE CONSTRAINT TRIGGER gate AFTER INSERT ON {schema}.gates DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION {schema}.gate()
+
+CREATE FUNCTION {schema}.marked() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN
+  SET CONSTRAINTS {schema}.gate DEFERRED;
+  INSERT INTO {schema}.gates DEFAULT VALUES;
+  RETURN NULL;
+END $$
+
+CREATE TRIGGER marked AFTER UPDATE ON {schema}.oban_actors_crons
+FOR EACH ROW EXECUTE FUNCTION {schema}.marked()
+"""

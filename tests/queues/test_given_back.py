@@ -7,7 +7,7 @@ import pytest
 
 from oban_actors import Beat, Job, Oban
 from oban_actors.actors.requests import WhichChildren
-from oban_actors.queues.sifting import MOST_REFUSED
+from oban_actors.sifting import MOST_REFUSED
 from tests.queues.test_refused import refuse, relent
 from tests.queues.work import Work, jobs, read, view, wait_state
 from tests.support.instances import Starter

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from oban_actors.claim import Ack
 from oban_actors.engines import Turn
 from oban_actors.job import JobState
-from oban_actors.queues.sifting import MOST_REFUSED, Sieve
+from oban_actors.queues.sieve import Sieve
+from oban_actors.sifting import MOST_REFUSED
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 REFUSAL = sa.exc.IntegrityError("UPDATE", {}, ValueError("not this one"))
