@@ -74,7 +74,13 @@ class Exam:
         """Write in SQL whose claim a row is."""
         if self.postgres:
             return "attempted_by[2]"
-        return "CASE WHEN json_valid(attempted_by) THEN json_extract(attempted_by, '$[1]') END"
+        found = "CASE WHEN json_valid(attempted_by) THEN json_extract(attempted_by, '$[1]') END"
+        return f"cast({found} AS text)"
+
+    @property
+    def named(self) -> str:
+        """Write in SQL that a row's queue is a name; an SQLite column holds anything."""
+        return "true" if self.postgres else "typeof(queue) = 'text'"
 
 
 def read(repo: Repo, work: Callable[[Connection], T]) -> T:

@@ -59,7 +59,7 @@ def _queues(exam: Exam, connection: Connection) -> Iterator[str]:
         found = exam.rows(
             connection,
             "SELECT queue FROM {jobs} WHERE state = 'available' AND queue > :last "
-            "ORDER BY queue LIMIT 1",
+            f"AND {exam.named} ORDER BY queue LIMIT 1",
             last=last,
         )
         if not found:
@@ -72,7 +72,8 @@ def _waiting(exam: Exam, queue: str, connection: Connection) -> list[Any]:
     age = exam.seconds_since("scheduled_at")
     return exam.rows(
         connection,
-        f"SELECT id, worker, attempt, max_attempts, {age} AS age FROM {{jobs}} "
+        "SELECT id, cast(worker AS text) AS worker, attempt >= max_attempts AS used_up, "
+        f"coalesce({age}, 0) AS age FROM {{jobs}} "
         "WHERE state = 'available' AND queue = :queue "
         "ORDER BY priority, scheduled_at, id LIMIT :most",
         queue=queue,
@@ -82,7 +83,7 @@ def _waiting(exam: Exam, queue: str, connection: Connection) -> list[Any]:
 
 
 def _used_up(exam: Exam, queue: str, waiting: Sequence[Any]) -> Iterator[Finding]:
-    ids = [row.id for row in waiting if row.attempt >= row.max_attempts]
+    ids = [row.id for row in waiting if row.used_up]
     if not ids:
         return
     shown = ", ".join(map(str, ids[:SHOWN])) + (", ..." if len(ids) > SHOWN else "")

@@ -181,6 +181,27 @@ def test_jobs_without_an_attempt_left(start_oban: Starter) -> None:
     assert examine(oban) == []
 
 
+def test_odd_rows_of_a_file(start_sqlite: Starter) -> None:
+    """Columns hold anything there; the faults of others are found beside them."""
+    oban = start_sqlite.make()
+    for column in ("queue", "worker", "scheduled_at", "attempt"):
+        start_sqlite.tables.execute(
+            f"UPDATE {{jobs}} SET {column} = x'4100', queue = :queue WHERE id = :id",
+            id=insert(oban),
+            queue=f"odd_{column}",
+        )
+    start_sqlite.tables.execute(
+        "UPDATE {jobs} SET queue = x'4100', attempted_by = '[1, 2]' WHERE id = :id", id=insert(oban)
+    )
+    claim(start_sqlite, insert(oban), "x", attempted_by="'[1, 2]'")
+    job = insert(oban)
+    start_sqlite.tables.execute("UPDATE {jobs} SET attempt = max_attempts WHERE id = :id", id=job)
+
+    found = [finding.what for finding in examine(oban)]
+    assert [what for what in found if "could not be looked at" in what] == []
+    assert f"1 jobs of queue 'alpha' wait with no attempt left, for ever: {job}" in found
+
+
 def test_elixirs_jobs_where_only_python_works(start_oban: Starter) -> None:
     """They would fail as unknown; the fix moves them, and them alone."""
     oban = start_oban.make(peer=False)
