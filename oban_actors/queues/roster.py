@@ -60,8 +60,8 @@ class Roster:
         unsure: whether it ended with claims in the table that it may not know of.
         interrupted: ids of jobs whose runs ended without an end to write, and that were not given
             back yet.
-        unreleased: ids of claims that nobody holds and the database refuses to have given back,
-            those that were tried last at the end.
+        unreleased: ids of claims that nobody holds and that could not be given back, refused or
+            locked, those that were tried last at the end.
         ended: called when the first of several jobs has ended; set by who acknowledges.
 
     """

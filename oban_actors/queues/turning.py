@@ -35,12 +35,16 @@ class _GivenBack:
 
     Attributes:
         released: ids of those that were given back.
+        locked: ids of those that somebody else has locked.
         refused: ids of those that the database refuses, and why.
         left: ids of those that were not tried.
+        cut: ids of all that had been interrupted.
 
     """
 
-    released: Sequence[int] = ()
+    released: Sequence[int]
+    locked: Sequence[int]
+    cut: frozenset[int]
     refused: Sequence[tuple[int, Exception]] = ()
     left: Sequence[int] = ()
 
@@ -125,26 +129,19 @@ class Turns:
 
             sieve = Sieve(connection, take)
             sieve.look()
-            tries.append((self._release_sifted(connection), sieve))
+            tries.append((self._give_back_sifted(connection), sieve))
             turn = sieve.turn(acks, limit)
             self._tell_put_off(connection, [a for a in acks if a.job_id in turn.settled])
             return turn
 
-        cut = set(self._roster.interrupted)
         turn = self._transaction(work)
         given_back, sieve = tries[-1]
-        self._note_given_back(given_back, cut)
+        self._note_given_back(given_back)
         self._tell_refused(sieve)
         return turn
 
-    def _note_given_back(self, found: _GivenBack, cut: set[int]) -> None:
-        """Note what a transaction that was committed has given back, and tell of it.
-
-        Args:
-            found: what became of what.
-            cut: ids of jobs that had been interrupted before.
-
-        """
+    def _note_given_back(self, found: _GivenBack) -> None:
+        """Note what a transaction that was committed has given back, and tell of it."""
         known = self._roster.unreleased
         # Those that were known are tried again when there is another reason to look.
         self.unsure = not set(found.left) <= set(known)
@@ -155,13 +152,14 @@ class Turns:
                     "job %d, claimed by nobody here, can't be given back: %s", job_id, error
                 )
         untried = [job_id for job_id in known if job_id in found.left]
-        self._roster.unreleased = [*untried, *(job_id for job_id, _ in found.refused)]
-        self._roster.interrupted -= cut
+        refused = [job_id for job_id, _ in found.refused]
+        self._roster.unreleased = [*untried, *found.locked, *refused]
+        self._roster.interrupted -= found.cut.difference(found.locked, refused, found.left)
         if found.released:
             self._released()
-            self._tell_given_back(found.released, cut)
+            self._tell_given_back(found.released, found.cut)
 
-    def _tell_given_back(self, released: Sequence[int], cut: set[int]) -> None:
+    def _tell_given_back(self, released: Sequence[int], cut: frozenset[int]) -> None:
         queue = self._roster.queue
         unbegun, self.unbegun = self.unbegun, False
         if interrupted := sorted(cut.intersection(released)):
@@ -237,8 +235,7 @@ class Turns:
             careful, again = again, True
             given_back = None
             if self.unsure or careful:
-                held = [claim.id for claim in roster.held()]
-                given_back = _GivenBack(self._release(connection, held))
+                given_back = self._give_back(connection)
             turn = engine.take_turn(
                 connection,
                 roster.claimant,
@@ -251,11 +248,10 @@ class Turns:
             self._tell_put_off(connection, [a for a in acks if a.job_id in turn.settled])
             return turn
 
-        cut = set(roster.interrupted)
         turn = self._transaction(work)
         self.unsure = False
         if given_back is not None:
-            self._note_given_back(given_back, cut)
+            self._note_given_back(given_back)
         return turn
 
     def _transaction(self, work: Callable[[sa.Connection], Turn]) -> Turn:
@@ -270,13 +266,18 @@ class Turns:
             now = self._engine.database_now(connection, self._repo.now())
             announcer.tell_due(connection, now + timedelta(seconds=delay))
 
-    def _release_sifted(self, connection: sa.Connection) -> _GivenBack:
+    def _give_back(self, connection: sa.Connection) -> _GivenBack:
+        """Give back what nobody holds."""
+        held, cut = self._held()
+        released = self._release(connection, held)
+        return _GivenBack(released, sorted(self._claimed(connection) - held), cut)
+
+    def _give_back_sifted(self, connection: sa.Connection) -> _GivenBack:
         """Give back what nobody holds, but for what the database refuses."""
-        roster = self._roster
-        held = {claim.id for claim in roster.held()}
-        claimed = set(self._engine.claimed_ids(connection, roster.claimant, roster.queue))
+        held, cut = self._held()
+        claimed = self._claimed(connection)
         # Those that were refused already come last, each in its turn.
-        known = [each for each in roster.unreleased if each in claimed and each not in held]
+        known = [each for each in self._roster.unreleased if each in claimed - held]
         fresh = sorted(claimed - held - set(known))
 
         def release(some: Sequence[int]) -> Sequence[int]:
@@ -284,7 +285,18 @@ class Turns:
 
         found = sift(connection, [*fresh, *known], release, MOST_REFUSED)
         released = [job_id for part in found.done for job_id in part]
-        return _GivenBack(released, found.refused, found.left)
+        others = [job_id for job_id, _ in found.refused]
+        locked = sorted(claimed.difference(held, released, others, found.left))
+        return _GivenBack(released, locked, cut, found.refused, found.left)
+
+    def _held(self) -> tuple[set[int], frozenset[int]]:
+        """Give the ids of what is held, and of what was interrupted and is not held any more."""
+        held = {claim.id for claim in self._roster.held()}
+        return held, frozenset(self._roster.interrupted) - held
+
+    def _claimed(self, connection: sa.Connection) -> set[int]:
+        roster = self._roster
+        return set(self._engine.claimed_ids(connection, roster.claimant, roster.queue))
 
     def _release(self, connection: sa.Connection, kept: Iterable[int]) -> Sequence[int]:
         roster = self._roster

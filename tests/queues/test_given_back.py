@@ -178,6 +178,47 @@ def test_what_can_not_be_given_back_keeps_no_last_end(
     assert wait_state(oban, lost, "available").attempt == 0
 
 
+def test_one_that_is_locked_as_its_queue_ends(
+    start_pg: Starter, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is left over, too, and given back at a beat once it is free."""
+    oban = start_pg(node="web.1", shutdown_grace_period=0.1, **ALPHA)
+    (lost,) = oban.insert_all(jobs("sync", 1, state="scheduled"))
+    refuse(start_pg, lost.id or 0, "available")
+    claim_by_hand(start_pg, lost.id or 0, ["web.1", view(oban).uuid])
+    oban.ask("pulse", Beat(), timeout=30)
+    wait_until(lambda: "can't be given back" in caplog.text)
+    with start_pg.tables.engine.connect() as other:
+        start_pg.tables.on(other, "SELECT FROM {jobs} WHERE id = :id FOR UPDATE", id=lost.id)
+        oban.stop_queue("alpha")
+        wait_until(lambda: oban.check_queue("alpha") is None)
+    relent(start_pg)
+    oban.ask("pulse", Beat(), timeout=30)
+
+    assert wait_state(oban, lost, "available").attempt == 0
+
+
+def test_what_was_interrupted_is_named_so_whenever_it_is_given_back(
+    start_oban: Starter, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where the database refused that at first."""
+    caplog.set_level("INFO", "oban_actors")
+    oban = start_oban(node="web.1", shutdown_grace_period=0.1, **ALPHA)
+    (cut,) = oban.insert_all(jobs("async", 1, "forever"))
+    work.wait_inside(1)
+    refuse(start_oban, cut.id or 0, "available")
+    oban.stop_queue("alpha")
+    wait_until(lambda: oban.check_queue("alpha") is None)
+    assert read(oban, cut).state == "executing"
+    relent(start_oban)
+    oban.ask("pulse", Beat(), timeout=30)
+
+    assert wait_state(oban, cut, "available").attempt == 0
+    said = f"queue alpha gave back jobs that it had to interrupt: [{cut.id}]"
+    wait_until(lambda: said in caplog.messages)
+    assert "lost answer" not in caplog.text
+
+
 def test_what_nobody_has_begun_is_given_back_at_once(start_oban: Starter, work: Work) -> None:
     """A queue that ends does not keep it until the last of its jobs has ended."""
     oban = start_oban(shutdown_grace_period=600, **ALPHA)
