@@ -33,7 +33,8 @@ def outgoing(jobs: Sequence[Job]) -> list[Job]:
 def outgoing_changes(job: Job, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Give changes of a stored job as they go to the table.
 
-    Its meta goes on to say what is not shown of it, and says what a new worker does not show too.
+    Its meta goes on to say what is not shown of it. With another worker it says what was not
+    shown under the one before, and what the new one does not show.
 
     Args:
         job: as it stands.
@@ -48,11 +49,14 @@ def outgoing_changes(job: Job, changes: Mapping[str, Any]) -> dict[str, Any]:
     spec = find_worker(values.get("worker", job.worker))
     if "args" in values and spec is not None and spec.codec is not None:
         values["args"] = encoded(spec.name, spec.codec, values["args"])
-    told = redaction_in(job.meta)
-    if "worker" in values and spec is not None:
-        told = either(told, spec.redaction)
-    changed = "worker" in values or "meta" in values
-    if changed and told is not None and KEY not in values.get("meta", {}):
+    told, given = redaction_in(job.meta), values.get("meta", {})
+    if "worker" in values:
+        told = either(told, redaction_in(given))
+        for each in (find_worker(job.worker), spec):
+            told = told if each is None else either(told, each.redaction)
+    elif "meta" not in values or KEY in given:
+        told = None
+    if told is not None:
         values["meta"] = {**values.get("meta", job.meta), KEY: told.told}
     return values
 

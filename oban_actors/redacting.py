@@ -123,7 +123,8 @@ def either(one: Redaction | None, other: Redaction | None) -> Redaction | None:
         return one or other
     if one.keys is None or other.keys is None:
         return Redaction(None)
-    return Redaction(tuple(dict.fromkeys(one.keys + other.keys)))
+    keys = tuple(dict.fromkeys(one.keys + other.keys))
+    return Redaction(keys if len(keys) <= _MOST_PATHS else None)
 
 
 def redacted_error(error: BaseException, clean: Clean, skip: frozenset[str]) -> RedactedError:

@@ -163,6 +163,39 @@ def test_an_update_keeps_the_note(start_oban: Starter) -> None:
     assert oban.update_job(other, {"worker": "tests.Most"}).meta["redact"] is True
 
 
+def test_another_worker_shows_no_more(start_oban: Starter) -> None:
+    """Whatever meta is given with it, and where only the worker before said it."""
+    oban = start_oban.make()
+    told = worker(redact=["card"], name="tests.Known")(lambda _: None)
+    worker(redact=["pin"], name="tests.Pinned")(lambda _: None)
+    worker(name="tests.Open")(lambda _: None)
+    other = {"worker": "tests.Pinned"}
+
+    job = oban.insert(told.new({"card": "4111"}))
+    copied = oban.update_job(job, other | {"meta": {**job.meta, "x": 1}})
+    assert copied.meta == {"redact": ["card", "pin"], "x": 1}
+    job = oban.insert(told.new({"card": "4111"}))
+    assert oban.update_job(job, other | {"meta": {"x": 1}}).meta == copied.meta
+
+    whole = told.new({"card": "4111"}, unique={"fields": ["worker", "meta"]})
+    job = oban.insert(whole)
+    assert job.meta == {}
+    assert shown_args(oban.update_job(job, {"worker": "tests.Open"})) == {"card": REDACTED}
+
+
+def test_too_many_paths_hide_all(start_oban: Starter) -> None:
+    """A row says no more than so many of them."""
+    oban = start_oban.make()
+    for name in ("One", "Two"):
+        paths = [f"{name}.{nth}" for nth in range(600)]
+        worker(redact=paths, name=f"tests.{name}")(lambda _: None)
+    job = oban.insert(Job.new({"One": 1}, worker="tests.One"))
+
+    changed = oban.update_job(job, {"worker": "tests.Two"})
+    assert changed.meta["redact"] is True
+    assert shown_args(changed) == {"One": REDACTED}
+
+
 def test_a_row_without_the_note(start_oban: Starter) -> None:
     """Where the worker is known here, no note is needed: a row of an Elixir program's, say."""
     start_oban.make()
