@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Table, TextClause, text
+from sqlalchemy.exc import DBAPIError
 
 from oban_actors.engines.postgres_look import document_of, look
 from oban_actors.engines.postgres_traces import trace_of_change
@@ -108,19 +109,12 @@ class PostgresUniques:
         before = None
         if host_timeout is not None:
             before = _check_host(connection, host_timeout)
-        try:
+        with _waiting("another transaction inserts the same unique job, or many,"):
             if more:
                 connection.execute(_LOCK_ALL, {"space": self._unique_space}).all()
             else:
                 values = {"space": self._unique_space, "keys": json.dumps(keys)}
                 connection.execute(_LOCK_SOME, values).all()
-        except Exception as error:
-            if sqlstate(error) != LOCK_NOT_AVAILABLE:
-                raise
-            raise LockTimeout(
-                "another transaction inserts the same unique job, or many, and did not end in time",
-                sqlstate=LOCK_NOT_AVAILABLE,
-            ) from error
         if before is not None:
             connection.execute(_RESET, {"timeout": before}).all()
 
@@ -154,7 +148,8 @@ class PostgresUniques:
     ) -> dict[int, Job]:
         """See `JobEngine`."""
         statement = self._read_locked if lock else self._read
-        rows = connection.execute(statement, {"ids": json.dumps(list(ids))}).all()
+        with _waiting("another transaction has locked a job that is to be replaced"):
+            rows = connection.execute(statement, {"ids": json.dumps(list(ids))}).all()
         jobs = (Job.from_row(_decoded(json.loads(row[0]))) for row in rows)
         return {job.id: job for job in jobs if job.id is not None}
 
@@ -185,6 +180,18 @@ class PostgresUniques:
         for row in connection.execute(statement, {name: values[name] for name in used}):
             # The trace of what was inserted beside it says more.
             leave_beside(connection, trace_of_change(self.table, row[0], [job_id]))
+
+
+@contextmanager
+def _waiting(who: str) -> Iterator[None]:
+    """Say who was in the way, and that it is not to be tried again, where a lock took too long."""
+    try:
+        yield
+    except DBAPIError as error:
+        if sqlstate(error) != LOCK_NOT_AVAILABLE:
+            raise
+        said = f"{who} and did not end in time"
+        raise LockTimeout(said, sqlstate=LOCK_NOT_AVAILABLE) from error
 
 
 @contextmanager

@@ -68,6 +68,23 @@ def test_it_waits_as_long_as_for_any_lock(oban: Oban, host: Any) -> None:
     assert SYSTEM_CLOCK.monotonic() - began < STATEMENT_TIMEOUT / 2
 
 
+def test_a_job_that_is_to_be_replaced_and_is_locked(
+    oban: Oban, host: Any, start_pg: Starter
+) -> None:
+    """Who waits for that waits no longer, and keeps others from the same job no longer."""
+    made = oban.insert(job(1))
+    host.execute(sa.text(f"SELECT FROM {start_pg.tables.jobs} WHERE id = {made.id} FOR UPDATE"))
+    changed = Job.new(
+        {"n": 1}, worker="tests.Worker", unique={"period": None}, replace=["priority"], priority=3
+    )
+    began = SYSTEM_CLOCK.monotonic()
+    with pytest.raises(LockTimeout, match="another transaction has locked a job"):
+        oban.insert(changed)
+    assert SYSTEM_CLOCK.monotonic() - began < STATEMENT_TIMEOUT / 2
+    host.rollback()
+    assert oban.insert(changed).priority == 3
+
+
 def test_what_is_not_unique_waits_as_before(oban: Oban, host: Any, start_pg: Starter) -> None:
     """Whoever has the whole table keeps an insert waiting beyond `lock_timeout`."""
     host.execute(sa.text(f"LOCK TABLE {start_pg.tables.jobs}"))
