@@ -13,6 +13,9 @@ STOP = "oban.job.stop"
 EXCEPTION = "oban.job.exception"
 STALE = "oban.job.stale"
 
+ENDS = (STOP, EXCEPTION, STALE)
+"""What tells that a run has ended."""
+
 
 def heard() -> bool:
     """Whether anyone listens to how runs end that succeed."""

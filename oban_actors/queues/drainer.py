@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from oban_actors import engines
+from oban_actors import engines, job_events, telemetry
 from oban_actors.caller_run import CallerRun
 from oban_actors.claim import Claim, Claimant
 from oban_actors.errors import DatabaseError
@@ -139,7 +139,7 @@ class Drainer:
             else:
                 # One that ran before it may have cancelled it.
                 self._note_taken(claim, state)
-                state = self._transaction(partial(self._state_under, after))
+                state = self._look(after)
         return bool(claims)
 
     def _run(self, claim: Claim, after: Claim | None) -> str | None:
@@ -191,7 +191,7 @@ class Drainer:
     def _acknowledge(self, claim: Claim, run: CallerRun, after: Claim | None) -> str | None:
         ack, engine, queue = claim.ack, self.parts.engine, self.terms.queue
         if ack is None or claim.verdict is None:
-            return EXECUTING
+            return self._look(after)
         now = self.parts.repo.now()
 
         def work(connection: sa.Connection) -> tuple[engines.Turn, str | None, str | None]:
@@ -210,6 +210,13 @@ class Drainer:
         else:
             self._counts[claim.verdict] += 1
         run.tell_end(claim, stale=stale)
+        # Who was told may have cancelled it.
+        return self._look(after) if any(map(telemetry.attached, job_events.ENDS)) else state
+
+    def _look(self, claim: Claim | None) -> str | None:
+        if claim is None:
+            return None
+        state: str | None = self._transaction(partial(self._state_under, claim))
         return state
 
     def _note_taken(self, claim: Claim, state: str | None) -> None:

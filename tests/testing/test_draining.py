@@ -5,12 +5,14 @@ import contextlib
 import logging
 import signal
 import threading
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from oban_actors import ConfigError, Job, JobState, Oban, VirtualClock
+from oban_actors import ConfigError, Job, JobState, Oban, VirtualClock, telemetry
 from oban_actors.testing import DrainCounts
 from tests.support.events import recording
 from tests.support.instances import Starter
@@ -257,6 +259,28 @@ def test_a_job_cancels_itself_and_others(
     monkeypatch.setattr(oban, "delete_job", lambda _: None)
     assert oban.drain_queue("alpha") == DrainCounts(cancelled=2)
     assert ran == [0, 1, 3, 1]
+
+
+@pytest.mark.parametrize("end", ["fine", "raise"])
+def test_who_hears_of_an_end_cancels_the_next(oban: Oban, end: str) -> None:
+    """It does not run, as with any other cancel before it begins."""
+    first, second = oban.insert_all(work.note.new({"n": n, "end": end}) for n in range(2))
+
+    def cancel(_name: str, _measurements: object, metadata: Mapping[str, Any]) -> None:
+        if metadata["job"].id == first.id:
+            oban.cancel_job(second)
+
+    telemetry.attach_many("cancel", ("oban.job.stop", "oban.job.exception"), cancel)
+    try:
+        counts = oban.drain_queue("alpha")
+    finally:
+        telemetry.detach("cancel")
+
+    assert counts == replace(DrainCounts(cancelled=1), **{ENDS[end]: 1})
+    assert work.RAN == [0]
+
+
+ENDS = {"fine": "success", "raise": "failure"}
 
 
 def test_what_is_done_twice_is_done_once(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
