@@ -105,7 +105,8 @@ class Announcer:
     @property
     def _horizon(self) -> float:
         own = self.config.stager.interval if self.config.stager else 0.0
-        if own and self.config.peer is not None and self.config.peer.kind != "database":
+        peer = self.config.peer
+        if own and peer is not None and peer.kind != "database" and peer.leader:
             # It leads itself, and nobody beats.
             return own
         return max(own, AHEAD if self.interval is None else self.interval)

@@ -135,6 +135,8 @@ class Passes:
         with telemetry.span("oban.engine.stage_jobs", about) as event:
             result = self._stage(beat)
             event.set(jobs=result.staged, queues=result.queues)
+            if result.error is not None:
+                event.set(error=result.error)
         return result
 
     def _stage(self, beat: Mapping[str, Any] | None) -> StageResult:

@@ -232,7 +232,7 @@ class Stager(GenServer):
         except DatabaseError as error:
             result = StageResult(leader=True, error=error)
         if result.error is not None:
-            result = replace(result, queues=self._tell_anyway())
+            result = replace(result, queues=self._tell_anyway() or result.queues)
         self._tell_locally(result.queues)
         return result
 

@@ -98,6 +98,13 @@ def test_knows_its_own_interval_where_it_leads_itself() -> None:
     assert not tells(announcer, 2.1)
 
 
+def test_does_not_know_it_where_another_leads() -> None:
+    """A peer that is told not to lead has a leader whose interval it doesn't know."""
+    announcer = made(peer={"kind": "isolated", "leader": False}, stager={"interval": 2.0})
+
+    assert tells(announcer, AHEAD)
+
+
 def test_takes_the_leaders_interval_once_it_knows() -> None:
     """Neither a Peer's beats, which come at another pace, nor those of other names say it."""
     announcer = made()

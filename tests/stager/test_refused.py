@@ -80,16 +80,23 @@ def test_with_an_isolated_notifier(start_pg: Starter) -> None:
 def test_what_was_staged_before_a_failure_is_told(
     start_oban: Starter, events: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each batch is committed, whatever comes after it; the pass says so, and that it failed."""
+    """Each batch is committed, whatever comes after it; the pass says so, and that it failed.
+
+    Its queues are told all the same.
+    """
     oban = start_oban.leading(stager=SLOW, insert_notify=False)
     jobs = oban.insert_all([scheduled(-9 + n) for n in range(9)])
     refuse(start_oban, refusing(start_oban), f"NEW.id = {jobs[3].id}")
     lost = TransientError("others were in the way")
+    left, tell = [lost], Passes.tell
 
-    def fail(_passes: Passes) -> tuple[str, ...]:
-        raise lost
+    def fail(passes: Passes) -> tuple[str, ...]:
+        if left:
+            raise left.pop()
+        return tell(passes)
 
     monkeypatch.setattr(Passes, "tell", fail)
+    heard = start_oban.hear(oban, "insert")
     events.clear()
     result = stage(oban)
 
@@ -98,6 +105,9 @@ def test_what_was_staged_before_a_failure_is_told(
     assert [job.id for job in result.staged] == [job.id for job in jobs if job is not jobs[3]]
     (stop,) = events.all("oban.plugin.stop", of_stager)
     assert stop.metadata["staged_jobs"] == result.staged
+    assert events.all("oban.engine.stage_jobs.stop")[-1].metadata["error"] is lost
+    assert result.queues == ("alpha",)
+    assert heard.wait_for("insert")[0] == {"queue": "alpha"}
 
 
 def test_many_that_are_refused_stop_no_other(start_oban: Starter, events: Recorder) -> None:
