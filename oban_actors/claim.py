@@ -37,7 +37,8 @@ class Ack:
         attempted_at: when it was claimed, as the database wrote it: the fence.
         state: what it becomes: completed, cancelled, discarded, retryable or scheduled (snoozed).
         error: an element for the row's `errors`, None for none.
-        delay: seconds until it is due again, for retryable and scheduled.
+        delay: seconds until it is due again, for retryable and scheduled; for discarded, should
+            its row have an attempt left all the same.
         killed: it was cancelled by somebody while it ran, so its row may be cancelled already.
         completed: its worker completed it in a transaction of its own, so its row may be completed
             already, and this counts only where that was not committed.
@@ -99,7 +100,7 @@ class Claim:
         error: what it raised, or an error that stands for what went wrong; None for none.
         started_ns: when it began, monotonic.
         duration_ns: how long it took.
-        thread: which thread runs it, None before it begins.
+        thread: which thread of this process runs it, None before it begins.
         stuck: it ran out of its time and its thread goes on.
         handed: it was given to those who run it.
         recorded: its time-out stands among the row's errors already.

@@ -170,6 +170,10 @@ class Performer:
         claim.error = None
         self._succeed(claim)
 
+    def recounted(self, claim: Claim) -> None:
+        """Note that its row had another number of attempts by the time at which it failed."""
+        claim.verdict = "failure" if claim.verdict == "discard" else "discard"
+
     def _raised(self, claim: Claim, error: BaseException) -> None:
         if isinstance(error, UnreadableRow):
             self._refuse(claim, error.row)
@@ -314,7 +318,9 @@ class Performer:
         attempt, most = claim.attempt, claim.max_attempts
         verdict: Verdict = "discard" if attempt >= most else "failure"
         if verdict == "discard":
-            claim.acknowledge(JobState.DISCARDED, element)
+            # Should its row have more attempts by now, it is tried again after that time.
+            usual = backoff.retry_delay(min(attempt, most), most)
+            claim.acknowledge(JobState.DISCARDED, element, delay=usual)
         else:
             spec: WorkerSpec | None = claim.worker
             delay = None if spec is None else spec.backoff_for(claim.job)

@@ -38,7 +38,7 @@ acked AS (
       SELECT pair.id, pair.fence
       FROM unnest(cast(%(ids)s AS bigint[]), cast(%(fences)s AS timestamp[])) AS pair (id, fence)
     ), false)
-  RETURNING 1
+  RETURNING true AS told
 )
 """
 
@@ -51,6 +51,12 @@ free AS MATERIALIZED (
 
 # Looked up by id in one JSON object: given a join, the planner may compare all with all.
 _ACK = "cast(%(acks)s AS jsonb) -> cast(job.id AS text)"
+
+# Whether it has an attempt left is the row's to say: that may have been changed while it ran.
+_FATE = """
+SELECT error, delay, CASE WHEN state NOT IN ('retryable', 'discarded') THEN state
+  WHEN job.attempt < job.max_attempts THEN 'retryable' ELSE 'discarded' END AS state
+"""
 
 _RECORD = f"""
 acked AS (
@@ -73,8 +79,9 @@ acked AS (
       CASE WHEN ack.state <> 'cancelled' THEN job.cancelled_at
            WHEN {_EXECUTING.replace("state", "job.state")} THEN now
            ELSE coalesce(job.cancelled_at, now) END
-    FROM moment,
-      jsonb_to_record({_ACK}) AS ack (state text, error jsonb, delay double precision)
+    FROM moment, ({_FATE}
+      FROM jsonb_to_record({_ACK}) AS ack (state text, error jsonb, delay double precision)
+    ) AS ack
   )
   WHERE id = ANY ({{ids}}) AND attempted_by[2] = cast(%(uuid)s AS text)
     AND attempted_at = cast({_ACK} ->> 'fence' AS timestamp)
@@ -83,7 +90,7 @@ acked AS (
           WHEN 'cancelled' THEN {_ACK} -> 'killed' = 'true'
             AND (errors[cardinality(errors)] = {_ACK} -> 'error') IS NOT TRUE
           ELSE false END
-  RETURNING 1
+  RETURNING cast(state AS text) = {_ACK} ->> 'state' AS told
 )
 """
 
@@ -270,7 +277,7 @@ def _read(rows: list[Row], claimant: Claimant, queue: str) -> tuple[int, Claimed
 def _statement(acks: list[str], claim: str | None) -> str:
     """Join the parts into one statement, short enough for the driver to keep it parsed."""
     parts = [_MOMENT, *acks, *([claim] if claim else [])]
-    written = "(SELECT count(*) FROM acked)" if acks else "0"
+    written = "(SELECT count(*) FROM acked WHERE told)" if acks else "0"
     done = f"SELECT {written} AS written, now FROM moment"
     every = "SELECT claimed.*, written, now FROM"
     result = f"{every} ({done}) AS done LEFT JOIN claimed ON true" if claim else done

@@ -14,6 +14,7 @@ from oban_actors.claim import Ack, Claimant
 from oban_actors.engines.claimed_rows import CLAIMED, ClaimedRows, Row
 from oban_actors.engines.turn import Turn
 from oban_actors.engines.turns import (
+    FAILED,
     Shown,
     delay_of,
     error_json,
@@ -52,17 +53,23 @@ _ADDED = f"""CASE WHEN json_extract({_ERRORS}, '$[#-1]') IS :error THEN errors
 
 _RECORD_ERROR = f"UPDATE oban_jobs SET errors = {_ADDED} WHERE {_CLAIM_OF_ONE}"
 
+# Whether it has an attempt left is the row's to say: that may have been changed while it ran.
+_FATE = """CASE WHEN :state NOT IN ('retryable', 'discarded') OR typeof(attempt) <> 'integer'
+  OR typeof(max_attempts) <> 'integer' THEN :state
+  WHEN attempt < max_attempts THEN 'retryable' ELSE 'discarded' END"""
+
 _RECORD = f"""
 UPDATE oban_jobs SET
-  state = :state,
+  state = {_FATE},
   errors = CASE WHEN :error IS NULL THEN errors ELSE {_ADDED} END,
   attempt = CASE WHEN :state = 'scheduled' THEN max(attempt - 1, 0) ELSE attempt END,
   meta = CASE WHEN :state = 'scheduled' THEN coalesce(json_set({_META}, '$.snoozed', 1 +
     CASE json_type({_META}, '$.snoozed') WHEN 'integer' THEN json_extract({_META}, '$.snoozed')
     WHEN 'real' THEN json_extract({_META}, '$.snoozed') ELSE 0 END), meta) ELSE meta END,
-  scheduled_at = CASE WHEN :due_at IS NULL THEN scheduled_at ELSE :due_at END,
+  scheduled_at = CASE WHEN :due_at IS NULL OR {_FATE} = 'discarded' THEN scheduled_at
+    ELSE :due_at END,
   completed_at = CASE WHEN :state = 'completed' THEN :now ELSE completed_at END,
-  discarded_at = CASE WHEN :state = 'discarded' THEN :now ELSE discarded_at END,
+  discarded_at = CASE WHEN {_FATE} = 'discarded' THEN :now ELSE discarded_at END,
   cancelled_at = CASE WHEN :state <> 'cancelled' THEN cancelled_at
     WHEN state = 'cancelled' THEN coalesce(cancelled_at, :now) ELSE :now END
 WHERE id = :id AND attempted_at = :fence AND {_UUID} = :uuid
@@ -175,9 +182,10 @@ class SqliteTurns:
             moment = to_moment(at)
             each = [_claim(claimant, a.job_id, a.attempted_at) | _more(a, moment) for a in others]
             written += connection.exec_driver_sql(_RECORD, each).rowcount
-        return (
-            {} if written == len(acks) else judge(acks, self._look(connection, acks), claimant.uuid)
-        )
+        # Of those it is not known yet whether the row had an attempt left.
+        if written == len(acks) and not any(ack.state in FAILED for ack in others):
+            return {}
+        return judge(acks, self._look(connection, acks), claimant.uuid)
 
     def _look(self, connection: Connection, acks: Sequence[Ack]) -> dict[int, Shown]:
         rows = raw_rows(connection, _SHOWN, {"ids": json.dumps([ack.job_id for ack in acks])})
@@ -224,7 +232,7 @@ def _owner(claimant: Claimant) -> dict[str, str]:
 
 
 def _more(ack: Ack, at: datetime) -> dict[str, Any]:
-    later = ack.state in (JobState.SCHEDULED, JobState.RETRYABLE)
+    later = ack.state == JobState.SCHEDULED or ack.state in FAILED
     return {
         "now": to_text(at),
         "state": str(ack.state),

@@ -94,6 +94,8 @@ class Turn:
         fetched: the rows that it claimed.
         completed: those of the settled ids whose worker has completed them, whatever was
             acknowledged.
+        recounted: those of the settled ids that became retryable where discarded was acknowledged,
+            or the reverse, since the row had another number of attempts by then.
         left: ids of what this turn did not come to, for the next one.
 
     """
@@ -103,6 +105,7 @@ class Turn:
     blocked: frozenset[int]
     fetched: Fetched
     completed: frozenset[int] = frozenset()
+    recounted: frozenset[int] = frozenset()
     left: frozenset[int] = frozenset()
 
     @property

@@ -15,7 +15,10 @@ from oban_actors.engines.turn import Fetched, Turn
 from oban_actors.job import MAX_AHEAD, JobState
 from oban_actors.repo.times import to_naive
 
-_LATER = (JobState.RETRYABLE, JobState.SCHEDULED)
+FAILED = (JobState.RETRYABLE, JobState.DISCARDED)
+"""What a job becomes that failed; its row says which."""
+
+_LATER = (*FAILED, JobState.SCHEDULED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,13 @@ def turn_of(
     if not verdicts:
         return Turn(frozenset([a.job_id for a in acks]), _NONE, _NONE, fetched)
     sorts: dict[str, set[int]] = {
-        verdict: set() for verdict in ("settled", "stale", "blocked", "completed")
+        verdict: set() for verdict in ("settled", "stale", "blocked", "completed", "recounted")
     }
     for ack in acks:
         sorts[verdicts.get(ack.job_id, "settled")].add(ack.job_id)
-    settled, stale, blocked, completed = map(frozenset, sorts.values())
-    return Turn(settled | completed, stale, blocked, fetched, completed)
+    settled, stale, blocked, completed, recounted = map(frozenset, sorts.values())
+    settled |= completed | recounted
+    return Turn(settled, stale, blocked, fetched, completed, recounted)
 
 
 _NONE: frozenset[int] = frozenset()
@@ -72,7 +76,7 @@ def judge(acks: Iterable[Ack], shown: Mapping[int, Shown], uuid: str) -> dict[in
         uuid: of the claimant.
 
     Returns:
-        settled, stale, blocked or completed, by the job's id.
+        settled, stale, blocked, completed or recounted, by the job's id.
 
     """
     return {ack.job_id: _verdict(ack, shown.get(ack.job_id), uuid) for ack in acks}
@@ -89,10 +93,14 @@ def _verdict(ack: Ack, row: Shown | None, uuid: str) -> str:
     if row.state == ack.state:
         unsaid = ack.killed and ack.error is not None and not _says(row, ack)
         return "blocked" if unsaid else "settled"
+    said = ack.error is not None and _says(row, ack)
+    failed = row.state in FAILED and ack.state in FAILED and (said or ack.error is None)
     # Once due it was made available, its claim still to be seen. A row that was rescued looks the
     # same but for the error.
-    staged = row.state == JobState.AVAILABLE and ack.state in _LATER
-    return "settled" if staged and ack.error is not None and _says(row, ack) else "stale"
+    staged = row.state == JobState.AVAILABLE and ack.state in _LATER and said
+    if failed or (staged and ack.state == JobState.DISCARDED):
+        return "recounted"
+    return "settled" if staged else "stale"
 
 
 def _says(row: Shown, ack: Ack) -> bool:

@@ -205,6 +205,8 @@ class Drainer:
         stale = claim.id in turn.stale
         if claim.id in turn.completed:
             run.completed(claim)
+        elif claim.id in turn.recounted:
+            run.recounted(claim)
         if stale:
             self._note_taken(claim, own)
         else:

@@ -64,6 +64,7 @@ class Sieve:
             stale=every("stale"),
             blocked=every("blocked") | frozenset(self.refused),
             completed=every("completed"),
+            recounted=every("recounted"),
             left=frozenset(ack.job_id for ack in written.left),
         )
 

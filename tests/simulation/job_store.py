@@ -14,7 +14,7 @@ from typing import Any
 from oban_actors.claim import Ack, Claimant
 from oban_actors.engines import StagedJob, StagedPass, Turn
 from oban_actors.engines.inserts import RowTimes, inserted
-from oban_actors.engines.turns import Shown, delay_of, error_json, judge, turn_of
+from oban_actors.engines.turns import FAILED, Shown, delay_of, error_json, judge, turn_of
 from oban_actors.job import Job
 from oban_actors.repo.commits import Trace, leave
 from tests.simulation.client import SimConnection
@@ -215,6 +215,8 @@ def _ack(made: Transaction, ack: Ack, uuid: str, at: datetime, *, careful: bool)
     else:
         made.lock(JOBS, ack.job_id)
     state = str(ack.state)
+    if ack.state in FAILED:
+        state = "retryable" if row["attempt"] < row["max_attempts"] else "discarded"
     changed = row | {"state": state, "done_at": at}
     if ack.error is not None:
         changed["errors"] = [*row["errors"], ack.error]
@@ -225,7 +227,7 @@ def _ack(made: Transaction, ack: Ack, uuid: str, at: datetime, *, careful: bool)
         changed["scheduled_at"] = at + timedelta(seconds=delay_of(ack))
     made.put(JOBS, ack.job_id, changed)
     made.notes.append(("ack", ack.job_id, ack.attempted_at, uuid, state))
-    return True
+    return state == ack.state
 
 
 def _claim(

@@ -62,6 +62,14 @@ class ProducerStore:
 
         return connection.run(release)  # type: ignore[no-any-return]  # what it gives
 
+    def claimed_ids(self, connection: SimConnection, claimant: Claimant, queue: str) -> list[int]:
+        """See `JobEngine`."""
+
+        def look(made: Transaction) -> list[int]:
+            return sorted(row["id"] for row in _claimed(made, claimant.uuid, queue))
+
+        return connection.run(look)  # type: ignore[no-any-return]  # what it gives
+
     def forget_producer(self, connection: SimConnection, claimant: Claimant) -> None:
         """See `JobEngine`."""
 
