@@ -256,6 +256,8 @@ class Pulse(GenServer):
             table = {(c.job_id, c.attempted_at) for c in report.claims if c.uuid == uuid}
             lost = [c for c in running[roster.queue] if (c.id, c.attempted_at) not in table]
             lost = [claim for claim in lost if claim.ack is None and not claim.running.completed]
+            # Who was told already, as one that somebody has cancelled is, was not taken from here.
+            lost = [claim for claim in lost if not claim.running.cancelled]
             if lost:
                 ids = [claim.id for claim in lost]
                 logger.warning("jobs were taken from this node and are told to end: %s", ids)

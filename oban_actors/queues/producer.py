@@ -234,10 +234,12 @@ class Producer(GenServer):
             stale = claim.id in turn.stale
             if claim.id in turn.completed:
                 self.post.performer.completed(claim)
+            elif claim.id in turn.recounted:
+                self.post.performer.recounted(claim)
             if stale:
                 logger.warning(
-                    "job %d had been taken from this node before it ended (%s): its row was left "
-                    "as it is",
+                    "job %d was cancelled, or taken from this node, before it ended (%s): its row "
+                    "was left as it is",
                     claim.id,
                     claim.verdict,
                 )

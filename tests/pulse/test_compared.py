@@ -47,6 +47,21 @@ def test_a_claim_that_was_taken_and_came_back(start_oban: Starter, work: Work, k
     assert view(oban).running == ()
 
 
+def test_a_job_that_goes_on_though_it_was_cancelled(
+    start_oban: Starter, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its row shows another state from there on, which nobody takes for a theft."""
+    oban = start_oban(**ALPHA)
+    one = oban.insert(jobs("sync", 1, "wait")[0])
+    work.wait_inside(1)
+    oban.cancel_job(one)
+    wait_until(lambda: [claim.running.cancelled for claim in claims(oban).values()] == [True])
+    for _ in range(2):
+        oban.ask("pulse", Beat(), timeout=30)
+
+    assert "were taken from this node" not in caplog.text
+
+
 def test_what_is_fetched_behind_a_beats_back(start_oban: Starter, work: Work) -> None:
     """A job that is claimed once the table was read is not among those that were taken."""
     oban = start_oban.make(**ALPHA)
