@@ -21,7 +21,8 @@ class JobRun:
         """Whether its present run shall end: it was cancelled, is out of time, or the node stops.
 
         A sync worker that takes long looks at it now and then; an async one gets
-        `asyncio.CancelledError` besides. False while it doesn't run.
+        `asyncio.CancelledError` besides. In another process of an executor of the host's it is
+        true once its time is over, and hears of nothing else. False while it doesn't run.
         """
         return self.running is not None and self.running.cancelled
 
@@ -83,3 +84,5 @@ class JobRun:
             ended = "has completed itself before, or " if running.completed else ""
             raise ClaimLost(f"job {self.id} {ended}was cancelled or given to somebody else")
         running.completed = True
+        if running.on_completed is not None:
+            running.on_completed()

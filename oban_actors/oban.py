@@ -367,8 +367,9 @@ class Oban(SchemaCalls, InsertCalls, AsyncQueueCalls, AsyncJobCalls, DrainCalls)
         return ref
 
     def _make_parts(self) -> Parts:
-        completion = Completion(self.config, self.repo, self._engine)
-        performer = Performer(self.config, watch=self._watch)
+        repo = self.repo
+        completion = Completion(repo.dialect, self.config.prefix, self._engine, repo.now)
+        performer = Performer(self.config, watch=self._watch, completing=completion.about)
         workforce = Workforce(self.config, performer)
         announcer = Announcer(self.config, self._publisher)
         return Parts(

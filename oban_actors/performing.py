@@ -12,7 +12,7 @@ from oban_actors.args_codec import MARK, refuse_encoded
 from oban_actors.claim import Claim, Verdict
 from oban_actors.config import Config
 from oban_actors.engines import Unreadable, UnreadableRow
-from oban_actors.errors import PerformError, RemoteFailure
+from oban_actors.errors import PerformError, ProcessDied, RemoteFailure
 from oban_actors.job import Job, JobState
 from oban_actors.results import Cancel, Snooze, meant
 from oban_actors.worker_spec import WorkerSpec
@@ -53,12 +53,20 @@ class Performer:
     Args:
         config: the instance's options.
         watch: told of each run that has a deadline as it begins, default nobody.
+        completing: gives what another process needs to know to complete a job, as plain data;
+            None (default) where none can.
 
     """
 
-    def __init__(self, config: Config, watch: Callable[[Claim], object] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        watch: Callable[[Claim], object] | None = None,
+        completing: Callable[[], dict[str, Any]] | None = None,
+    ) -> None:
         self.config = config
         self.watch = watch
+        self.completing = completing
         self._now_ns = config.clock.monotonic_ns
 
     def perform(self, claim: Claim) -> None:
@@ -194,6 +202,9 @@ class Performer:
             return
         if claim.running.reason == "shutdown" and isinstance(error, _INTERRUPTED):
             return
+        if isinstance(error, ProcessDied) and claim.running.reason == "timeout":
+            # Killed for that, in the transaction in which its worker had completed it.
+            error = _timeout(claim)
         self._fail(claim, error, self._element(claim, error_text.describe(error, _OURS)))
 
     def record(self, claim: Claim, outcome: Any) -> None:
@@ -244,6 +255,11 @@ class Performer:
         self._fail(claim, error, self._element(claim, text))
 
     def _record(self, claim: Claim, outcome: Mapping[str, Any]) -> None:
+        if outcome.get("completed"):
+            claim.running.completed = True
+        if outcome.get("timed_out"):
+            # It may have seen that before anybody here did.
+            claim.running.cancel("timeout")
         match outcome["kind"]:
             case "returned":
                 self.returned(claim, outcome["result"])

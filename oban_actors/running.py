@@ -30,10 +30,20 @@ class Running:
         reason: why it shall end, None while it need not.
         completed: whether the worker finished it in a transaction of its own.
         on_cancel: called with the reason, in the thread that cancels, each time `cancel` is.
+        on_completed: called when the worker has finished it, before its transaction is committed.
 
     """
 
-    __slots__ = ("cancelled", "clock", "completed", "completer", "deadline", "on_cancel", "reason")
+    __slots__ = (
+        "cancelled",
+        "clock",
+        "completed",
+        "completer",
+        "deadline",
+        "on_cancel",
+        "on_completed",
+        "reason",
+    )
 
     def __init__(
         self,
@@ -48,6 +58,7 @@ class Running:
         self.completed = False
         self.reason: EndReason | None = None
         self.on_cancel: Callable[[EndReason], object] | None = None
+        self.on_completed: Callable[[], object] | None = None
 
     def cancel(self, reason: EndReason) -> None:
         """Tell the run to end.

@@ -28,6 +28,7 @@ __all__ = [
     "Turn",
     "Unreadable",
     "UnreadableRow",
+    "engine_of",
     "make_engine",
 ]
 
@@ -40,4 +41,9 @@ def make_engine(config: Config, dialect: Dialect) -> JobEngine:
         dialect: the database's kind.
 
     """
-    return SqliteEngine() if dialect == "sqlite" else PostgresEngine(config.prefix)
+    return engine_of(dialect, config.prefix)
+
+
+def engine_of(dialect: Dialect, prefix: str) -> JobEngine:
+    """Make the job store for a database of that kind, and on PostgreSQL that schema."""
+    return SqliteEngine() if dialect == "sqlite" else PostgresEngine(prefix)

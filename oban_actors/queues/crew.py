@@ -38,6 +38,9 @@ class Crew(Protocol):
     def abort(self, claim: Claim) -> bool:
         """End a run by force, soon; False where that can't be done."""
 
+    def waits_in(self, claim: Claim) -> str | None:
+        """Show where a run waits that is in no thread now; None for any other."""
+
     def wake(self) -> None:
         """See to it that all that waits will run, whatever went before."""
 
@@ -108,6 +111,10 @@ class ThreadCrew:
     def abort(self, claim: Claim) -> bool:
         """See `Crew`."""
         return False
+
+    def waits_in(self, claim: Claim) -> str | None:
+        """See `Crew`."""
+        return None
 
     def wake(self) -> None:
         """See `Crew`."""

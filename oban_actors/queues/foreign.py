@@ -58,6 +58,10 @@ class ForeignCrew:
         """See `Crew`."""
         return False
 
+    def waits_in(self, claim: Claim) -> str | None:
+        """See `Crew`."""
+        return None
+
     def wake(self) -> None:
         """See `Crew`: an executor that took nothing may be there again."""
         if self.refuses and accepts(self._executor):

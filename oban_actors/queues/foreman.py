@@ -1,9 +1,7 @@
 """Foreman: looks after the runs of a queue, their deadlines and their ends."""
 
 import logging
-import sys
 import threading
-import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,10 +141,10 @@ class Foreman(GenServer):
         if not self.post.roster.mark_stuck(claim):
             return
         logger.error(
-            "job %d (%s) is out of time and goes on; its thread hangs in\n%s",
+            "job %d (%s) is out of time and goes on; %s",
             claim.id,
             claim.job.worker,
-            _stack(claim),
+            self.post.place(claim),
         )
         self.tell(("producer", self.post.roster.queue), Dispatch())
 
@@ -170,8 +168,3 @@ class Foreman(GenServer):
             self._silent_until = now + SILENCE
             logger.warning("a time-out is recorded later, when its job ends: %s", failure)
             return False
-
-
-def _stack(claim: Claim) -> str:
-    frame = sys._current_frames().get(claim.thread or 0)  # noqa: SLF001 (the only way to another thread's stack)
-    return "".join(traceback.format_stack(frame)) if frame else "(no stack)"

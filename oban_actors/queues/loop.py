@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 
 from oban_actors.claim import Claim
+from oban_actors.queues import stacks
 
 logger = logging.getLogger("oban_actors")
 
@@ -173,6 +174,11 @@ class AsyncCrew:
     def abort(self, claim: Claim) -> bool:
         """See `Crew`."""
         return False
+
+    def waits_in(self, claim: Claim) -> str | None:
+        """See `Crew`."""
+        task = self._tasks.get(claim)
+        return None if task is None else stacks.of_task(task)
 
     def wake(self) -> None:
         """See `Crew`."""

@@ -4,6 +4,7 @@ import os
 import queue
 import signal
 import threading
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -17,6 +18,9 @@ ORPHANED = 3
 LOADED = "loaded"
 """What it says when it has imported a worker's module, or could not."""
 
+COMPLETED = "completed"
+"""What it says, with the run's number, when a worker has completed its job."""
+
 BEGUN = "begun"
 """What it says before it runs a job: from then on the job has been tried."""
 
@@ -29,32 +33,41 @@ def child_main(connection: "Connection[Any, Any]") -> None:
 
     It sends `("load", module, worker)`, which is answered by `LOADED`, and
     `("run", number, module, worker, payload)`, and meanwhile perhaps `("cancel", number, reason)`;
-    each run is answered by `BEGUN`, and by its outcome. `("stop",)` ends the process in order,
-    and the end of the parent at once: what runs here is nobody's then, and will run somewhere else.
+    each run is answered by `BEGUN`, perhaps by `(COMPLETED, number)`, and by its outcome.
+    `("stop",)` ends the process in order, and the end of the parent at once: what runs here is
+    nobody's then, and will run somewhere else.
     """
     # A signal to all processes of a terminal or service is the parent's affair. A handler, not
     # SIG_IGN, which programs started by a worker would inherit.
     for number in stop_signals():
         signal.signal(number, lambda *_: None)
     orders = Orders()
+    # A worker may complete its job in a thread of its own, and that thread outlive the run.
+    saying = threading.Lock()
+
+    def say(said: Any) -> None:
+        with saying:
+            connection.send(said)
+
     reading = (connection, orders)
     threading.Thread(target=_read, args=reading, name="oban-reader", daemon=True).start()
     while (order := orders.line.get()) is not None:
         match order:
             case (module, name):
                 load(module, name)
-                connection.send(LOADED)
-            case (module, name, payload, running):
-                connection.send(BEGUN)
-                connection.send(perform_here(module, name, payload, running))
+                say(LOADED)
+            case (number, module, name, payload, running):
+                say(BEGUN)
+                running.on_completed = partial(say, (COMPLETED, number))
+                say(perform_here(module, name, payload, running))
 
 
 class Orders:
     """What the parent wants done, one after the other.
 
     Attributes:
-        line: `(module, worker)` to be imported, `(module, worker, payload, running)` to be run,
-            None as the last.
+        line: `(module, worker)` to be imported, `(number, module, worker, payload, running)` to be
+            run, None as the last.
 
     """
 
@@ -70,7 +83,7 @@ class Orders:
                 self.line.put((module, name))
             case ("run", number, *what):
                 self._number, self._running = number, Running()
-                self.line.put((*what, self._running))
+                self.line.put((number, *what, self._running))
             case ("cancel", number, reason):
                 # It may have been sent as its run ended, and come when another one runs.
                 if number == self._number:

@@ -19,9 +19,9 @@ from oban_actors.actors.clock import real_monotonic
 from oban_actors.claim import Claim
 from oban_actors.errors import ProcessDied
 from oban_actors.performing import Performer
-from oban_actors.queues.process_child import BEGUN, LOADED, child_main
+from oban_actors.queues.process_child import BEGUN, COMPLETED, LOADED, child_main
 from oban_actors.queues.remote import Outcome, payload
-from oban_actors.running import EndReason
+from oban_actors.running import EndReason, Running
 from oban_actors.worker_spec import WorkerSpec
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class ProcessSlot:
                 self._converse(claim, self._load)
             self._performer.start(claim)
             with tracing.performing(claim.job) as span:
-                work = (spec.module, spec.name, payload(claim, span))
+                work = (spec.module, spec.name, payload(claim, span, self._performer))
                 outcome = span.told(self._converse(claim, partial(self._run, work)))
         except ProcessDied as error:
             # Where it was noticed tells nobody anything.
@@ -161,6 +161,7 @@ class ProcessSlot:
             with contextlib.suppress(OSError):
                 child.send(("cancel", number, reason))
 
+        child.run = (number, running)
         try:
             child.send(("run", number, *work))
             running.on_cancel = tell
@@ -207,6 +208,7 @@ class _Child:
         self.late: float | None = None
         self.loaded: set[str] = set()
         self.runs = itertools.count(1)
+        self.run: tuple[int, Running] | None = None
         self.process = context.Process(target=child_main, args=(theirs,), name="oban-worker")
         try:
             self.process.start()
@@ -228,10 +230,19 @@ class _Child:
     def receive(self, timeout: float | None = None) -> Any:
         """Wait for what it says next, killing it after so many seconds; None: for ever.
 
+        That its job was completed is noted, and it says more then.
+
         Raises:
             EOFError: the process died before.
 
         """
+        while isinstance(said := self._receive(timeout), tuple):
+            # It may be about a run that is over, whose worker has left a thread behind.
+            if self.run is not None and said == (COMPLETED, self.run[0]):
+                self.run[1].completed = True
+        return said
+
+    def _receive(self, timeout: float | None) -> Any:
         ready = wait([self._connection, self._ending], timeout)
         if not ready:
             self.late = timeout

@@ -22,17 +22,22 @@ from oban_actors import error_text, tracing, worker_definition
 from oban_actors.actors.clock import SYSTEM_CLOCK
 from oban_actors.args_codec import refuse_encoded
 from oban_actors.claim import Claim
+from oban_actors.completing import Completion
 from oban_actors.engines import UnreadableRow
-from oban_actors.errors import NotRunning
 from oban_actors.job import Job, JobState
 from oban_actors.performing import NeverBegun, Performer
+from oban_actors.queues.afar import TimedRunning, borrowed, end_loan, lend, moment, seconds_since
 from oban_actors.results import Cancel, Snooze, meant
 from oban_actors.running import EndReason, Running
 from oban_actors.worker_registry import find_worker
 from oban_actors.worker_spec import WorkerSpec
 
 Outcome = dict[str, Any]
-"""How a run ended: `kind` is returned, cancel, snooze, failure or interrupted."""
+"""How a run ended: `kind` is returned, cancel, snooze, failure, interrupted or unbegun.
+
+`completed` is there where the worker has completed its job, `timed_out` where the run was told
+that its time is over.
+"""
 
 _FIELDS = tuple(each.name for each in fields(Job) if each.name != "running")
 _OURS = frozenset({__file__, worker_definition.__file__})
@@ -49,8 +54,8 @@ def submit(
 ) -> "Future[Outcome] | None":
     """Let an executor run a claim; what goes wrong with it is a failure of this job.
 
-    Its time counts from here. A cancellation does not reach a job that has begun there, but
-    its deadline goes along. One that surely never began there has no acknowledgement.
+    Its time counts from here. A cancellation reaches a job that runs in this process, but none in
+    another; its deadline goes along. One that surely never began has no acknowledgement.
 
     Args:
         executor: any; it must be able to import this package and the worker's module.
@@ -76,24 +81,29 @@ def submit(
         performer.raised(claim, error)
         over(claim)
         return None
+    token = lend(claim)
     try:
         performer.begin(claim)
         span.begin()
-        given = payload(claim, span) | {"instance": performer.config.identity}
+        given = payload(claim, span, performer)
+        given |= {"instance": performer.config.identity, "token": token, "handed": moment()}
         future = _hand_over(executor, spec, given)
     except Refused as error:
+        end_loan(token)
         span.end(error)
         claim.running.deadline = None
         raise
     except Exception as error:  # noqa: BLE001 (an executor may raise anything)
+        end_loan(token)
         span.end(error)
         performer.raised(claim, error)
         over(claim)
         return None
 
     def done(future: "Future[Outcome]") -> None:
+        end_loan(token)
         try:
-            outcome = span.told(future.result())
+            outcome = span.told(_begun(future.result()))
         except BaseException as error:  # noqa: BLE001 (as above)
             span.end(error)
             performer.raised(claim, NeverBegun() if _unbegun(executor, error) else error)
@@ -127,13 +137,14 @@ def tells_begin(executor: Executor) -> bool:
     return any(name.endswith("loky.process_executor.ProcessPoolExecutor") for name in names)
 
 
-def payload(claim: Claim, span: tracing.Span) -> dict[str, Any]:
+def payload(claim: Claim, span: tracing.Span, performer: Performer) -> dict[str, Any]:
     """Give what another process needs to know of a run, as plain data."""
     job = {name: getattr(claim.job, name) for name in _FIELDS}
     return {
         "job": job | {"state": str(claim.job.state)},
         "time_left": claim.running.time_left,
         "trace": span.passed_on(),
+        "completing": None if performer.completing is None else performer.completing(),
     }
 
 
@@ -143,13 +154,17 @@ def perform_remotely(module: str, name: str, payload: dict[str, Any]) -> Outcome
     Args:
         module: where the worker is defined, as the submitting process's registry says.
         name: the worker's.
-        payload: what `payload` gave, and the identity of the instance.
+        payload: what `payload` gave; the identity of the instance, the token of the claim, and the
+            moment at which it was handed over.
 
     """
     here = threading.get_ident()
     _runs[here] = payload.get("instance")
     try:
-        return perform_here(module, name, payload, Running())
+        claim = borrowed(payload.get("token"))
+        if claim is None:
+            return perform_here(module, name, payload, TimedRunning())
+        return _perform_borrowed(module, name, payload, claim)
     finally:
         _runs.pop(here, None)
 
@@ -161,28 +176,12 @@ def runs_for(identity: str) -> bool:
 
 def perform_here(module: str, name: str, payload: dict[str, Any], running: Running) -> Outcome:
     """Run a job with a `running` that somebody here may cancel; raises nothing."""
-    try:
-        time_left = payload["time_left"]
-        running.deadline = None if time_left is None else SYSTEM_CLOCK.monotonic() + time_left
-        running.completer = _refuse
-        job = Job(**payload["job"] | {"state": JobState(payload["job"]["state"])})
-        job.running = running
-        spec = _find(module, name)
-        if spec.codec is None:
-            refuse_encoded(spec.name, job.args)
-        try:
-            with tracing.resumed(payload["trace"]):
-                result = _run(spec, job, running) if spec.kind == "async" else spec.call(job)
-        except (Cancel, Snooze) as signal:
-            result = signal
-        if asyncio.iscoroutine(result):
-            result.close()
-            raise TypeError("a worker that is not async returned a coroutine, which nobody awaited")  # noqa: TRY301 (told as any other failure)
-        return _outcome(result)
-    except asyncio.CancelledError as error:
-        return {"kind": "interrupted", "error": error_text.describe(error, _OURS)}
-    except BaseException as error:  # noqa: BLE001 (a worker may raise anything)
-        return {"kind": "failure", "error": error_text.describe(error, _OURS)}
+    if (left := payload.get("time_left")) is not None:
+        left -= seconds_since(payload.get("handed"))
+        running.deadline = SYSTEM_CLOCK.monotonic() + left
+    if (about := payload.get("completing")) is not None:
+        running.completer = lambda job, host: Completion.elsewhere(about).complete(job, host)
+    return _perform(module, name, payload, running)
 
 
 def load(module: str, name: str) -> None:
@@ -201,6 +200,53 @@ def load(module: str, name: str) -> None:
 # Helpers
 
 
+def _perform_borrowed(module: str, name: str, payload: dict[str, Any], claim: Claim) -> Outcome:
+    if claim.running.cancelled:
+        return {"kind": "unbegun"}
+    claim.thread = threading.get_ident()
+    try:
+        return _perform(module, name, payload, claim.running)
+    finally:
+        # The thread is the host's, and its executor may be slow to tell that this is over.
+        claim.thread = None
+
+
+def _perform(module: str, name: str, payload: dict[str, Any], running: Running) -> Outcome:
+    outcome = _call(module, name, payload, running)
+    if running.completed:
+        outcome["completed"] = True
+    if running.reason == "timeout":
+        outcome["timed_out"] = True
+    return outcome
+
+
+def _call(module: str, name: str, payload: dict[str, Any], running: Running) -> Outcome:
+    job: Job | None = None
+    try:
+        job = Job(**payload["job"] | {"state": JobState(payload["job"]["state"])})
+        job.running = running
+        spec = _find(module, name)
+        if spec.codec is None:
+            refuse_encoded(spec.name, job.args)
+        try:
+            with tracing.resumed(payload["trace"]):
+                result = _run(spec, job, running) if spec.kind == "async" else spec.call(job)
+        except (Cancel, Snooze) as signal:
+            result = signal
+        if asyncio.iscoroutine(result):
+            result.close()
+            raise TypeError("a worker that is not async returned a coroutine, which nobody awaited")  # noqa: TRY301 (told as any other failure)
+        return _outcome(result)
+    except asyncio.CancelledError as error:
+        return {"kind": "interrupted", "error": error_text.describe(error, _OURS)}
+    except BaseException as error:  # noqa: BLE001 (a worker may raise anything)
+        return {"kind": "failure", "error": error_text.describe(error, _OURS)}
+    finally:
+        if job is not None:
+            # What a worker leaves behind has no part in a run that is over.
+            job.running = None
+
+
 def _hand_over(executor: Executor, spec: WorkerSpec, given: dict[str, Any]) -> "Future[Outcome]":
     try:
         future = executor.submit(perform_remotely, spec.module, spec.name, given)
@@ -214,13 +260,19 @@ def _hand_over(executor: Executor, spec: WorkerSpec, given: dict[str, Any]) -> "
     return future
 
 
+def _begun(outcome: Any) -> Any:
+    if isinstance(outcome, dict) and outcome.get("kind") == "unbegun":
+        raise NeverBegun
+    return outcome
+
+
 def _nothing() -> None:
     """Do nothing."""
 
 
 def _unbegun(executor: Executor, error: BaseException) -> bool:
     # Threads don't break of a job, only of what they have to do before their first.
-    if isinstance(error, BrokenThreadPool):
+    if isinstance(error, BrokenThreadPool | NeverBegun):
         return True
     return isinstance(error, CancelledError) and tells_begin(executor)
 
@@ -290,10 +342,3 @@ def _plain(value: Any) -> Any:
         return json.loads(json.dumps(value))
     except BaseException:  # noqa: BLE001 (nothing that a worker returns may break us)
         return error_text.shown(value)
-
-
-def _refuse(job: Job, _host: Any) -> bool:
-    raise NotRunning(
-        f"job {job.id} can't be completed from another process: job.complete() works in threads "
-        "and tasks of the instance's own"
-    )

@@ -8,7 +8,7 @@ from typing import Any
 from oban_actors.claim import Claim
 from oban_actors.config import Config, QueueOptions
 from oban_actors.performing import Performer
-from oban_actors.queues import remote
+from oban_actors.queues import remote, stacks
 from oban_actors.queues.crew import Crew, ThreadCrew
 from oban_actors.queues.foreign import ForeignCrew
 from oban_actors.queues.loop import AsyncCrew, EventLoop
@@ -77,6 +77,15 @@ class Post:
     def abort(self, claim: Claim) -> bool:
         """End a run by force; False where its kind can't be."""
         return any(crew.abort(claim) for crew in self._crews(claim))
+
+    def place(self, claim: Claim) -> str:
+        """Say where a run is that does not end, with its stack where it has one here."""
+        for crew in self._crews(claim):
+            if (stack := crew.waits_in(claim)) is not None:
+                return f"its task waits in\n{stack}"
+        if claim.thread is None:
+            return "it runs where its queue's executor has it run"
+        return f"its thread hangs in\n{stacks.of_thread(claim.thread) or '(no stack)'}"
 
     def wake(self) -> None:
         """See to it that all that waits will run."""

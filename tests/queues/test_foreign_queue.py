@@ -3,7 +3,14 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import (
+    Executor,
+    Future,
+    InvalidStateError,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
+from multiprocessing import get_context
 from typing import Any
 
 import pytest
@@ -11,9 +18,11 @@ import pytest
 from oban_actors import Oban, VirtualClock
 from oban_actors.messages import Dispatch
 from oban_actors.queues.foreman import Foreman
-from tests.queues.work import OBEY, Work, crashes, job, jobs, read, view, wait_state
+from tests.queues.work import OBEY, Work, claims, crashes, job, jobs, read, view, wait_state
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
+
+SPAWN = get_context("spawn")
 
 
 @pytest.fixture
@@ -115,6 +124,91 @@ def test_what_may_run_elsewhere_is_stuck_when_its_time_is_over(
 
     (error,) = wait_state(oban, one, "retryable").errors
     assert "timed out after 0.05 s" in error["error"]
+
+
+@pytest.mark.parametrize("kind", ["told", "untold"])
+def test_what_runs_in_threads_hears_that_it_is_cancelled(
+    start_oban: Starter, work: Work, kind: str
+) -> None:
+    """Whatever the executor is called: it is in this process, and so is the job's flag."""
+    with ThreadPoolExecutor(2) as threads:
+        executor = threads if kind == "told" else Remote(threads)
+        oban = start_oban(queues={"alpha": {"limit": 1, "executor": executor}}, stager=None)
+        one = oban.insert(job("sync", "heed"))
+        work.wait_inside(1)
+        assert oban.cancel_job(one)
+
+        wait_until(lambda: work.told == {one.id: "cancelled"})
+        assert len(wait_until(lambda: read(oban, one).errors)) == 1
+        assert read(oban, one).state == "cancelled"
+        assert view(oban).running == ()
+        assert crashes(oban) == []
+        oban.stop()
+
+
+def test_what_runs_in_threads_hears_that_its_node_stops(start_oban: Starter, work: Work) -> None:
+    """It is told when the grace period is over, and what it comes to then is written."""
+    with ThreadPoolExecutor(1) as executor:
+        how = {"limit": 1, "executor": executor}
+        oban = start_oban(queues={"alpha": how}, stager=None, shutdown_grace_period=0.1)
+        one = oban.insert(job("sync", "heed"))
+        work.wait_inside(1)
+        oban.stop()
+
+    assert work.told == {one.id: "shutdown"}
+    assert read(oban, one).state == "completed"
+
+
+def test_what_is_cancelled_before_it_begins_in_a_thread_never_does(
+    start_oban: Starter, work: Work
+) -> None:
+    """Also where its future does not tell that it has not begun."""
+    gate = threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        how = {"limit": 2, "executor": Remote(threads)}
+        oban = start_oban(queues={"alpha": how}, stager=None)
+        threads.submit(gate.wait, 60)
+        one = oban.insert(job("sync", "return"))
+        wait_until(lambda: view(oban).running == (one.id,))
+        assert oban.cancel_job(one)
+        wait_until(lambda: claims(oban)[one.id or 0].running.cancelled)
+        gate.set()
+
+        assert len(wait_until(lambda: read(oban, one).errors)) == 1
+        assert (read(oban, one).state, work.ran) == ("cancelled", [])
+        assert crashes(oban) == []
+        oban.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_a_loop_until_it_is_cancelled_ends_with_its_time(
+    start_oban: Starter, work: Work, kind: str
+) -> None:
+    """No message is needed for that: its deadline goes along, wherever it runs."""
+    processes = kind == "processes"
+    with ProcessPoolExecutor(1, SPAWN) if processes else ThreadPoolExecutor(1) as executor:
+        # The start of the process is not part of its time.
+        assert executor.submit(abs, -1).result(60) == 1
+        oban = start_oban(queues={"alpha": {"limit": 1, "executor": executor}}, stager=None)
+        one = oban.insert(OBEY["sync"].new({"do": "heed", "timeout": 1.5}))
+
+        (error,) = wait_state(oban, one, "retryable").errors
+        assert "timed out after 1.5 s" in error["error"]
+        wait_until(lambda: not view(oban).running)
+        oban.stop()
+
+
+def test_a_stuck_run_in_a_thread_shows_where_it_hangs(
+    start_oban: Starter, work: Work, alpha: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its thread is the executor's, and in this process all the same."""
+    oban = start_oban(**alpha)
+    one = oban.insert(OBEY["sync"].new({"do": "wait", "timeout": 0.05}))
+    said = f"job {one.id} (tests.obey) is out of time and goes on; its thread hangs in\n"
+    wait_until(lambda: said in caplog.text)
+
+    assert "in _obey\n    work.gate.result" in caplog.text
 
 
 def test_an_executor_that_was_shut_down_spends_no_attempts(

@@ -34,7 +34,14 @@ def test_a_run_out_of_time_fails(
     assert work.told == {one.id: "timeout"}
 
 
-@pytest.mark.parametrize(("kind", "what"), [("sync", "wait"), ("async", "refuse")])
+@pytest.mark.parametrize(
+    ("kind", "what", "where"),
+    [
+        ("sync", "wait", "its thread hangs in\n"),
+        ("async", "refuse", "its task waits in\n"),
+        ("async", "block", "its thread hangs in\n"),
+    ],
+)
 def test_a_run_that_ignores_its_time_is_stuck(
     start_oban: Starter,
     work: Work,
@@ -42,6 +49,7 @@ def test_a_run_that_ignores_its_time_is_stuck(
     caplog: pytest.LogCaptureFixture,
     kind: str,
     what: str,
+    where: str,
 ) -> None:
     """Its error is recorded, its slot given again; the row stays claimed until the run ends."""
     oban = start_oban(queues={"alpha": 1})
@@ -52,18 +60,20 @@ def test_a_run_that_ignores_its_time_is_stuck(
     assert producer.note == "1 running, 1 stuck"
     assert "1 running, 1 stuck" in str(oban.tree())
     name = OBEY[kind].spec.name
-    said = f"job {one.id} ({name}) is out of time and goes on; its thread hangs in\n"
+    said = f"job {one.id} ({name}) is out of time and goes on; {where}"
     # It is counted before it is told of.
     (stack,) = wait_until(
         lambda: [text.partition(said)[2] for text in caplog.messages if said in text]
     )
-    assert ("in _obey\n    work.gate.result" in stack) == (kind == "sync")
+    line = "await asyncio.shield" if what == "refuse" else "work.gate.result"
+    function = {"wait": "_obey", "refuse": "_refuse", "block": "_aobey"}[what]
+    assert f"in {function}\n    {line}" in stack
     during = read(oban, one)
     assert during.state == "executing"
     (error,) = during.errors
     assert "timed out after 0.05 s" in error["error"]
-    other = oban.insert(job(kind, "return"))
-    wait_state(oban, other, "completed")
+    if what != "block":
+        wait_state(oban, oban.insert(job(kind, "return")), "completed")
     assert told.all("oban.job.exception") == []
     work.open()
     told.wait_for("oban.job.exception")

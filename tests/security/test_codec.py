@@ -32,7 +32,7 @@ from tests.security import work
 from tests.security.test_redacting import shows_none
 from tests.support.events import recording
 from tests.support.instances import Starter
-from tests.workers.running import claimed, run, text
+from tests.workers.running import claimed, performer, run, text
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +94,7 @@ def test_only_encoded_args_go_to_other_processes() -> None:
     job.args = work.sealed.spec.codec.encode(work.args()) | {MARK: OURS}
     claim = claimed(job)
 
-    assert shows_none(json.dumps(payload(claim, performing(job)), default=str))
+    assert shows_none(json.dumps(payload(claim, performing(job), performer()), default=str))
 
 
 @pytest.mark.parametrize("kind", [work.sealed, work.asealed])
@@ -244,7 +244,7 @@ def test_encoded_rows_without_a_codec(start_oban: Starter) -> None:
 
 def _payload(job: Job) -> dict[str, Any]:
     claim = claimed(job)
-    return payload(claim, performing(job))
+    return payload(claim, performing(job), performer())
 
 
 class Refusing(work.Marker):

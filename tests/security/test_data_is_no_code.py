@@ -23,7 +23,7 @@ from oban_actors.worker import registered
 from oban_actors.worker_registry import forget
 from tests.queues.work import wait_state
 from tests.support.instances import Starter
-from tests.workers.running import claimed
+from tests.workers.running import claimed, performer
 
 PACKAGE = Path(oban_actors.__file__).parent
 
@@ -169,7 +169,7 @@ def test_only_plain_data_goes_to_a_process() -> None:
     """A job's fields, as JSON has them, and moments; what a worker is, is a name."""
     job = Job.new({"a": [1, None, {"b": "c"}]}, worker="x", tags=["t"], meta={"m": 1.5})
     claim = claim_of(job)
-    sent = ("run", "module", "name", payload(claim, performing(job)))
+    sent = ("run", "module", "name", payload(claim, performing(job), performer()))
 
     assert plain(sent) == sent
 
@@ -188,7 +188,7 @@ def test_only_plain_data_comes_back(how: str) -> None:
 
     claim = claim_of(bomb.new())
     outcome = perform_here(
-        __name__, "security.bomb", payload(claim, performing(claim.job)), Running()
+        __name__, "security.bomb", payload(claim, performing(claim.job), performer()), Running()
     )
 
     assert plain(outcome) == outcome

@@ -80,6 +80,10 @@ class SimCrew:
         """See `Crew`."""
         return False
 
+    def waits_in(self, claim: Claim) -> str | None:
+        """See `Crew`."""
+        return None
+
     def wake(self) -> None:
         """See `Crew`."""
         while self._line and len(self._runs) < max(self._roster.threads, 1):

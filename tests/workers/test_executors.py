@@ -184,6 +184,21 @@ def test_an_answer_that_is_none_fails(answer: object) -> None:
     assert "** (RuntimeError) no outcome of a run: " in text(claim)
 
 
+def test_who_was_told_there_that_its_time_is_over_has_failed() -> None:
+    """Whatever it returned for that, and however late anybody here sees the time."""
+
+    class Early(Executor):
+        def submit(self, *_: Any, **__: Any) -> "Future[Any]":
+            future: Future[Any] = Future()
+            future.set_result({"kind": "returned", "result": None, "timed_out": True})
+            return future
+
+    claim = _run(Early(), do(jobs.timed))
+
+    assert claim.verdict == "failure"
+    assert text(claim) == "** (TimeoutError) tests.workers.jobs.timed timed out after 30 s"
+
+
 def test_rows_that_cannot_be_read_are_not_handed_over() -> None:
     """They fail here, and whoever hands jobs over goes on with the next one."""
 

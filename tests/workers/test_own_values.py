@@ -36,7 +36,7 @@ def test_a_class_is_returned(given: type, verdict: str, error: str | None) -> No
         assert error in text(claim)
 
     claim = claimed(returns.new())
-    sent = payload(claim, tracing.performing(claim.job))
+    sent = payload(claim, tracing.performing(claim.job), performer())
     told = perform_here(__name__, name, sent, Running())
     assert told["kind"] == {"cancelled": "cancel", "success": "returned"}.get(verdict, verdict)
 

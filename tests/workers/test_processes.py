@@ -171,8 +171,8 @@ def test_only_the_newest_run_is_told_to_end() -> None:
     assert (load, last) == (("m", "v"), None)
     assert one is not None
     assert other is not None
-    assert (one[:-1], one[-1].reason) == (first, "timeout")
-    assert (other[:-1], other[-1].reason) == (second, None)
+    assert (one[:-1], one[-1].reason) == ((1, *first), "timeout")
+    assert (other[:-1], other[-1].reason) == ((2, *second), None)
 
 
 def test_a_time_out_may_kill(slot: ProcessSlot, tmp_path: Path) -> None:
@@ -200,11 +200,11 @@ def test_a_worker_that_is_not_there_is_a_failure(slot: ProcessSlot) -> None:
     assert "** (ModuleNotFoundError) No module named 'no'" in text(other)
 
 
-def test_completing_there_is_refused(slot: ProcessSlot) -> None:
-    """A session can't be shared with another process's instance, and the error says so."""
+def test_completing_without_a_database_is_refused(slot: ProcessSlot) -> None:
+    """Where whoever sent it told nothing of a database."""
     claim = perform(slot, do(jobs.plain, "complete"))
 
-    assert "** (NotRunning) job 7 can't be completed from another process" in (text(claim))
+    assert "** (NotRunning) job 7 can't be completed from where it runs" in text(claim)
 
 
 def test_unknown_workers_need_no_process(slot: ProcessSlot) -> None:
