@@ -36,7 +36,6 @@ Check = Callable[[str, object], Any]
 CHANNELS = ("insert", "leader", "signal", "gossip", "sonar", "stager", "actors")
 """The channels that nodes may hear of each other on."""
 
-_MAX_QUEUE = 127
 _MAX_LABEL = 255
 _MAX_PORT = 65_535
 _MAX_BEAT = 10.0  # seconds: any node's Lifeline goes by six of them
@@ -139,10 +138,7 @@ def queues(path: str, given: object) -> Mapping[str, QueueOptions]:
 
 def queue_name(path: str, given: object) -> str:
     """Check the name of a queue."""
-    found = OPTIONS.text(path, given, high=_MAX_QUEUE)
-    if found == "*":
-        raise OPTIONS.refusal(path, "another name than '*', which means all queues", found)
-    return found
+    return OPTIONS.queue(path, given)
 
 
 def queue(path: str, given: object) -> QueueOptions:

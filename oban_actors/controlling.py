@@ -14,7 +14,7 @@ from oban_actors.engines import ChangedJob, JobEngine
 from oban_actors.engines.control import CANCELLABLE, DELETABLE, RETRYABLE
 from oban_actors.errors import ConfigError, InvalidJob, JobLocked, JobNotFound
 from oban_actors.filters import Chosen, Query, choose
-from oban_actors.host_connections import adopt
+from oban_actors.host_connections import adopt, refuse_both
 from oban_actors.job import Job, JobState
 from oban_actors.job_changes import Changes, check_changes
 from oban_actors.job_secrets import outgoing_changes
@@ -282,8 +282,7 @@ class Controller:
             UnfitTransaction: it is in none.
 
         """
-        if session is not None and connection is not None:
-            raise ConfigError("expected either session or connection, got both")
+        refuse_both(session, connection)
         if session is not None:
             return adopt(session, "session", self.repo.dialect)
         return None if connection is None else adopt(connection, "connection", self.repo.dialect)

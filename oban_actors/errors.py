@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from sqlalchemy.exc import DontWrapMixin
+
 from oban_actors.actors.errors import (
     ActorError,
     AlreadyRegistered,
@@ -54,8 +56,11 @@ class ObanError(Exception):
     """Something that concerns jobs, their database or an instance went wrong."""
 
 
-class ConfigError(ObanError, ValueError):
-    """An option is unknown or its value can't be used."""
+class ConfigError(ObanError, ValueError, DontWrapMixin):
+    """An option is unknown or its value can't be used.
+
+    Where a statement of a host's own has such a value, SQLAlchemy raises it as it is.
+    """
 
 
 class InvalidJob(ObanError, ValueError):

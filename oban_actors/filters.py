@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypedDict
 
 import sqlalchemy as sa
+from sqlalchemy.sql.visitors import iterate
 
 from oban_actors.errors import ConfigError
 from oban_actors.job import Job, JobState
 from oban_actors.json_value import json_object
 from oban_actors.repo.containment import Clause, has_words, holds
+from oban_actors.repo.job_table import Moment
 from oban_actors.repo.times import Dialect
 from oban_actors.validation import MAX_INTEGER, OPTIONS, shown
 from oban_actors.worker_registry import registered
@@ -120,7 +122,8 @@ def choose(
         filters: by name, see `JobFilters`.
 
     Raises:
-        ConfigError: a filter is unknown, or its value is none that it could have.
+        ConfigError: a filter is unknown, or its value is none that it could have, or the query
+            compares a time with what is no aware datetime.
         InvalidJob: args, meta or tags are none that a job could have.
 
     """
@@ -130,6 +133,8 @@ def choose(
     clauses = [_clause(table, dialect, name, value) for name, value in given.items()]
     if query is not None and select is None:
         clauses.append(_condition(query))
+    if query is not None:
+        _check_moments(query)
     limit = filters.get("limit")
     return Chosen(
         given=filters if query is None else {**filters, "query": query},
@@ -167,6 +172,14 @@ def _condition(query: Any) -> Clause:
     if isinstance(query, sa.ColumnElement):
         return query
     raise OPTIONS.refusal("query", "a SQLAlchemy select of jobs or a condition on them", query)
+
+
+def _check_moments(query: Query) -> None:
+    """Refuse what a time of a job can't be compared with, before anything is sent."""
+    for each in iterate(query):
+        if isinstance(each, sa.BindParameter) and isinstance(each.type, Moment):
+            for value in (each.value or ()) if each.expanding else (each.value,):
+                each.type.checked(value)
 
 
 # Filters

@@ -96,6 +96,18 @@ def adopt(handle: Any, option: str, dialect: Dialect) -> sa.Connection:
     return connection
 
 
+def refuse_both(session: Any, connection: Any) -> None:
+    """Refuse a session beside a connection.
+
+    Raises:
+        ConfigError: both are given.
+
+    """
+    if session is not None and connection is not None:
+        got = f"{_kind(session)} and {_kind(connection)}"
+        raise ConfigError(f"expected either session or connection, got both: {got}")
+
+
 def is_async(handle: Any) -> bool:
     """Tell whether a host's handle is one that has to be awaited."""
     return isinstance(handle, (psycopg.AsyncConnection, *_async_kinds()))

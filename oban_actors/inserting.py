@@ -13,8 +13,8 @@ from oban_actors.announcing import Announcer
 from oban_actors.config import Config
 from oban_actors.conflicts import Settled, settle
 from oban_actors.engines import JobEngine
-from oban_actors.errors import ConfigError, InvalidJob
-from oban_actors.host_connections import adopt, run_on
+from oban_actors.errors import InvalidJob
+from oban_actors.host_connections import adopt, refuse_both, run_on
 from oban_actors.inline import run_inline
 from oban_actors.job import Job, JobState
 from oban_actors.job_secrets import outgoing
@@ -221,6 +221,5 @@ def _at_once(job: Job) -> bool:
 
 
 def _handle(session: Any, connection: Any) -> tuple[str, Any]:
-    if session is not None and connection is not None:
-        raise ConfigError("expected either session or connection, got both")
+    refuse_both(session, connection)
     return ("connection", connection) if session is None else ("session", session)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from operator import attrgetter
@@ -14,7 +14,7 @@ from oban_actors.job_run import JobRun
 from oban_actors.json_value import flat_object, json_object
 from oban_actors.running import Running
 from oban_actors.unique import Replace, Unique, replace_option, unique_option
-from oban_actors.validation import FIELDS, MAX_INTEGER
+from oban_actors.validation import FIELDS, MAX_INTEGER, shown
 
 MAX_AHEAD = 1000 * 366 * 86_400.0
 """Most seconds that `schedule_in` may be away, so that any clock can add them to its time."""
@@ -151,7 +151,7 @@ class Job(JobRun):
         return cls(
             worker=_name("worker", worker),
             args=json_object("args", {} if args is None else args),
-            queue=_name("queue", queue),
+            queue=FIELDS.queue("queue", queue),
             state=_state("state", default if state is None else state),
             priority=_priority("priority", priority),
             max_attempts=_attempts("max_attempts", max_attempts),
@@ -205,7 +205,7 @@ class Job(JobRun):
         if self._plain():
             return
         _name("worker", self.worker)
-        _name("queue", self.queue)
+        FIELDS.queue("queue", self.queue)
         _state("state", self.state)
         _priority("priority", self.priority)
         _attempts("max_attempts", self.max_attempts)
@@ -241,7 +241,7 @@ class Job(JobRun):
             and type(self.worker) is str
             and type(self.queue) is str
             and _good_name(self.worker)
-            and _good_name(self.queue)
+            and _good_queue(self.queue)
             and flat_object(self.args)
             and flat_object(self.meta)
         )
@@ -278,6 +278,15 @@ def _good_name(name: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=1024)
+def _good_queue(name: str) -> bool:
+    try:
+        FIELDS.queue("queue", name)
+    except InvalidJob:
+        return False
+    return True
+
+
 def _name(path: str, value: object) -> str:
     return FIELDS.text(path, value, high=_MAX_NAME)
 
@@ -296,7 +305,8 @@ def _attempts(path: str, value: object) -> int:
 
 def _one_time(schedule_in: object, scheduled_at: object) -> None:
     if schedule_in is not None and scheduled_at is not None:
-        raise InvalidJob("expected either 'schedule_in' or 'scheduled_at', got both")
+        got = f"{shown(schedule_in)} and {shown(scheduled_at)}"
+        raise InvalidJob(f"expected either 'schedule_in' or 'scheduled_at', got both: {got}")
 
 
 def _ahead(path: str, value: object) -> float | None:
@@ -309,18 +319,7 @@ def _ahead(path: str, value: object) -> float | None:
 
 
 def _moment(path: str, value: object) -> datetime | None:
-    if value is None:
-        return None
-    if not isinstance(value, datetime):
-        raise FIELDS.refusal(path, "an aware datetime", value)
-    if value.utcoffset() is None:
-        got = f"one without a time zone, {value.isoformat()}"
-        raise FIELDS.veiled(path, "an aware datetime", got)
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        expected = "a datetime of the years 1 to 9999 in UTC"
-        raise FIELDS.veiled(path, expected, value.isoformat()) from None
+    return None if value is None else FIELDS.moment(path, value)
 
 
 def _tags(path: str, values: object) -> list[str]:

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -182,7 +183,7 @@ def holds(found: object, wanted: object) -> bool:
         )
     if isinstance(wanted, bool) or isinstance(found, bool):
         return wanted is found
-    return found == wanted
+    return bool(_plain(found) == _plain(wanted))
 
 
 def has_arrays(value: object) -> bool:
@@ -225,8 +226,13 @@ def _normal(value: object) -> object:
         return {key: _normal(item) for key, item in value.items()}
     if isinstance(value, list):
         return sorted(_largest({_canonical(item): item for item in value}))
-    # jsonb knows one kind of numbers.
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    return _plain(value)
+
+
+def _plain(value: object) -> object:
+    # jsonb knows one kind of numbers, and takes them as they are written: 1e23 is 10**23, which
+    # no float is.
+    return int(Decimal(repr(value))) if isinstance(value, float) and value.is_integer() else value
 
 
 def _largest(items: dict[str, Any]) -> Iterable[str]:

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from reprlib import Repr
 from typing import Any
@@ -24,6 +24,7 @@ MIN_SECONDS = 0.001
 """The shortest time that is not none at all when counted in milliseconds."""
 
 _PATH = 80
+_MAX_NAME = 127
 _KINDS = {0: "non-negative", 1: "positive"}
 # PostgreSQL has no place for the first, UTF-8 for the others.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -104,6 +105,19 @@ class Checks:
                 return number
         raise self.refusal(path, expected, value)
 
+    def moment(self, path: str, value: object) -> datetime:
+        """An aware datetime, given in UTC."""
+        if not isinstance(value, datetime):
+            raise self.refusal(path, "an aware datetime", value)
+        if value.utcoffset() is None:
+            got = f"one without a time zone, {value.isoformat()}"
+            raise self.veiled(path, "an aware datetime", got)
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            expected = "a datetime of the years 1 to 9999 in UTC"
+            raise self.veiled(path, expected, value.isoformat()) from None
+
     def one_of(self, path: str, value: object, known: Collection[str]) -> str:
         """One of the known words."""
         if isinstance(value, str) and value in known:
@@ -115,6 +129,13 @@ class Checks:
         if isinstance(value, str) and value.strip() and len(value) <= high:
             return self.storable(path, value)
         raise self.refusal(path, f"a non-blank string of at most {high} characters", value)
+
+    def queue(self, path: str, value: object) -> str:
+        """The name of one queue."""
+        found = self.text(path, value, high=_MAX_NAME)
+        if found == "*":
+            raise self.refusal(path, "another name than '*', which means all queues", found)
+        return found
 
     def storable(self, path: str, value: str, *, hidden: bool = False) -> str:
         r"""Text without what PostgreSQL can't store: `\x00` and lone surrogates.

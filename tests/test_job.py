@@ -93,6 +93,13 @@ def test_names_must_not_be_blank(name: str, value: object, got: str) -> None:
         new(**{name: value})
 
 
+def test_a_queue_is_not_all_queues() -> None:
+    """No node can run what is in one of that name; a worker may have it."""
+    with refused("queue", "another name than '*', which means all queues", "'*'"):
+        new(queue="*")
+    assert (new(queue="**").queue, new(worker="*").worker) == ("**", "*")
+
+
 @pytest.mark.parametrize("name", ["worker", "queue"])
 def test_names_have_at_most_127_characters(name: str) -> None:
     """The table's checks count characters, so these do."""
@@ -217,7 +224,7 @@ def test_other_times_are_refused(name: str, value: object, expected: str, got: s
 
 def test_one_time_only() -> None:
     """A job is due in a while or at a moment."""
-    message = "^expected either 'schedule_in' or 'scheduled_at', got both$"
+    message = r"^expected either 'schedule_in' or 'scheduled_at', got both: 1 and datetime\.date"
     with pytest.raises(InvalidJob, match=message):
         new(schedule_in=1, scheduled_at=NOON)
 
@@ -272,6 +279,7 @@ def test_valid_jobs_pass_again(job: Job) -> None:
     [
         ({"worker": ""}, "worker", WORKER, "''"),
         ({"queue": None}, "queue", WORKER, "None"),
+        ({"queue": "*"}, "queue", "another name than '*', which means all queues", "'*'"),
         ({"args": None}, "args", "a JSON object, a mapping with string keys", "None"),
         ({"meta": None}, "meta", "a JSON object, a mapping with string keys", "None"),
         ({"args": {"a": {1}}}, "args.a", JSON_KINDS, "a value of type set"),
@@ -311,5 +319,5 @@ def test_jobs_made_by_hand_are_checked(
 
 def test_a_hand_may_not_give_two_times() -> None:
     """The same rule as for `new`."""
-    with pytest.raises(InvalidJob, match=r"got both$"):
+    with pytest.raises(InvalidJob, match=r"got both: 1\.0 and "):
         changed(schedule_in=1.0, scheduled_at=NOON).validate()

@@ -8,9 +8,8 @@ from typing import Any, TypeVar, Unpack
 import sqlalchemy as sa
 
 from oban_actors.calls.jobs import JobCalls
-from oban_actors.errors import ConfigError
 from oban_actors.filters import JobFilters, Query
-from oban_actors.host_connections import is_async, run_on
+from oban_actors.host_connections import is_async, refuse_both, run_on
 from oban_actors.job import Job
 from oban_actors.job_changes import Changes
 
@@ -110,8 +109,7 @@ class AsyncJobCalls(JobCalls):
     async def _awaited(self, call: Callable[..., T], session: Any, connection: Any) -> T:
         for option, handle in (("session", session), ("connection", connection)):
             if is_async(handle):
-                if session is not None and connection is not None:
-                    raise ConfigError("expected either session or connection, got both")
+                refuse_both(session, connection)
                 work = partial(_on, call)
                 return await run_on(handle, option, self.repo.dialect, work)
         if session is None and connection is None:

@@ -9,10 +9,12 @@ from oban_actors.config_options import node as node_name
 from oban_actors.config_options import positive, queue, queue_name
 from oban_actors.errors import ConfigError
 from oban_actors.messages import Check, Listen, QueueView, StartQueue
+from oban_actors.validation import OPTIONS, shown
 
 logger = logging.getLogger("oban_actors")
 
 ALL = "*"
+_HERE_ONLY = ("executor", "dispatch_cooldown")
 
 LISTEN_TIME = 2.0
 """Seconds that a signal waits for this node to listen to signals."""
@@ -90,8 +92,8 @@ class QueueCalls(Calls):
             limit: most jobs that run at once on each node, at least 1.
             local_only: whether only this node does so.
             node: the node that does so; all by default.
-            **options: the others of `QueueOptions`; an executor can't be sent to other nodes,
-                so it needs `local_only`.
+            **options: the others of `QueueOptions`; an executor and a cooldown can't be sent to
+                other nodes, so they need `local_only`.
 
         Raises:
             ConfigError: an option is unknown or wrong.
@@ -99,12 +101,14 @@ class QueueCalls(Calls):
             NoProcess: with `local_only`, the tree does not run.
 
         """
-        how = queue(f"queues.{queue_name('queue', name)}", {"limit": limit, **options})
+        path = f"queues.{queue_name('queue', name)}"
+        how = queue(path, {"limit": limit, **options})
         if local_only and node is None:
             self._ask_queues(StartQueue(name, how))
             return
-        if {"executor", "dispatch_cooldown"} & set(options):
-            raise ConfigError("an executor or a cooldown can't be sent: give local_only=True")
+        for option in (each for each in _HERE_ONLY if each in options):
+            expected = "none without local_only=True, since it can't be sent to other nodes"
+            raise OPTIONS.refusal(f"{path}.{option}", expected, options[option])
         sent = {"limit": how.limit} | ({"paused": True} if how.paused else {})
         self._signal("start", name, local_only=local_only, node=node, **sent)
 
@@ -145,7 +149,8 @@ class QueueCalls(Calls):
     ) -> None:
         self._refuse_fork()
         if local_only and node is not None:
-            raise ConfigError("expected either local_only or a node, got both")
+            got = f"local_only=True and node={shown(node)}"
+            raise ConfigError(f"expected either local_only or a node, got both: {got}")
         ident = "any"
         if local_only:
             ident = self.config.ident

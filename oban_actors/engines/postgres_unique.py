@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Table, TextClause, text
-from sqlalchemy.exc import DBAPIError
 
 from oban_actors.engines.postgres_look import document_of, look
 from oban_actors.engines.postgres_traces import trace_of_change
@@ -187,7 +186,8 @@ def _waiting(who: str) -> Iterator[None]:
     """Say who was in the way, and that it is not to be tried again, where a lock took too long."""
     try:
         yield
-    except DBAPIError as error:
+    except Exception as error:
+        # On a host's own connection it is the driver's.
         if sqlstate(error) != LOCK_NOT_AVAILABLE:
             raise
         said = f"{who} and did not end in time"

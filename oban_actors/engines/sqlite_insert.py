@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from oban_actors.engines.inserts import batches, inserted
-from oban_actors.engines.sqlite_unique import to_json
+from oban_actors.engines.sqlite_texts import to_json
 from oban_actors.job import Job
 from oban_actors.repo.times import NOW, parameter, to_moment, to_text
 

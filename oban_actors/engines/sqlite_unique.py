@@ -5,12 +5,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import product
+from math import prod
 from typing import Any
 
 from sqlalchemy import Connection, TextClause, text
 
 from oban_actors.engines.shapes import Match, Shape, shape_of
 from oban_actors.engines.sqlite_lock import keep_writers_out
+from oban_actors.engines.sqlite_texts import Pieces, is_one_of, pieces_of, to_json, within
 from oban_actors.job import Job
 from oban_actors.repo.times import NOW, parameter, to_moment, to_text
 from oban_actors.unique import alike, holds
@@ -32,9 +35,38 @@ _WORKERS = """worker IN (
   )
   SELECT name FROM workers WHERE name IS NOT NULL
 )"""
+# With the `+`, or else SQLite puts the value in the column's place, and not only here.
+_FEW = "substr(args, 1, {length}) IN ({starts}) AND +args IN ({texts})"
+# Most ways to write many numbers are nobody's: only those that some row begins with are gone on
+# with. What may follow a number in JSON comes before a `~`.
+_MANY = """substr(args, 1, {length}) IN (
+  WITH RECURSIVE start (place, text) AS (
+    SELECT 0, ''
+    UNION
+    SELECT place + 1, substr(start.text || way.value, 1, {length})
+    FROM start JOIN json_each(:pieces, '$[' || place || ']') AS way
+    WHERE EXISTS (
+      SELECT 1 FROM oban_jobs INDEXED BY oban_actors_unique_index
+      WHERE {rows} AND substr(args, 1, {length}) >= substr(start.text || way.value, 1, {length})
+      AND substr(args, 1, {length}) < substr(start.text || way.value, 1, {length}) || '~'
+    )
+  )
+  SELECT text FROM start WHERE place = :places
+)"""
 _READ = text("SELECT * FROM oban_jobs WHERE id IN (SELECT value FROM json_each(:ids))")
 
-_MAX_INTEGER = 2**63
+_LENGTH = 200
+"""Characters of args that the index holds."""
+
+_MAX_TEXTS = 16
+"""Texts that are looked for one by one."""
+
+_MAX_SIZE = 100_000
+"""Characters of all these texts."""
+
+_MAX_INTEGER = 2**53
+"""From here on a float that is written the same way need not be the same number."""
+
 _VALUES = {
     "args": "args = :args",
     # One that waits and has none left would wait for ever.
@@ -123,18 +155,15 @@ class SqliteUniques:
         connection.execute(statement, given)
 
 
-def to_json(value: object) -> str:
-    """Write JSON so that equal objects are equal texts, as Elixir does."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-
-
 def _same(connection: Connection, job: Job, at: datetime) -> int | None:
     shape = shape_of(job)
-    statement, values = _look(job, shape, at)
     wanted = {name: shape.unique.wanted(job, name) for name in ("args", "meta")}
+    pieces = pieces_of(wanted["args"]) if shape.args == "equal" else ()
+    statement, values = _look(job, shape, at, pieces)
     with contextlib.closing(connection.execute(_prepared(statement), values)) as rows:
         for job_id, args, meta in rows:
-            if _fits(shape.args, args, wanted["args"]) and _fits(shape.meta, meta, wanted["meta"]):
+            same = is_one_of(args, pieces) if pieces else _fits(shape.args, args, wanted["args"])
+            if same and _fits(shape.meta, meta, wanted["meta"]):
                 return int(job_id)
     return None
 
@@ -144,18 +173,18 @@ def _prepared(statement: str) -> TextClause:
     return text(statement)
 
 
-def _look(job: Job, shape: Shape, at: datetime) -> tuple[str, dict[str, Any]]:
+def _look(job: Job, shape: Shape, at: datetime, pieces: Pieces) -> tuple[str, dict[str, Any]]:
     unique = shape.unique
     states = ", ".join(f"'{state}'" for state in unique.states)
     conditions = ["worker = :worker" if shape.worker else _WORKERS, f"state IN ({states})"]
     values: dict[str, Any] = {"worker": job.worker} if shape.worker else {}
+    if pieces:
+        condition, texts = _written(pieces, " AND ".join(conditions))
+        conditions.append(condition)
+        values |= texts
     if shape.queue:
         conditions.append("queue = :queue")
         values["queue"] = job.queue
-    if shape.args == "equal":
-        # With the `+`, or else SQLite puts the value in the column's place, and not only here.
-        conditions.append("substr(args, 1, 200) = substr(:args, 1, 200) AND +args = :args")
-        values["args"] = to_json(unique.wanted(job, "args"))
     if unique.period is not None:
         conditions.append(_AT.format(unique.timestamp))
         values["since"] = to_text(_earlier(at, unique.period))
@@ -166,6 +195,18 @@ def _look(job: Job, shape: Shape, at: datetime) -> tuple[str, dict[str, Any]]:
                 conditions.append(condition.format(f":{name}_path", f":{name}"))
                 values |= {f"{name}_path": value[0], name: value[1]}
     return _LOOK + " AND ".join(conditions), values
+
+
+def _written(pieces: Pieces, rows: str) -> tuple[str, dict[str, Any]]:
+    count, size = prod(map(len, pieces)), sum(len(ways[0]) for ways in pieces)
+    if count > 1 and (count > _MAX_TEXTS or count * size > _MAX_SIZE):
+        first = within(pieces, _LENGTH)
+        values = {"pieces": json.dumps(first), "places": len(first)}
+        return _MANY.format(length=_LENGTH, rows=rows), values
+    texts = {f"args_{place}": "".join(text) for place, text in enumerate(product(*pieces))}
+    starts = ", ".join(f"substr(:{name}, 1, {_LENGTH})" for name in texts)
+    names = ", ".join(f":{name}" for name in texts)
+    return _FEW.format(length=_LENGTH, starts=starts, texts=names), texts
 
 
 def _scalars(column: str, wanted: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, Any]]]:

@@ -10,16 +10,23 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from oban_actors.job import JobState
 from oban_actors.repo.times import Dialect, parameter, to_moment
+from oban_actors.validation import OPTIONS
 
 
 class Moment(TypeDecorator[datetime]):
     """A datetime as the table holds it: aware and in UTC in Python, whatever the column is.
 
-    A naive datetime is taken as UTC.
+    Args:
+        name: the column's, for messages.
+
     """
 
     impl = sa.DateTime
     cache_ok = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__()
 
     def load_dialect_impl(self, dialect: SaDialect) -> TypeEngine[Any]:
         """Give the column's type."""
@@ -27,9 +34,23 @@ class Moment(TypeDecorator[datetime]):
         return dialect.type_descriptor(kind)
 
     def process_bind_param(self, value: datetime | None, dialect: SaDialect) -> Any:
-        """Write a parameter."""
+        """Write a parameter.
+
+        Raises:
+            ConfigError: it is no aware datetime.
+
+        """
         kind: Dialect = "sqlite" if dialect.name == "sqlite" else "postgresql"
-        return parameter(kind, value)
+        return parameter(kind, self.checked(value))
+
+    def checked(self, value: object) -> datetime | None:
+        """Check what a column is compared with, or is to hold.
+
+        Raises:
+            ConfigError: it is no aware datetime.
+
+        """
+        return None if value is None else OPTIONS.moment(self.name, value)
 
     def process_result_value(self, value: Any, dialect: SaDialect) -> datetime | None:
         """Read a result."""
@@ -62,15 +83,15 @@ def make_job_table(dialect: Dialect, prefix: str) -> sa.Table:
         sa.Column("errors", postgresql.ARRAY(json) if schema else json, nullable=False),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("max_attempts", sa.Integer, nullable=False),
-        sa.Column("inserted_at", Moment, nullable=False),
-        sa.Column("scheduled_at", Moment, nullable=False),
-        sa.Column("attempted_at", Moment),
-        sa.Column("completed_at", Moment),
+        sa.Column("inserted_at", Moment("inserted_at"), nullable=False),
+        sa.Column("scheduled_at", Moment("scheduled_at"), nullable=False),
+        sa.Column("attempted_at", Moment("attempted_at")),
+        sa.Column("completed_at", Moment("completed_at")),
         sa.Column("attempted_by", texts),
-        sa.Column("discarded_at", Moment),
+        sa.Column("discarded_at", Moment("discarded_at")),
         sa.Column("priority", sa.Integer, nullable=False),
         sa.Column("tags", texts),
         sa.Column("meta", json),
-        sa.Column("cancelled_at", Moment),
+        sa.Column("cancelled_at", Moment("cancelled_at")),
         schema=schema,
     )

@@ -112,7 +112,11 @@ def _claim(
     if not isinstance(worker, Job):
         return claim_of(*outgoing([build_job(worker, args, oban=oban, **options)]))
     if args is not None or options:
-        raise ConfigError("expected either a job, or a worker with args and options, got both")
+        given = [*([] if args is None else ["args"]), *options]
+        raise ConfigError(
+            "expected either a job, or a worker with args and options, got both: "
+            f"{worker} and {', '.join(given)}"
+        )
     worker.validate()
     return claim_of(claimed(config, worker))
 

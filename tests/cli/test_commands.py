@@ -79,6 +79,7 @@ def test_enqueue_takes_times_with_units(
         (("w", "--at", "2030-01-01"), "error: Invalid value for '--at': expected a moment with"),
         (("w", "--at", "never"), "error: Invalid value for '--at': expected a moment with its"),
         (("w" * 128,), "error: invalid value for 'worker': expected a non-blank string of at"),
+        (("w", "--queue", "*"), "error: invalid value for 'queue': expected another name than '*'"),
         (("w", "--import", "no.such"), "error: imports: module 'no.such' can't be imported: (M"),
         ((), "error: Missing argument 'WORKER'"),
     ],

@@ -185,6 +185,7 @@ def test_an_update_of_the_queue_wakes_it(start_oban: Starter) -> None:
     [
         ({"prioritty": 1}, "did you mean 'priority'"),
         ({"priority": 10}, "'priority': expected an integer from 0 to 9, got: 10"),
+        ({"queue": "*"}, r"'queue': expected another name than '\*', which means all queues"),
         ({"state": "completed"}, "unknown option 'state'"),
         ({"args": None}, "'args'"),
         ({"max_attempts": 1}, "'max_attempts': expected at least the 2 it had already, got: 1"),
@@ -242,6 +243,19 @@ def test_a_running_job_stays_in_its_queue(oban: Oban) -> None:
 
     changed = oban.update_job(running, {"queue": running.queue, "priority": 3})
     assert (changed.state, changed.priority) == ("executing", 3)
+
+
+def test_a_queue_that_none_can_be(oban: Oban, tables: Tables) -> None:
+    """A row of it is there as any other, and can be changed to one that runs."""
+    job = oban.insert(job_in("available"))
+    tables.execute("UPDATE {jobs} SET queue = '*'")
+
+    (found,) = oban.all_jobs(queue="*")
+    assert (found.id, found.queue) == (job.id, "*")
+    assert oban.update_job(found, {"priority": 1}).queue == "*"
+    assert oban.cancel_job(found)
+    assert oban.retry_job(found)
+    assert oban.update_job(found, {"queue": "default"}).queue == "default"
 
 
 def test_what_is_not_there(oban: Oban) -> None:

@@ -144,3 +144,23 @@ def test_sqlite_plans(sqlite_store: Store) -> None:
             assert "USING INDEX oban_actors_unique_index" in found, found
             assert count in found, found
             assert "SCAN oban_jobs" not in found, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_sqlite_plan_for_many_numbers(sqlite_store: Store, *, analyzed: bool) -> None:
+    """So many that not each way to write them is looked for, but those that rows begin with."""
+    if analyzed:
+        sqlite_store.run("ANALYZE")
+    numbers = Job.new({str(n): n for n in range(9)}, worker="w", queue="q", unique=True)
+    found = explained(
+        sqlite_store,
+        lambda c: sqlite_store.engine.find_same(c, [numbers], None),
+        options="QUERY PLAN",
+    )
+
+    index = r"SEARCH oban_jobs USING (COVERING )?INDEX oban_actors_unique_index"
+    way = r"worker=\? AND state=\? AND <expr>"
+    assert re.search(rf"{index} \({way}=\?\)", found), found
+    assert re.search(rf"{index} \({way}>\? AND <expr><\?\)", found), found
+    assert "SCAN oban_jobs" not in found, found

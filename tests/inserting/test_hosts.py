@@ -165,7 +165,8 @@ def test_unknown(start_oban: Starter, handle: Any) -> None:
 
     with pytest.raises(ConfigError, match=type(handle).__qualname__):
         oban.insert(plain(), session=handle)
-    with pytest.raises(ConfigError, match="got both"):
+    kind = f"{type(handle).__module__}.{type(handle).__qualname__}"
+    with pytest.raises(ConfigError, match=f"session or connection, got both: {kind} and {kind}$"):
         oban.insert(plain(), session=handle, connection=handle)
     assert start_oban.tables.states() == {}
 

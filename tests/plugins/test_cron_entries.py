@@ -102,6 +102,7 @@ def test_options_are_copied() -> None:
         (("@daily", report, {"priority": 10}), "'cron.crontab[1].priority': expected an integer"),
         (("@daily", report, {"args": [1]}), "'cron.crontab[1].args': expected"),
         (("@daily", report, {"queue": ""}), "'cron.crontab[1].queue': expected"),
+        (("@daily", report, {"queue": "*"}), "'cron.crontab[1].queue': expected another name than"),
         (("@daily", report, {"max_attempts": 0}), "'cron.crontab[1].max_attempts': expected"),
         (("@daily", report, {"tags": "a"}), "'cron.crontab[1].tags': expected a list"),
         (("@daily", report, {"meta": {"a": object()}}), "'cron.crontab[1].meta"),

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 import sqlalchemy as sa
 
-from oban_actors import Beat, Job, Notify, Oban
+from oban_actors import Beat, ConfigError, Job, Notify, Oban
 from oban_actors.pulse import Pulse
 from tests.queues.work import Work, job, jobs, read, wait_state
 from tests.support.events import Recorder
@@ -170,3 +170,17 @@ def test_a_retry_wakes_its_queue(start_oban: Starter, node: Oban, work: Work, ho
     assert work.ran == [one.id, one.id]
     assert (after.attempt, after.max_attempts) == (2, 2)
     assert after.errors[0] == spent.errors[0]
+
+
+def test_a_refusal_names_what_was_given(start_oban: Starter) -> None:
+    """The option and its value, of two that exclude each other both."""
+    oban = start_oban.make()
+    here: tuple[dict[str, Any], ...] = ({"executor": "processes"}, {"dispatch_cooldown": 0.5})
+    for given in here:
+        ((option, value),) = given.items()
+        said = f"'queues.gamma.{option}': expected none without local_only=True, .* got: {value!r}$"
+        with pytest.raises(ConfigError, match=said):
+            oban.start_queue("gamma", 3, **given)
+    both = r"either local_only or a node, got both: local_only=True and node='web\.1'$"
+    with pytest.raises(ConfigError, match=both):
+        oban.stop_queue("alpha", local_only=True, node="web.1")

@@ -259,5 +259,6 @@ def test_a_job_that_was_spoilt_is_refused() -> None:
 
 def test_a_job_and_args_exclude_each_other() -> None:
     """A job has its args already."""
-    with pytest.raises(ConfigError, match="expected either a job, or a worker with args"):
-        perform_job(Job.new(worker="tests.anote"), {"n": 1})
+    both = r"args and options, got both: Job\(id=None, .*'tests\.anote'\) and args, attempt$"
+    with pytest.raises(ConfigError, match=f"expected either a job, or a worker with {both}"):
+        perform_job(Job.new(worker="tests.anote"), {"n": 1}, attempt=2)

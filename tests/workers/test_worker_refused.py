@@ -89,6 +89,7 @@ def test_times_that_would_have_to_be_awaited(what: str, how: Callable[[str], Any
         {"redact": 3},
         {"codec": 3},
         {"aliases": "old"},
+        {"queue": "*"},
     ],
     ids=str,
 )
