@@ -111,8 +111,11 @@ def in_savepoint(connection: sa.Connection, work: Callable[[], R]) -> R:
         with connection.begin_nested():
             done = work()
             if connection.dialect.name == "postgresql":
-                # At the COMMIT nobody would know whose they are.
-                connection.execute(_LOOK_AT_CONSTRAINTS)
+                # At the COMMIT nobody would know whose they are. Undone, so that those of what
+                # follows are deferred as before.
+                with connection.begin_nested() as look:
+                    connection.execute(_LOOK_AT_CONSTRAINTS)
+                    look.rollback()
             return done
     except sa.exc.DBAPIError as error:
         if not may_be_of_a_row(error) or _is_undone(connection):

@@ -1,6 +1,7 @@
 """Exam: what every check of the doctor is given."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -90,9 +91,22 @@ def read(repo: Repo, work: Callable[[Connection], T]) -> T:
         if repo.dialect == "postgresql":
             # So that the catalog says of everything in which schema it is.
             connection.execute(text("SET LOCAL search_path = ''"))
-        return work(connection)
+            return work(connection)
+        with _readable(connection):
+            return work(connection)
 
     return repo.transaction(apart, read_only=True, attempts=2, statement_timeout=PATIENCE)
+
+
+@contextmanager
+def _readable(connection: Connection) -> Iterator[None]:
+    """Have text that is not UTF-8 read all the same, as far as it can be."""
+    driver: Any = connection.connection.driver_connection
+    before, driver.text_factory = driver.text_factory, lambda raw: raw.decode(errors="replace")
+    try:
+        yield
+    finally:
+        driver.text_factory = before
 
 
 def identifier(name: str) -> str:

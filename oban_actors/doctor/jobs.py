@@ -62,7 +62,8 @@ def _queues(exam: Exam, connection: Connection) -> Iterator[str]:
             f"AND {exam.named} ORDER BY queue LIMIT 1",
             last=last,
         )
-        if not found:
+        # What could not be read as it stands is found again.
+        if not found or found[0][0] == last:
             return
         last = found[0][0]
         yield last

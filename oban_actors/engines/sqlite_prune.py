@@ -70,10 +70,7 @@ _SEEN = {
     for state, fallback in _ENDED_AT.items()
 }
 
-_DELETE = text(
-    "DELETE FROM oban_jobs WHERE id IN (SELECT value FROM json_each(:ids)) "
-    "AND id NOT IN (SELECT value FROM json_each(:aside)) RETURNING id"
-)
+_DELETE = text("DELETE FROM oban_jobs WHERE id IN (SELECT value FROM json_each(:ids)) RETURNING id")
 _CLOCK = text(f"SELECT {NOW['sqlite']}")
 
 _FIRST = Position("", -(2**63))
@@ -110,11 +107,10 @@ class SqlitePrune:
             "rows": look.rows,
         }
         rows = connection.execute(_SEEN[state], parameters).all()
-        due = [job_id for job_id, _, old in rows if old]
+        due = [job_id for job_id, _, old in rows if old and job_id not in aside]
         pruned: list[int] = []
-        if due:
-            ids = {"ids": json.dumps(due), "aside": json.dumps(list(aside))}
-            pruned = sorted(connection.execute(_DELETE, ids).scalars())
+        if due or age is None:
+            pruned = sorted(connection.execute(_DELETE, {"ids": json.dumps(due)}).scalars())
         last = Position(rows[-1][1], rows[-1][0]) if rows else None
         return PruneLooked(len(rows), last, tuple(pruned))
 

@@ -182,10 +182,12 @@ class SqliteTurns:
             moment = to_moment(at)
             each = [_claim(claimant, a.job_id, a.attempted_at) | _more(a, moment) for a in others]
             written += connection.exec_driver_sql(_RECORD, each).rowcount
+        if written < len(acks):
+            return judge(acks, self._look(connection, acks), claimant.uuid)
         # Of those it is not known yet whether the row had an attempt left.
-        if written == len(acks) and not any(ack.state in FAILED for ack in others):
-            return {}
-        return judge(acks, self._look(connection, acks), claimant.uuid)
+        failed = [ack for ack in others if ack.state in FAILED]
+        found = judge(failed, self._look(connection, failed), claimant.uuid) if failed else {}
+        return {job_id: each for job_id, each in found.items() if each == "recounted"}
 
     def _look(self, connection: Connection, acks: Sequence[Ack]) -> dict[int, Shown]:
         rows = raw_rows(connection, _SHOWN, {"ids": json.dumps([ack.job_id for ack in acks])})

@@ -220,7 +220,7 @@ class Evaluator:
             return built
         engine.hurry_crons(connection, BRIEFLY)
         errors = {key: self._refusal(run, connection, built[key], outcome) for key in built}
-        if any(errors.values()):
+        if any(map(_is_the_databases, errors.values())):
             # What fails then, too, is no entry's.
             engine.insert_nothing(connection)
         for key, error in errors.items():
@@ -270,6 +270,10 @@ class Evaluator:
     def _pruning(self, run: PluginRun) -> bool:
         now = run.context.config.clock.monotonic()
         return self._pruned is None or now - self._pruned >= timedelta(days=1).total_seconds()
+
+
+def _is_the_databases(error: Exception | None) -> bool:
+    return isinstance(error, sa.exc.DBAPIError) and not _is_waiting(error)
 
 
 def _is_waiting(error: Exception) -> bool:

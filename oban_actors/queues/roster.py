@@ -62,6 +62,7 @@ class Roster:
             back yet.
         unreleased: ids of claims that nobody holds and that could not be given back, refused or
             locked, those that were tried last at the end.
+        named: those of them that the log has named as refused.
         ended: called when the first of several jobs has ended; set by who acknowledges.
 
     """
@@ -81,6 +82,7 @@ class Roster:
         self.unsure = False
         self.interrupted: set[int] = set()
         self.unreleased: list[int] = []
+        self.named: set[int] = set()
         self.ended: Callable[[], object] | None = None
         self._lock = threading.Lock()
         self._drained = threading.Condition(self._lock)

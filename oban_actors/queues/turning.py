@@ -12,6 +12,7 @@ from oban_actors.actors.clock import real_monotonic
 from oban_actors.claim import Ack
 from oban_actors.engines import Turn
 from oban_actors.errors import DatabaseError, DatabaseUnavailable, TransientError
+from oban_actors.job import JobState
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.roster import Roster
 from oban_actors.queues.sieve import Sieve
@@ -131,7 +132,7 @@ class Turns:
             sieve.look()
             tries.append((self._give_back_sifted(connection), sieve))
             turn = sieve.turn(acks, limit)
-            self._tell_put_off(connection, [a for a in acks if a.job_id in turn.settled])
+            self._tell_put_off(connection, acks, turn)
             return turn
 
         turn = self._transaction(work)
@@ -146,7 +147,7 @@ class Turns:
         # Those that were known are tried again when there is another reason to look.
         self.unsure = not set(found.left) <= set(known)
         for job_id, why in found.refused:
-            if job_id not in known:
+            if job_id not in self._roster.named:
                 error = translate(why)
                 logger.error(
                     "job %d, claimed by nobody here, can't be given back: %s", job_id, error
@@ -154,6 +155,7 @@ class Turns:
         untried = [job_id for job_id in known if job_id in found.left]
         refused = [job_id for job_id, _ in found.refused]
         self._roster.unreleased = [*untried, *found.locked, *refused]
+        self._roster.named = (self._roster.named & set(untried + list(found.locked))) | set(refused)
         self._roster.interrupted -= found.cut.difference(found.locked, refused, found.left)
         if found.released:
             self._released()
@@ -221,9 +223,13 @@ class Turns:
         Nothing is given back here, whatever fails: what was claimed with them is not held yet.
         """
         claimant, queue, now = self._roster.claimant, self._roster.queue, self._repo.now()
-        return self._transaction(
-            lambda c: self._engine.take_turn(c, claimant, queue, acks, 0, now, careful=True)
-        )
+
+        def work(connection: sa.Connection) -> Turn:
+            turn = self._engine.take_turn(connection, claimant, queue, acks, 0, now, careful=True)
+            self._tell_put_off(connection, acks, turn)
+            return turn
+
+        return self._transaction(work)
 
     def _by_steps(self, acks: Sequence[Ack], limit: int, *, again: bool) -> Turn:
         engine, roster = self._engine, self._roster
@@ -245,7 +251,7 @@ class Turns:
                 self._repo.now(),
                 careful=careful,
             )
-            self._tell_put_off(connection, [a for a in acks if a.job_id in turn.settled])
+            self._tell_put_off(connection, acks, turn)
             return turn
 
         turn = self._transaction(work)
@@ -259,9 +265,14 @@ class Turns:
             work, attempts=2, statement_timeout=self.seconds, lock_timeout=LOCK_TIME
         )
 
-    def _tell_put_off(self, connection: sa.Connection, settled: Sequence[Ack]) -> None:
+    def _tell_put_off(self, connection: sa.Connection, acks: Sequence[Ack], turn: Turn) -> None:
         announcer = self._parts.announcer
-        delay = announcer.delay_ahead(settled)
+        put_off = [
+            replace(ack, state=JobState.RETRYABLE) if ack.job_id in turn.recounted else ack
+            for ack in acks
+            if ack.job_id in turn.settled
+        ]
+        delay = announcer.delay_ahead(put_off)
         if delay is not None:
             now = self._engine.database_now(connection, self._repo.now())
             announcer.tell_due(connection, now + timedelta(seconds=delay))

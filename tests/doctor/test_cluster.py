@@ -185,11 +185,15 @@ def test_odd_rows_of_a_file(start_sqlite: Starter) -> None:
     """Columns hold anything there; the faults of others are found beside them."""
     oban = start_sqlite.make()
     for column in ("queue", "worker", "scheduled_at", "attempt"):
-        start_sqlite.tables.execute(
-            f"UPDATE {{jobs}} SET {column} = x'4100', queue = :queue WHERE id = :id",
-            id=insert(oban),
-            queue=f"odd_{column}",
-        )
+        for value in ("x'4100'", "x'ff41'", "cast(x'ff41' AS TEXT)"):
+            start_sqlite.tables.execute(
+                f"UPDATE {{jobs}} SET {column} = {value}, queue = :queue WHERE id = :id",
+                id=insert(oban),
+                queue=f"odd_{column}",
+            )
+    for value in ("x'ff41'", "cast(x'ff41' AS TEXT)"):
+        job = insert(oban)
+        start_sqlite.tables.execute(f"UPDATE {{jobs}} SET queue = {value} WHERE id = :id", id=job)
     start_sqlite.tables.execute(
         "UPDATE {jobs} SET queue = x'4100', attempted_by = '[1, 2]' WHERE id = :id", id=insert(oban)
     )

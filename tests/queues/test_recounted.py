@@ -74,6 +74,48 @@ def test_the_rows_number_counts(
     assert told.all("oban.job.stale") == []
 
 
+def test_the_leader_is_told_when_it_is_due(start_oban: Starter) -> None:
+    """As of any that is put off: its next pass may be far away."""
+    oban = start_oban.leading(queues={"alpha": 1}, stager={"interval": 600.0})
+    heard = start_oban.hear(oban, "actors")
+    job = oban.insert(fail.new({}, max_attempts=1))
+    assert INSIDE.wait(30)
+    oban.update_job(job, {"max_attempts": 3})
+    GO.set()
+
+    done = wait_state(oban, job, "retryable")
+    assert done.scheduled_at is not None
+    due = done.scheduled_at.isoformat()[:16]
+    wait_until(lambda: [each for each in heard.payloads("actors") if due in each.get("due", "")])
+
+
+def test_a_row_that_is_gone_once_it_was_written(start_oban: Starter, told: Recorder) -> None:
+    """A trigger of the host's may move it elsewhere: it ended as it did."""
+    oban = start_oban(queues={"alpha": {"limit": 1, "paused": True}}, stager=None)
+    tables = start_oban.tables
+    trigger = (
+        "CREATE TRIGGER away AFTER UPDATE ON oban_jobs WHEN NEW.state = 'discarded' "
+        "BEGIN DELETE FROM oban_jobs WHERE id = NEW.id; END"
+    )
+    if start_oban.database.kind == "postgresql":
+        tables.execute(
+            f'CREATE FUNCTION "{tables.schema}".away() RETURNS trigger LANGUAGE plpgsql AS '
+            "$$ BEGIN DELETE FROM {jobs} WHERE id = NEW.id; RETURN NULL; END $$"
+        )
+        trigger = (
+            "CREATE TRIGGER away AFTER UPDATE ON {jobs} FOR EACH ROW "
+            "WHEN (cast(NEW.state AS text) = 'discarded') "
+            f'EXECUTE FUNCTION "{tables.schema}".away()'
+        )
+    tables.execute(trigger)
+    oban.insert(fail_at_once.new({}, max_attempts=1))
+    oban.resume_queue("alpha")
+
+    assert told.wait_for("oban.job.exception").metadata["state"] == "discard"
+    assert tables.states() == {}
+    assert told.all("oban.job.stale") == []
+
+
 def test_others_in_the_same_turn(start_oban: Starter) -> None:
     """Those whose number did not change end as they would have."""
     oban = start_oban(queues={"alpha": {"limit": 40, "paused": True}}, stager=None)

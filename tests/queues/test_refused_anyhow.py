@@ -8,7 +8,7 @@ import pytest
 from oban_actors import Oban
 from tests.queues.work import Work, jobs
 from tests.support.instances import Starter
-from tests.support.refusing import NO_TABLE, OF_THEIR_OWN, PLAIN, refuse
+from tests.support.refusing import NO_TABLE, OF_THEIR_OWN, PLAIN, keep_history, refuse
 from tests.support.waiting import wait_until
 
 ALPHA: dict[str, Any] = {"queues": {"alpha": 5}, "stager": None}
@@ -60,6 +60,17 @@ def test_a_trigger_that_undoes_the_transaction(
 
     wait_until(lambda: start_sqlite.tables.count("completed") == 3)
     assert sorted(work.ran) == [job.id for job in made]
+
+
+def test_ends_with_deferred_constraints(start_pg: Starter, work: Work) -> None:
+    """What is looked at for some is deferred again for the others."""
+    oban = start_pg.make(**ALPHA)
+    made = oban.insert_all(jobs("sync", 12))
+    refuse(start_pg, PLAIN, f"NEW.id = {made[0].id} AND cast(NEW.state AS text) = 'completed'")
+    keep_history(start_pg)
+    oban.start()
+
+    wait_until(lambda: start_pg.tables.count("completed") == 11)
 
 
 @KINDS

@@ -214,15 +214,19 @@ class SimConnection:
             self.engine.place.server.abort(self.made)
 
     @contextmanager
-    def begin_nested(self) -> Iterator[None]:
-        """Begin a savepoint, and go back to it if the block fails."""
+    def begin_nested(self) -> Iterator[Any]:
+        """Begin a savepoint, and go back to it if the block fails or says so."""
         made = self._made
         before = dict(made.writes), len(made.notes), len(made.notices)
-        try:
-            yield
-        except BaseException:
-            made.writes = before[0]
+
+        def roll_back() -> None:
+            made.writes = dict(before[0])
             del made.notes[before[1] :], made.notices[before[2] :]
+
+        try:
+            yield SimpleNamespace(rollback=roll_back)
+        except BaseException:
+            roll_back()
             raise
 
     def exec_driver_sql(self, statement: str, execution_options: object = None) -> None:

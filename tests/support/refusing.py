@@ -22,6 +22,30 @@ PLAIN = "RAISE 'not this one'"
 TOO_DEEP = "RAISE 'not this one' USING ERRCODE = 'statement_too_complex'"
 
 
+_HISTORY = """
+CREATE TABLE {schema}.parent (id text PRIMARY KEY)
+
+CREATE TABLE {schema}.child (id text REFERENCES {schema}.parent DEFERRABLE INITIALLY DEFERRED)
+
+CREATE FUNCTION {schema}.note() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE key text := NEW.id || '-' || gen_random_uuid();
+BEGIN
+  INSERT INTO {schema}.child VALUES (key);
+  INSERT INTO {schema}.parent VALUES (key);
+  RETURN NEW;
+END $$
+
+CREATE TRIGGER note BEFORE INSERT OR UPDATE ON {jobs} FOR EACH ROW EXECUTE FUNCTION {schema}.note()
+"""
+
+
+def keep_history(start: Starter) -> None:
+    """Have a trigger, on PostgreSQL, that can't do without constraints that are deferred."""
+    schema = f'"{start.database.prefix}"'
+    for statement in _HISTORY.format(schema=schema, jobs="{jobs}").split("\n\n"):
+        start.tables.execute(statement)
+
+
 def refuse(
     start: Starter,
     body: str,
