@@ -27,8 +27,8 @@ def stop_signals() -> tuple[signal.Signals, ...]:
 def hurries(number: int) -> bool:
     """Whether it hurries a node that stops already.
 
-    SIGHUP does not: a terminal that closes may send several, a service manager one with SIGTERM,
-    and none of them means impatience.
+    SIGHUP does not, nor the first other one after it: a terminal that closes may send several, a
+    service manager one with SIGTERM, and none of them means impatience.
     """
     return number in (signal.SIGTERM, signal.SIGINT)
 
@@ -78,12 +78,17 @@ def stopping(name: str, over: StopFlag, hurry: Callable[[], None]) -> Iterator[N
         ValueError: it is not used in the main thread.
 
     """
+    hung_up = False
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 (its shape)
+        nonlocal hung_up
         told = signal.Signals(number).name
         if not over.is_set():
             logger.info("%s stops on %s", name, told)
+            hung_up = not hurries(number)
             over.set()
+        elif hurries(number) and hung_up:
+            hung_up = False
         elif hurries(number):
             logger.info("%s hurries on %s", name, told)
             # In a thread: this one may have been interrupted with a lock in its hands.

@@ -51,6 +51,23 @@ def test_who_waits_is_woken() -> None:
     assert flag.wait(60)
 
 
+def test_a_signal_together_with_a_hang_up(caplog: pytest.LogCaptureFixture) -> None:
+    """A service manager may send both, in any order; only a further one is impatience."""
+    caplog.set_level(logging.INFO, "oban_actors")
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        flag, hurried = StopFlag(), threading.Event()
+        with stopping("Oban", flag, hurried.set):
+            os.kill(os.getpid(), number)
+            assert flag.wait(30)
+            os.kill(os.getpid(), signal.SIGTERM if number == signal.SIGHUP else signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGINT)
+            assert hurried.wait(30)
+    stopped = [f"Oban stops on {name}" for name in ("SIGHUP", "SIGTERM")]
+    assert caplog.messages == [
+        *(stopped[0], "Oban hurries on SIGINT", stopped[1], "Oban hurries on SIGINT")
+    ]
+
+
 def test_the_second_signal_hurries(caplog: pytest.LogCaptureFixture) -> None:
     """The first one stops, and the handlers of before are back at the end."""
     caplog.set_level(logging.INFO, "oban_actors")

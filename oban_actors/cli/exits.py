@@ -1,5 +1,7 @@
 """Exit codes, and which error ends a command with which."""
 
+import errno
+
 from oban_actors.errors import (
     ConfigError,
     DatabaseUnavailable,
@@ -32,6 +34,9 @@ HOPELESS = (USAGE, TABLES)
 
 def exit_code(error: BaseException) -> int:
     """Say how a command ends that met this error."""
+    if _port_is_taken(error):
+        # Who has it may end, as the node before this one.
+        return FAILED
     if isinstance(error, ConfigError):
         return USAGE
     if isinstance(error, DatabaseUnavailable):
@@ -46,3 +51,11 @@ def advice(error: BaseException) -> str:
     if isinstance(error, SchemaMissing | UndefinedTable):
         return " (oban-actors migrate makes the tables)"
     return ""
+
+
+def _port_is_taken(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            return True
+        error = error.__cause__
+    return False

@@ -119,6 +119,7 @@ class Fleet:
     _slots: list[_Slot] = field(default_factory=list)
     _proven: bool = False
     _signals: int = 0
+    _hung_up: bool = False
     _stopping: bool = False
     _ticked: float | None = None
 
@@ -162,15 +163,18 @@ class Fleet:
         """
         slot = self._slots[index]
         killed = slot.killed or (slot.kill_at is not None and now >= slot.kill_at)
+        ready = slot.ready
         slot.running, slot.ready, slot.kill_at, slot.heard = False, False, None, None
         if self._stopping:
-            if killed or code not in (DONE, *_UNHEARD):
+            # One that has not come up ends as its start does.
+            fine = (DONE, *_UNHEARD) if ready else (DONE, UNREACHABLE, *_UNHEARD)
+            if killed or code not in fine:
                 self.code = self.code or FAILED
             return self._stop_next(now)
-        if code in HOPELESS:
+        if code in HOPELESS and not self._proven:
             return self._give_up(code, f"worker {index} {how}, and would again", now)
-        if code == UNREACHABLE:
-            return self._without_database(slot, index, how, now)
+        if code in (UNREACHABLE, *HOPELESS):
+            return self._without_a_start(slot, index, how, now)
         self.intensity = self.intensity.add(now)
         if self.intensity.exceeded:
             many = self.intensity.within(now)
@@ -198,9 +202,13 @@ class Fleet:
             hurry: whether the signal counts if they stop already.
 
         """
-        if self._stopping and not hurry:
-            return []
+        if not hurry:
+            self._hung_up = self._hung_up or not self._stopping
+            return [] if self._stopping else self._stop_all(now)
         self._signals += 1
+        if self._hung_up and self._signals == 1:
+            # The one that a service manager sends together with it.
+            return []
         if self._signals == 1 and not self._stopping:
             return self._stop_all(now)
         running = [i for i, slot in self._running()]
@@ -268,8 +276,9 @@ class Fleet:
         slot.running, slot.killed, slot.due = True, False, None
         return Start(index)
 
-    def _without_database(self, slot: _Slot, index: int, how: str, now: float) -> list[Action]:
-        # A database that is away is no crash. But one that never was there is a wrong address.
+    def _without_a_start(self, slot: _Slot, index: int, how: str, now: float) -> list[Action]:
+        # A database that is away is no crash, nor is a port that is taken, or code that is just
+        # being replaced, while the others work. But what never was there is a wrong address.
         if not self._proven:
             return self._give_up(UNREACHABLE, f"worker {index} {how}", now)
         self._start_later(slot, now)

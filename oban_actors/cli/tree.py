@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ PATIENCE = 10.0
 
 MOST = 16 * 1024 * 1024
 """Bytes of an answer."""
+
+_SECRET = re.compile(r"//[^/]*@")
 
 _STYLES = {"idle": "green", "busy": "yellow", "waiting": "yellow", "starting": "blue"}
 
@@ -46,7 +49,7 @@ def tree(session: Session, url: str | None, health_port: int | None) -> int | No
         reason = getattr(error, "reason", error)
         if isinstance(error, http.client.HTTPException | RecursionError):
             reason = "what answers there is no node"
-        fail(f"no node shows its tree at {place}: {reason}")
+        fail(f"no node shows its tree at {_SECRET.sub('//', place)}: {reason}")
         return UNREACHABLE
     session.out.result(found, lambda console: console.print(_drawn(found)))
     return None

@@ -69,10 +69,15 @@ class _Seen:
             if self._looking is None and now - self._tried >= EVERY:
                 self._tried = now
                 # Apart, since the pool may make it wait for as long as a statement may take.
-                self._looking = threading.Thread(
+                thread = threading.Thread(
                     target=self._look, args=(oban,), name="oban-queue-ages", daemon=True
                 )
-                self._looking.start()
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    logger.debug("the ages of the queues are not known: %s", error)
+                else:
+                    self._looking = thread
             looking = self._looking
         if looking is not None:
             looking.join(PATIENCE)
@@ -107,6 +112,8 @@ class _Seen:
 def find_ages(connection: Connection, repo: Repo) -> dict[str, float]:
     """Find the oldest available job of each queue, from one to the next through the index.
 
+    Where there are too many, those of this node's options are among them all the same.
+
     Args:
         connection: in a transaction.
         repo: whose tables.
@@ -122,12 +129,22 @@ def find_ages(connection: Connection, repo: Repo) -> dict[str, float]:
     ages: dict[str, float] = {}
     values: dict[str, Any] = {"now": repo.now_parameter()}
     row = connection.execute(first, values).one_or_none()
-    for _ in range(MOST_STEPS):
-        if row is None:
-            break
+
+    def further(queue: str, priority: int) -> Any:
+        place = values | {"queue": queue, "priority": priority}
+        return connection.execute(next_, place).one_or_none()
+
+    def note(row: Any) -> Any:
         queue, priority, _due, seconds = row
         ages[queue] = max(ages.get(queue, 0.0), seconds or 0.0)
-        row = connection.execute(
-            next_, values | {"queue": queue, "priority": priority}
-        ).one_or_none()
+        return further(queue, priority)
+
+    for _ in range(MOST_STEPS):
+        if row is None:
+            return ages
+        row = note(row)
+    for own in [queue for queue in repo.config.queues if row is not None and queue not in ages]:
+        found = further(own, -1)
+        while found is not None and found[0] == own:
+            found = note(found)
     return ages

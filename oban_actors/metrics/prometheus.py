@@ -73,8 +73,9 @@ class PrometheusMetrics(Collector):
     def detach(self) -> None:
         """Count no more, and take the metrics out of the registry."""
         self._recorder.detach()
-        self.registry.unregister(self)
-        self._unregister()
+        if self._told:
+            self.registry.unregister(self)
+            self._unregister()
 
     def describe(self) -> Iterator[Any]:
         """Name what is collected, so that nothing is read for it."""

@@ -1,7 +1,7 @@
 """Reader: what is read of running instances when somebody asks for metrics."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from oban_actors.errors import NoProcess
 from oban_actors.metrics import catalogue
@@ -52,7 +52,18 @@ class Reader:
     ages: Ages = field(default_factory=Ages)
 
     def read(self) -> Iterator[Sample]:
-        """Give all there is; asks no actor."""
+        """Give all there is; asks no actor.
+
+        Several instances of one name, with a prefix each, are shown as one.
+        """
+        found: dict[tuple[str, tuple[str, ...]], Sample] = {}
+        for one in self._all():
+            key = one.metric.name, one.labels
+            other = found.get(key)
+            found[key] = one if other is None else _both(one, other)
+        yield from found.values()
+
+    def _all(self) -> Iterator[Sample]:
         for oban in instances():
             if oban.alive and self.name in (None, oban.config.name):
                 yield from self._actors(oban)
@@ -86,3 +97,9 @@ class Reader:
             yield Sample(catalogue.INBOX, one.inbox, place)
             yield Sample(catalogue.OLDEST, one.oldest, place)
             yield Sample(catalogue.RESTARTS, one.restarts, place)
+
+
+def _both(one: Sample, other: Sample) -> Sample:
+    added = one.metric in (catalogue.INBOX, catalogue.RESTARTS)
+    values = one.value, other.value
+    return replace(one, value=sum(values) if added else max(values))

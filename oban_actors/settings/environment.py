@@ -2,13 +2,14 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from types import NoneType
 from typing import Any
 
 from oban_actors.errors import ConfigError
 from oban_actors.options import QueueOptions
-from oban_actors.settings.layers import Given
+from oban_actors.settings.layers import Given, spread
 from oban_actors.settings.names import OPTIONS_BY_PATH, PARTS, PREFIX, Option
 from oban_actors.validation import OPTIONS, nearest, shown
 
@@ -20,6 +21,10 @@ CONFIG = "OBAN_CONFIG"
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
 _NONE = ("none", "null")
+_SERVICE = re.compile(
+    r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$"
+)
+_ADDRESS = re.compile(r"(tcp|udp|sctp)://[0-9a-fA-F.:\[\]]+:\d+")
 
 VARIABLES = {option.variable: option for option in OPTIONS_BY_PATH.values()}
 """Options by the variable that gives them."""
@@ -28,16 +33,23 @@ VARIABLES = {option.variable: option for option in OPTIONS_BY_PATH.values()}
 def read(environ: Mapping[str, str]) -> Iterator[Given]:
     """Read the options that variables give; empty ones give none.
 
+    What is given for a part as a whole comes first, whatever order they are in. Variables of
+    services, which Kubernetes adds for what is called `oban-health`, say, are left alone.
+
     Raises:
         ConfigError: a variable is of a part that has no such option, or can't be read.
 
     """
+    found: list[Given] = []
     for variable, text in environ.items():
         option = VARIABLES.get(variable)
+        if _SERVICE.search(variable) or _ADDRESS.fullmatch(text):
+            continue
         if option is None:
             _check_unknown(variable)
         elif text.strip():
-            yield Given(option.path, _value(option, text.strip()), variable)
+            found += _given(option, text.strip())
+    yield from sorted(found, key=lambda given: len(given.path))
 
 
 def unknown(environ: Mapping[str, str]) -> dict[str, str]:
@@ -60,6 +72,16 @@ def _check_unknown(variable: str) -> None:
             except ConfigError as error:
                 message = str(error).replace("unknown option", "unknown variable", 1)
                 raise ConfigError(f"{variable}: {message}") from None
+
+
+def _given(option: Option, text: str) -> list[Given]:
+    value = _value(option, text)
+    if len(option.path) > 1 or not isinstance(value, Mapping):
+        return [Given(option.path, value, option.variable)]
+    try:
+        return list(spread({option.path[0]: value}, option.variable))
+    except ConfigError as error:
+        raise ConfigError(f"{option.variable}: {error}") from None
 
 
 def _value(option: Option, text: str) -> Any:

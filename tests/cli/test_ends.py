@@ -1,5 +1,6 @@
 """How commands end: one line on stderr, an exit code that means something, no secrets."""
 
+import errno
 import logging
 import subprocess
 import sys
@@ -27,6 +28,16 @@ SECRET = "hunter2"
 
 
 # Exit codes
+
+
+def test_a_port_that_is_taken_is_worth_another_try() -> None:
+    """Whoever has it may end, as the node before this one."""
+    taken = ConfigError("can't listen")
+    taken.__cause__ = OSError(errno.EADDRINUSE, "Address already in use")
+    other = ConfigError("can't listen")
+    other.__cause__ = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    assert (exit_code(taken), exit_code(other)) == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,32 @@ def test_what_starting_again_will_not_mend_ends_all(code: int) -> None:
     assert fleet.code == code
 
 
+@pytest.mark.parametrize("code", [2, 4])
+def test_what_keeps_one_from_coming_back_ends_no_other(code: int) -> None:
+    """A port that is taken, say, or code that is being replaced: it is tried again later."""
+    fleet = running(2)
+    for now in (100.0, 200.0, 300.0):
+        assert fleet.ended(1, code, "ended", now) == []
+        assert fleet.tick(now) == []
+        assert fleet.tick(now + MOST_DELAY) == [Start(1)]
+    assert not fleet.over
+    assert fleet.ready(1) == []
+
+
+def test_one_that_is_stopped_before_it_came_up() -> None:
+    """That it has not reached the database is no failure of the stop."""
+    fleet = Fleet(1, GRACE)
+    fleet.begin()
+    fleet.signal(0.0)
+    fleet.ended(0, 3, "ended", 1.0)
+    assert (fleet.over, fleet.code) == (True, 0)
+
+    fleet = running(1)
+    fleet.signal(0.0)
+    fleet.ended(0, 3, "ended", 1.0)
+    assert (fleet.over, fleet.code) == (True, 1)
+
+
 def test_a_database_that_never_was_there_ends_all() -> None:
     """Before any process came up it is a wrong address."""
     fleet = Fleet(2, GRACE)
@@ -207,7 +233,10 @@ def test_what_does_not_hurry_stops_only_once() -> None:
     assert fleet.signal(0.0, hurry=False)[-1] == Tell(1, "stop")
     assert fleet.signal(1.0, hurry=False) == []
     assert fleet.wake_at == GRACE + STOP_TIME
-    assert fleet.signal(2.0)[0] == Tell(1, "hurry")
+    # A service manager sends another with it, which is no impatience either.
+    assert fleet.signal(2.0) == []
+    assert fleet.signal(3.0)[0] == Tell(1, "hurry")
+    assert fleet.signal(4.0)[0] == Kill(1)
 
 
 def test_a_worker_that_was_told_before_it_could_hear() -> None:

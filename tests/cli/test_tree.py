@@ -103,5 +103,8 @@ def test_tree_says_when_no_node_answers(bare: Cli, directory: Path) -> None:
     )
     assert gone.code == 3
     assert "Connection refused" in gone.err
+    secret = bare("tree", "--url", node.url.replace("//", "//me:pa$$@"))
+    assert node.url in secret.err
+    assert "pa$$" not in secret.err
     assert bare("tree").code == 2
     assert bare("tree", "--url", "file:///etc/passwd").code == 2

@@ -216,6 +216,57 @@ def test_ages_are_read_through_the_index(start_oban: Starter) -> None:
     assert len([each for each in statements if "scheduled_at" in each]) == 8
 
 
+def test_its_own_queues_are_looked_at_whatever_others_there_are(
+    start_oban: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The walk ends somewhere, but never before those: none is taken for empty that is not."""
+    monkeypatch.setattr(ages, "MOST_STEPS", 4)
+    oban = start_oban.make(queues={"b": 1, "q1": 1, "z": 1})
+    oban.insert_all([Job.new(worker="w", queue=f"q{number}") for number in range(7)])
+    oban.insert_all([Job.new(worker="w", queue="z", priority=n, schedule_in=-n) for n in (3, 1)])
+    oban.insert(Job.new(worker="w", queue="z", priority=2, schedule_in=-60, state="available"))
+
+    found = oban.repo.transaction(lambda c: find_ages(c, oban.repo))
+    assert set(found) == {"q0", "q1", "q2", "q3", "z"}
+    assert found["z"] >= 60
+    assert Ages().read(oban)["b"] == 0.0
+
+
+def test_a_thread_that_can_not_be_started_is_started_another_time(
+    start_oban: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system may have none left for a while; what else is measured is told all the same."""
+    monkeypatch.setattr(ages, "EVERY", 0.0)
+    oban = start_oban.make(queues={"alpha": 1})
+    known = Ages()
+    with monkeypatch.context() as patch:
+
+        def refuse(_thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            assert known.read(oban) == {}
+    assert known.read(oban) == {"alpha": 0.0}
+
+
+def test_two_instances_of_one_name(start_oban: Starter, scraped: Scraped) -> None:
+    """Each with a database or prefix of its own: they are shown as one, once."""
+    first, second = start_oban(queues={"alpha": 1}), start_oban(queues={"alpha": 1})
+    wait_until(lambda: scraped.value("oban_leader") == 1)
+    names = [(name, *sorted(labels.items())) for name, labels, _ in scraped.samples()]
+    assert len(names) == len(set(names))
+    assert first.alive
+    assert second.alive
+
+
+def test_it_is_detached_once() -> None:
+    """A second time does nothing."""
+    attached = prometheus.attach(CollectorRegistry())
+    attached.detach()
+    attached.detach()
+
+
 def test_each_step_is_one_search_of_the_index(start_oban: Starter) -> None:
     """No sort, no scan, whatever the planner knows of the table."""
     oban = start_oban.make()

@@ -160,6 +160,38 @@ def test_a_port_alone_is_an_endpoint(settings: Load) -> None:
 # The instance
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_part_as_a_whole_leaves_its_other_options(settings: Load, *, turned: bool) -> None:
+    """A JSON object gives what it names; whatever order the process got its variables in."""
+    toml = "[health]\nhost = '127.0.0.2'\nport = 1000"
+    environ = {"OBAN_HEALTH": '{"port": 4000}', "OBAN_HEALTH_HOSTS": "a.example"}
+    if turned:
+        environ = dict(reversed(environ.items()))
+
+    health = settings(toml, environ).config.health
+    assert health is not None
+    assert (health.host, health.port, health.hosts) == ("127.0.0.2", 4000, ("a.example",))
+    whole = dict(reversed({"OBAN_HEALTH": "off", "OBAN_HEALTH_PORT": "4000"}.items()))
+    found = settings(toml, whole).config.health
+    assert found is not None
+    assert (found.host, found.port) == ("127.0.0.1", 4000)
+
+
+def test_what_kubernetes_says_of_a_service_is_none_of_ours(settings: Load) -> None:
+    """Of one that is called `oban-health`, or like any other part."""
+    environ = {
+        "OBAN_HEALTH_SERVICE_HOST": "10.0.0.1",
+        "OBAN_HEALTH_SERVICE_PORT": "8085",
+        "OBAN_HEALTH_SERVICE_PORT_HTTP": "8085",
+        "OBAN_HEALTH_PORT": "tcp://10.0.0.1:8085",
+        "OBAN_HEALTH_PORT_8085_TCP": "tcp://10.0.0.1:8085",
+        "OBAN_HEALTH_PORT_8085_TCP_ADDR": "10.0.0.1",
+        "OBAN_HEALTH_PORT_8085_TCP_PROTO": "tcp",
+    }
+
+    assert settings("", environ).config.health is None
+
+
 def test_an_instance_is_made_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`Oban.from_settings` reads the working directory and this process's variables."""
     monkeypatch.chdir(tmp_path)
