@@ -34,6 +34,7 @@ from oban_actors.messages import (
 )
 from oban_actors.notifiers import Publisher, listen
 from oban_actors.proof import Proof
+from oban_actors.queues.heart import LOST_AFTER
 from oban_actors.queues.parts import LeftOver
 from oban_actors.queues.roster import Roster
 from oban_actors.repo import Repo
@@ -44,9 +45,6 @@ logger = logging.getLogger("oban_actors")
 
 PROOF_TIME = 5.0
 """Seconds within which a node's own ping must come back."""
-
-LOST_AFTER = 45.0
-"""Seconds without a beat, at most, after which this node's jobs are told to end."""
 
 LOST_BEATS = 4.5
 """Beats after which they are, where that is sooner; others wait for six."""

@@ -4,7 +4,7 @@ import contextlib
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,6 +31,10 @@ _OLD = (
 )
 _SWEEP = f"DELETE FROM oban_actors_notifications WHERE id IN ({_OLD})"
 _PRESENT = "SELECT EXISTS (SELECT 1 FROM oban_actors_notifications)"
+
+
+Left = Literal["none", "young", "old"]
+"""Which rows there are after a sweep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +112,11 @@ class Journal:
                 self._version = version
             return news
 
-    def sweep(self) -> bool:
+    def sweep(self) -> Left:
         """Delete what is old, a bounded number of rows.
 
         Returns:
-            whether any rows are left.
+            what is left: none, some that are young, or perhaps more that are old.
 
         Raises:
             DatabaseError: another writer was in the way, or the file can't be written.
@@ -121,8 +125,10 @@ class Journal:
         with _translated(), self._guard.used():
             # Looking costs no lock; and whoever comes second has nothing to delete.
             if self._first(_OLD) is not None:
-                self._connection.execute(_SWEEP)
-            return bool(self._first(_PRESENT))
+                swept = self._connection.execute(_SWEEP).rowcount
+                if swept >= BATCH:
+                    return "old"
+            return "young" if self._first(_PRESENT) else "none"
 
     def close(self) -> None:
         """Close the connection, from any thread."""

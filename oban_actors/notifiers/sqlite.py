@@ -24,6 +24,12 @@ logger = logging.getLogger("oban_actors")
 FIRST_DELAY = 0.05
 LONGEST_DELAY = 5.0
 
+SWEEP_ON = 0.05
+"""Seconds until the next sweep while there may be more to be deleted."""
+
+SWEEP_AGAIN = 1.0
+"""Seconds until another try after another writer was in the way."""
+
 SWEEP_AFTER = 30.0
 """Seconds after which a reader looks whether there are old rows to delete."""
 
@@ -234,10 +240,10 @@ class SqliteNotifier(Notifier):
 
     # Old rows
 
-    def _sweep_later(self) -> None:
+    def _sweep_later(self, seconds: float = SWEEP_AFTER) -> None:
         if not self._sweeping:
             self._sweeping = True
-            self.send_after(_Sweep(), jitter(SWEEP_AFTER))
+            self.send_after(_Sweep(), jitter(seconds))
 
     def _sweep(self) -> None:
         self._sweeping = False
@@ -247,6 +253,7 @@ class SqliteNotifier(Notifier):
             left = self._journal.sweep()
         except DatabaseError as error:
             logger.debug("old notifications are deleted later: %s", error)
-            left = True
-        if left:
-            self._sweep_later()
+            self._sweep_later(SWEEP_AGAIN)
+        else:
+            if left != "none":
+                self._sweep_later(SWEEP_ON if left == "old" else SWEEP_AFTER)

@@ -37,13 +37,19 @@ _OWN_SQLITE = {
 
 @dataclass(slots=True)
 class Trouble:
-    """What one duty's runs on this node came to, whichever actor made them."""
+    """What one duty's runs on this node came to, whichever actor made them.
+
+    Attributes:
+        crashes: runs in a row that crashed their actor.
+
+    """
 
     count: int = 0
+    crashes: int = 0
 
     def worked(self) -> None:
         """Take it that a run succeeded."""
-        self.count = 0
+        self.count = self.crashes = 0
 
     def failed(self) -> bool:
         """Take it that a run failed for a reason of this node's own.

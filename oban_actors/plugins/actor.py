@@ -25,6 +25,15 @@ FAILED_DELAY = 1.0
 """Seconds until another try after the database failed; doubled each time."""
 
 
+CRASHED_DELAY = 15.0
+CRASHED_MOST = 300.0
+"""Seconds until the first run after one that crashed; doubled each time, and at most.
+
+One that crashes in each run would else take all other plugins with it, again and again, as their
+supervisor gives up.
+"""
+
+
 class PluginActor(GenServer):
     """Runs a plugin; see `Plugin` for how.
 
@@ -55,9 +64,12 @@ class PluginActor(GenServer):
         return Continue()
 
     def handle_continue(self, arg: Any) -> None:
-        """Arm the timer: the first run comes after one interval."""
+        """Arm the timer: the first run comes after one interval, after a crash rather later."""
         telemetry.execute("oban.plugin.init", {}, self._about())
-        self._arm(self.plugin.next_delay(self.context))
+        delay, crashes = self.plugin.next_delay(self.context), self._trouble.crashes
+        if crashes:
+            delay = max(delay, min(CRASHED_DELAY * 2.0 ** min(crashes - 1, 16), CRASHED_MOST))
+        self._arm(delay)
 
     def handle_info(self, message: Any) -> None:
         """Run, and arm the timer for the next run."""
@@ -111,6 +123,7 @@ class PluginActor(GenServer):
                 self._fail(error, leader=leader)
             return PluginResult(leader, error=error)
         except Exception as error:
+            self._trouble.crashes += 1
             self._fail(error, leader=leader)
             raise
         self._trouble.worked()

@@ -74,6 +74,7 @@ class Evaluator:
         self._reboots = [entry.key for entry in entries if entry.schedule.reboot]
         self._refused: set[str] = set()
         self._waiting: set[str] = set()
+        self._early: set[str] = set()
         self._pruned: float | None = None
         self._again: float | None = None
         self._read_at = 0.0
@@ -164,7 +165,17 @@ class Evaluator:
                 verdicts[key] = Verdict(mark=marks.now)
             elif evaluated is not None:
                 verdicts[key] = judge(entry.schedule, entry.missed, evaluated, marks.now)
+                self._note_early(key, evaluated, early=verdicts[key].early)
         return verdicts
+
+    def _note_early(self, key: str, evaluated: datetime, *, early: bool) -> None:
+        if early and key not in self._early:
+            said = "cron entry %r was evaluated by a clock that is ahead: nothing is due before %s"
+            logger.warning(said, key, evaluated)
+        if early:
+            self._early.add(key)
+        else:
+            self._early.discard(key)
 
     # A claim
 

@@ -17,8 +17,11 @@ MOST_MISSED = 1_000
 FRESHEN = timedelta(days=1)
 """Age at which a mark is moved although nothing was due, so that it shows that it is in use."""
 
-AHEAD = timedelta(days=1)
+AHEAD = timedelta(hours=1)
 """A mark further ahead of the database's clock than this was written by a clock gone wrong."""
+
+EARLY = timedelta(minutes=1)
+"""One further ahead than this is told of: until the clock gets there, nothing is due."""
 
 HORIZON = 3600.0
 """Seconds until another look at most, since timers don't count while a machine sleeps."""
@@ -48,6 +51,7 @@ class Verdict:
         mark: what to write as the moment of its evaluation; None: leave it.
         dropped: whether more runs were missed than are caught up.
         ahead: whether its mark was written by a clock that is far ahead.
+        early: whether it was written by one that is so far ahead that it should be told.
 
     """
 
@@ -55,6 +59,7 @@ class Verdict:
     mark: datetime | None = None
     dropped: bool = False
     ahead: bool = False
+    early: bool = False
 
 
 NOTHING = Verdict()
@@ -76,6 +81,8 @@ def judge(schedule: Schedule, missed: Missed, evaluated: datetime, now: datetime
     """
     if evaluated > now + AHEAD:
         return Verdict(mark=now, ahead=True)
+    if evaluated > now + EARLY:
+        return Verdict(early=True)
     first = schedule.next_after(evaluated)
     if first is None or first > now:
         return Verdict(mark=now) if now - evaluated >= FRESHEN else NOTHING

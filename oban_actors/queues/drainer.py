@@ -10,12 +10,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from oban_actors import engines, job_events, telemetry
+from oban_actors.actors.clock import real_monotonic
 from oban_actors.caller_run import CallerRun
 from oban_actors.claim import Claim, Claimant
 from oban_actors.errors import DatabaseError
 from oban_actors.job import JobState
 from oban_actors.queues.claims import claims_of
-from oban_actors.queues.heart import Heart
+from oban_actors.queues.heart import LOST_AFTER, Heart
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.roster import producer_uuid
 from oban_actors.repo.times import parameter, to_text
@@ -103,6 +104,8 @@ class Drainer:
         self.claimant = Claimant(parts.config.node, producer_uuid())
         self._claim: Claim | None = None
         self._counts: dict[str, int] = asdict(DrainCounts())
+        self._beaten_at = real_monotonic()
+        self._cut = False
 
     def drain(self) -> DrainCounts:
         """Run the jobs one after another.
@@ -123,7 +126,10 @@ class Drainer:
         except BaseException:
             self._give_back()
             raise
-        self._forget()
+        if self._cut:
+            self._give_back()
+        else:
+            self._forget()
         return DrainCounts(**self._counts)
 
     def _pass(self) -> bool:
@@ -237,10 +243,15 @@ class Drainer:
         return found[0] if claim and found and found[1] == to_text(claim.attempted_at) else None
 
     def _pulse(self) -> None:
-        claim = self._claim
-        report: engines.BeatReport = self.parts.repo.transaction(
-            self._beat, attempts=1, statement_timeout=BEAT_TIME
-        )
+        claim, began = self._claim, real_monotonic()
+        try:
+            report: engines.BeatReport = self.parts.repo.transaction(
+                self._beat, attempts=1, statement_timeout=BEAT_TIME, vital=True
+            )
+        except DatabaseError:
+            self._miss(claim)
+            raise
+        self._beaten_at = began
         if claim is None or claim.ack is not None:
             return
         if claim.running.completed or claim.running.cancelled:
@@ -250,6 +261,16 @@ class Drainer:
         }:
             logger.warning("job %d was taken from its drain and is told to end", claim.id)
             claim.running.cancel("cancelled")
+
+    def _miss(self, claim: Claim | None) -> None:
+        """Others may take this drain for dead soon, and run its jobs again."""
+        if real_monotonic() - self._beaten_at < LOST_AFTER or claim is None:
+            return
+        if claim.ack is None and not claim.running.cancelled:
+            said = "no beat of a drain for %g s: job %d is told to end"
+            logger.error(said, LOST_AFTER, claim.id)
+            self._cut = True
+            claim.running.cancel("shutdown")
 
     def _beat(self, connection: sa.Connection) -> engines.BeatReport:
         """Show that it lives, so that nobody takes its claims for a dead producer's."""

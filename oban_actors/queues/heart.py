@@ -8,6 +8,9 @@ from typing import Self
 
 from oban_actors.errors import DatabaseError
 
+LOST_AFTER = 45.0
+"""Seconds without a beat, at most, after which jobs are told to end: others may run them soon."""
+
 logger = logging.getLogger("oban_actors")
 
 

@@ -79,6 +79,13 @@ def make_engine(source: Source, config: Config) -> Engine:
     )
 
 
+# To listen is to be idle. Not all servers know that setting.
+_NEVER_TOO_IDLE = """
+SELECT set_config(name, '0', false) FROM pg_settings
+WHERE name = 'idle_session_timeout' AND setting <> '0'
+"""
+
+
 def lone_connection(
     engine: Engine, config: Config, made: Callable[["psycopg.Connection[Any]"], object]
 ) -> "psycopg.Connection[Any]":
@@ -103,6 +110,7 @@ def lone_connection(
         _keep_alive(driver)
         name = f"oban_actors {config.name} listen"
         driver.execute("SELECT set_config('application_name', %s, false)", [name])
+        driver.execute(_NEVER_TOO_IDLE)
     except BaseException:
         driver.close()
         raise

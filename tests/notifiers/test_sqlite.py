@@ -214,6 +214,22 @@ def test_old_rows_are_deleted(sqlite_rig: Rig) -> None:
     assert Reconnected() not in ear.messages
 
 
+def test_many_old_rows_are_deleted_at_once(sqlite_rig: Rig) -> None:
+    """Batch after batch, however many were written meanwhile, and after a writer in the way."""
+    node = sqlite_rig.node()
+    with beside(sqlite_rig) as connection:
+        connection.execute(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) "
+            "INSERT INTO oban_actors_notifications (channel, payload, inserted_at) "
+            "SELECT 'c', '{}', '2000' FROM n"
+        )
+        connection.execute("BEGIN IMMEDIATE")
+        node.tell(_Sweep())
+        assert node.ask(TryLock(7)) is False
+        connection.execute("ROLLBACK")
+        wait_until(lambda: connection.execute(ROWS).fetchone() == (0,))
+
+
 def test_a_sweep_waits_for_nobody(sqlite_rig: Rig) -> None:
     """Another writer in the way puts it off, and nothing else."""
     node = sqlite_rig.node()

@@ -115,8 +115,9 @@ def test_a_mark_in_the_future_waits_unless_it_is_far() -> None:
     """A clock set back repeats nothing; one that was wrong by years does not end all runs."""
     each = schedule("* * * * *")
 
-    assert judge(each, "all", at(hours=23), START) is NOTHING
-    assert judge(each, "all", at(hours=25), START) == Verdict(mark=START, ahead=True)
+    assert judge(each, "all", at(minutes=1), START) is NOTHING
+    assert judge(each, "all", at(minutes=59), START) == Verdict(early=True)
+    assert judge(each, "all", at(minutes=61), START) == Verdict(mark=START, ahead=True)
 
 
 def test_missed_runs_that_are_too_many_are_dropped() -> None:

@@ -109,8 +109,10 @@ def test_a_mark_of_a_clock_far_ahead_is_set_back(
     assert runs(start_oban.tables) == ["02 09:00"]
 
 
-def test_a_clock_set_back_a_little_repeats_nothing(start_oban: Starter) -> None:
-    """What was evaluated once is not looked at again."""
+def test_a_clock_set_back_a_little_repeats_nothing(
+    start_oban: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was evaluated once is not looked at again, and that nothing is due meanwhile is told."""
     clock = clock_at("2026-03-02 08:59:30")
     first = start(start_oban, clock, EVERY_MINUTE)
     minutes([first], clock, 3)
@@ -120,6 +122,7 @@ def test_a_clock_set_back_a_little_repeats_nothing(start_oban: Starter) -> None:
     minutes([second], back, 5)
 
     assert runs(start_oban.tables) == [f"02 09:0{minute}" for minute in range(5)]
+    assert len([text for text in caplog.messages if "by a clock that is ahead" in text]) == 1
 
 
 class TenMinutesFast(SystemClock):

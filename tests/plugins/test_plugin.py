@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from oban_actors import ConfigError, Oban, Perform, Plugin, PluginResult, PluginRun
-from oban_actors.actors import ServerCrashed
+from oban_actors.actors import ServerCrashed, VirtualClock
 from oban_actors.plugins.actor import PluginActor
 from tests.support.events import Event, Recorder
 from tests.support.instances import Starter
@@ -120,6 +120,33 @@ def test_a_bug_crashes_it_and_it_comes_back(start_oban: Starter) -> None:
         return found is not None and found != actor
 
     wait_until(came_back, message="another actor")
+
+
+def test_one_that_crashes_in_each_run_leaves_the_others_alone(
+    start_oban: Starter, events: Recorder
+) -> None:
+    """It runs again later, and later: their supervisor would give up, and take all with it."""
+    clock = VirtualClock()
+    plugins = [Own(interval=1.0, bug=True), Counter()]
+    oban = start_oban.leading(clock=clock, plugins=plugins)
+    other = oban.whereis(("plugin", "counter"))
+    waited = 0.0
+    for number, delay in enumerate([1.0, 15.0, 30.0, 60.0, 120.0, 240.0, 300.0, 300.0], start=1):
+        events.wait_for_count(number, "oban.plugin.init", _of(Own))
+        wait_until(lambda: _armed(oban) is not None)
+        clock.advance(delay - 0.5)
+        assert len(events.all("oban.plugin.exception", _of(Own))) == number - 1
+        clock.advance(0.5)
+        events.wait_for_count(number, "oban.plugin.exception", _of(Own))
+        waited += delay
+
+    assert oban.whereis(("plugin", "counter")) == other
+    assert waited > 1000
+
+
+def _armed(oban: Oban) -> Any:
+    node = oban.tree().find(("plugin", "own"))
+    return node if node is not None and node.state == "idle" else None
 
 
 def test_options_are_checked_before_anything_starts() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from oban_actors import Beat, DatabaseUnavailable, Oban
 from oban_actors.actors import VirtualClock
-from oban_actors.pulse import BEAT_TIME, LOST_AFTER
+from oban_actors.pulse import BEAT_TIME
+from oban_actors.queues.heart import LOST_AFTER
 from oban_actors.repo.repo import GRACE
 from tests.queues.test_crashes import crash
 from tests.queues.work import Work, jobs, renew

@@ -300,3 +300,13 @@ def _traced(error: BaseException | None) -> str:
         said += f"{error!s}{error!r}"
         error = error.__cause__
     return said
+
+
+def test_who_listens_may_be_idle(pg: Database) -> None:
+    """However soon the server, a role or an address has other sessions ended for that."""
+    url = make_url(pg.url).update_query_dict({"options": "-c idle_session_timeout=60s"})
+    asked = "SELECT current_setting('idle_session_timeout')"
+    with opened(url.render_as_string(hide_password=False)) as repo, repo.raw_connection() as lone:
+        assert lone.execute(asked).fetchone() == ("0",)
+        pooled = repo.transaction(lambda connection: connection.execute(text(asked)).scalar())
+    assert pooled == "1min"

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 
 from oban_actors import ConfigError, Job, JobState, Oban, VirtualClock, telemetry
+from oban_actors.errors import DatabaseUnavailable
+from oban_actors.queues import drainer
+from oban_actors.queues.drainer import Drainer
 from oban_actors.testing import DrainCounts
 from tests.support.events import recording
 from tests.support.instances import Starter
@@ -259,6 +262,27 @@ def test_a_job_cancels_itself_and_others(
     monkeypatch.setattr(oban, "delete_job", lambda _: None)
     assert oban.drain_queue("alpha") == DrainCounts(cancelled=2)
     assert ran == [0, 1, 3, 1]
+
+
+def test_a_drain_that_can_not_beat_tells_its_job_to_end(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Others may take it for dead soon, and run its jobs; what came to no end is given back."""
+    beat = Drainer._beat
+
+    def fail(one: Drainer, connection: Any) -> Any:
+        if threading.current_thread().name == "oban-drain-heart":
+            raise DatabaseUnavailable("away")
+        return beat(one, connection)
+
+    monkeypatch.setattr(Drainer, "_beat", fail)
+    monkeypatch.setattr(drainer, "LOST_AFTER", 0.1)
+    monkeypatch.setattr(drainer, "WATCH", 0.05)
+    job = oban.insert(work.forever.new({}))
+
+    assert oban.drain_queue("alpha") == DrainCounts()
+    assert (read(oban, job).state, read(oban, job).attempt) == ("available", 0)
+    assert f"job {job.id} is told to end" in caplog.text
 
 
 @pytest.mark.parametrize("end", ["fine", "raise"])

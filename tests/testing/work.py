@@ -34,6 +34,12 @@ async def endless(job: Job) -> None:
     await asyncio.Event().wait()
 
 
+@worker(queue="alpha")
+async def forever(job: Job) -> None:
+    """Likewise, without a time."""
+    await asyncio.Event().wait()
+
+
 @worker(queue="alpha", timeout=0.05)
 def overtime(job: Job) -> str:
     """End only when told to."""
