@@ -25,6 +25,9 @@ UNREACHABLE = 3
 TABLES = 4
 """The tables are not there, too old or too new: `oban-actors migrate`."""
 
+TAKEN = 5
+"""Somebody else listens on the health port; who has it may end, as the node before this one."""
+
 INTERRUPTED = 130
 """Ctrl-C, as a shell counts it."""
 
@@ -35,8 +38,7 @@ HOPELESS = (USAGE, TABLES)
 def exit_code(error: BaseException) -> int:
     """Say how a command ends that met this error."""
     if _port_is_taken(error):
-        # Who has it may end, as the node before this one.
-        return FAILED
+        return TAKEN
     if isinstance(error, ConfigError):
         return USAGE
     if isinstance(error, DatabaseUnavailable):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from oban_actors.actors.restarts import Intensity
-from oban_actors.cli.exits import DONE, FAILED, HOPELESS, UNREACHABLE
+from oban_actors.cli.exits import DONE, FAILED, HOPELESS, TAKEN, UNREACHABLE
 
 RESTARTS = 5
 SECONDS = 300.0
@@ -167,14 +167,14 @@ class Fleet:
         slot.running, slot.ready, slot.kill_at, slot.heard = False, False, None, None
         if self._stopping:
             # One that has not come up ends as its start does.
-            fine = (DONE, *_UNHEARD) if ready else (DONE, UNREACHABLE, *_UNHEARD)
+            fine = (DONE, *_UNHEARD) if ready else (DONE, UNREACHABLE, TAKEN, *_UNHEARD)
             if killed or code not in fine:
                 self.code = self.code or FAILED
             return self._stop_next(now)
         if code in HOPELESS and not self._proven:
             return self._give_up(code, f"worker {index} {how}, and would again", now)
-        if code in (UNREACHABLE, *HOPELESS):
-            return self._without_a_start(slot, index, how, now)
+        if code == UNREACHABLE or (code in (TAKEN, *HOPELESS) and not ready):
+            return self._without_a_start(slot, code, index, how, now)
         self.intensity = self.intensity.add(now)
         if self.intensity.exceeded:
             many = self.intensity.within(now)
@@ -276,10 +276,12 @@ class Fleet:
         slot.running, slot.killed, slot.due = True, False, None
         return Start(index)
 
-    def _without_a_start(self, slot: _Slot, index: int, how: str, now: float) -> list[Action]:
+    def _without_a_start(
+        self, slot: _Slot, code: int, index: int, how: str, now: float
+    ) -> list[Action]:
         # A database that is away is no crash, nor is a port that is taken, or code that is just
         # being replaced, while the others work. But what never was there is a wrong address.
-        if not self._proven:
+        if code == UNREACHABLE and not self._proven:
             return self._give_up(UNREACHABLE, f"worker {index} {how}", now)
         self._start_later(slot, now)
         return []

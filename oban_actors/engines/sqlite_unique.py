@@ -189,7 +189,7 @@ def _look(job: Job, shape: Shape, at: datetime, pieces: Pieces) -> tuple[str, di
         conditions.append(_AT.format(unique.timestamp))
         values["since"] = to_text(_earlier(at, unique.period))
     for column, match in (("args", shape.args), ("meta", shape.meta)):
-        if match in ("alike", "part"):
+        if match in ("alike", "part") or (column == "args" and "pieces" in values):
             for condition, value in _scalars(column, unique.wanted(job, column)):
                 name = f"value_{len(values)}"
                 conditions.append(condition.format(f":{name}_path", f":{name}"))

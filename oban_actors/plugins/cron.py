@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 from oban_actors.actors import ChildSpec
 from oban_actors.messages import Evaluate, Notification, Reconnected
 from oban_actors.notifiers import listen
+from oban_actors.peers import Trouble
 from oban_actors.plugins.actor import PluginActor
 from oban_actors.plugins.cron_entry import MISSED, Entry, Missed
 from oban_actors.plugins.cron_evaluator import Evaluator
@@ -110,7 +111,7 @@ class Cron(Plugin):
         if context.config.peer is not None:
             signs.append(context.config.peer.renew)
         boot = Boot(max(WATCH, WATCH_BEATS * max(signs)))
-        return CronActor.child_spec(self, context, boot, name=("plugin", self.id))
+        return CronActor.child_spec(self, context, boot, Trouble(), name=("plugin", self.id))
 
 
 class CronActor(PluginActor):
@@ -120,11 +121,14 @@ class CronActor(PluginActor):
         plugin: what is run.
         context: the instance's parts.
         boot: whether this node's start is that of all.
+        trouble: see `PluginActor`.
 
     """
 
-    def __init__(self, plugin: Cron, context: PluginContext, boot: Boot) -> None:
-        super().__init__(plugin, context)
+    def __init__(
+        self, plugin: Cron, context: PluginContext, boot: Boot, trouble: Trouble | None = None
+    ) -> None:
+        super().__init__(plugin, context, trouble)
         self.boot = boot
 
     def handle_continue(self, arg: Any) -> None:
@@ -133,7 +137,8 @@ class CronActor(PluginActor):
         if isinstance(self.plugin, Cron):
             self.plugin.evaluator.boot = self.boot
         listen(self, ["actors"])
-        self.tell(self.actor_ref, Evaluate())
+        if not self._trouble.crashes:
+            self.tell(self.actor_ref, Evaluate())
 
     def handle_info(self, message: Any) -> None:
         """Evaluate; also when the timer may have been stopped with the machine."""

@@ -11,6 +11,7 @@ from oban_actors.carrying import Carried, Carry, Work
 from oban_actors.config import Config
 from oban_actors.messages import GetLeader, Rescue
 from oban_actors.options import Seconds
+from oban_actors.peers import Trouble
 from oban_actors.peers.identity import owner
 from oban_actors.plugins.actor import PluginActor
 from oban_actors.plugins.plugin import Duty, Plugin, PluginContext, PluginResult, PluginRun
@@ -129,7 +130,7 @@ class Lifeline(Plugin):
 
     def child_spec(self, context: PluginContext) -> ChildSpec:
         """Describe the actor that runs it."""
-        return LifelineActor.child_spec(self, context, name=("plugin", self.id))
+        return LifelineActor.child_spec(self, context, Trouble(), name=("plugin", self.id))
 
     @property
     def rescuer(self) -> Rescuer:
@@ -154,13 +155,16 @@ class LifelineActor(PluginActor):
     Args:
         plugin: what is run.
         context: the instance's parts.
+        trouble: see `PluginActor`.
 
     """
 
     plugin: Lifeline
 
-    def __init__(self, plugin: Lifeline, context: PluginContext) -> None:
-        super().__init__(plugin, context)
+    def __init__(
+        self, plugin: Lifeline, context: PluginContext, trouble: Trouble | None = None
+    ) -> None:
+        super().__init__(plugin, context, trouble)
         self._asked: Work | None = None
 
     def handle_info(self, message: Any) -> None:

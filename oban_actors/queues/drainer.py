@@ -13,7 +13,7 @@ from oban_actors import engines, job_events, telemetry
 from oban_actors.actors.clock import real_monotonic
 from oban_actors.caller_run import CallerRun
 from oban_actors.claim import Claim, Claimant
-from oban_actors.errors import DatabaseError
+from oban_actors.errors import DatabaseError, TransientError
 from oban_actors.job import JobState
 from oban_actors.queues.claims import claims_of
 from oban_actors.queues.heart import LOST_AFTER, Heart
@@ -248,8 +248,11 @@ class Drainer:
             report: engines.BeatReport = self.parts.repo.transaction(
                 self._beat, attempts=1, statement_timeout=BEAT_TIME, vital=True
             )
-        except DatabaseError:
-            self._miss(claim)
+        except DatabaseError as error:
+            # Whoever has an SQLite file for that long, perhaps this very job, keeps others from
+            # rescuing anything as well.
+            if self.parts.repo.dialect != "sqlite" or not isinstance(error, TransientError):
+                self._miss(claim)
             raise
         self._beaten_at = began
         if claim is None or claim.ack is not None:

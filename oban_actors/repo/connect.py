@@ -79,10 +79,10 @@ def make_engine(source: Source, config: Config) -> Engine:
     )
 
 
-# To listen is to be idle. Not all servers know that setting.
+# To listen is to be idle. Servers before 14 know no such setting.
 _NEVER_TOO_IDLE = """
-SELECT set_config(name, '0', false) FROM pg_settings
-WHERE name = 'idle_session_timeout' AND setting <> '0'
+SELECT set_config('idle_session_timeout', '0', false)
+WHERE current_setting('idle_session_timeout', true) <> '0'
 """
 
 

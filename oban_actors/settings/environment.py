@@ -40,7 +40,7 @@ def read(environ: Mapping[str, str]) -> Iterator[Given]:
         ConfigError: a variable is of a part that has no such option, or can't be read.
 
     """
-    found: list[Given] = []
+    given: list[tuple[Option, str]] = []
     for variable, text in environ.items():
         option = VARIABLES.get(variable)
         if _SERVICE.search(variable) or _ADDRESS.fullmatch(text):
@@ -48,8 +48,9 @@ def read(environ: Mapping[str, str]) -> Iterator[Given]:
         if option is None:
             _check_unknown(variable)
         elif text.strip():
-            found += _given(option, text.strip())
-    yield from sorted(found, key=lambda given: len(given.path))
+            given.append((option, text.strip()))
+    for option, text in sorted(given, key=lambda each: len(each[0].path)):
+        yield from _given(option, text)
 
 
 def unknown(environ: Mapping[str, str]) -> dict[str, str]:
@@ -76,7 +77,7 @@ def _check_unknown(variable: str) -> None:
 
 def _given(option: Option, text: str) -> list[Given]:
     value = _value(option, text)
-    if len(option.path) > 1 or not isinstance(value, Mapping):
+    if len(option.path) > 1 or not isinstance(value, Mapping) or not value:
         return [Given(option.path, value, option.variable)]
     try:
         return list(spread({option.path[0]: value}, option.variable))

@@ -37,7 +37,7 @@ def test_a_port_that_is_taken_is_worth_another_try() -> None:
     other = ConfigError("can't listen")
     other.__cause__ = OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
 
-    assert (exit_code(taken), exit_code(other)) == (1, 2)
+    assert (exit_code(taken), exit_code(other)) == (5, 2)
 
 
 @pytest.mark.parametrize(

@@ -82,16 +82,32 @@ def test_what_starting_again_will_not_mend_ends_all(code: int) -> None:
     assert fleet.code == code
 
 
-@pytest.mark.parametrize("code", [2, 4])
+@pytest.mark.parametrize("code", [2, 4, 5])
 def test_what_keeps_one_from_coming_back_ends_no_other(code: int) -> None:
     """A port that is taken, say, or code that is being replaced: it is tried again later."""
     fleet = running(2)
+    assert fleet.ended(1, -9, "was killed by SIGKILL", 10.0) == [Start(1)]
     for now in (100.0, 200.0, 300.0):
         assert fleet.ended(1, code, "ended", now) == []
         assert fleet.tick(now) == []
         assert fleet.tick(now + MOST_DELAY) == [Start(1)]
     assert not fleet.over
     assert fleet.ready(1) == []
+    # Once it is up, whatever it ends with is a crash.
+    for at in range(RESTARTS):
+        assert fleet.ended(1, code, "ended", 1000.0 + at) == [Start(1)]
+        fleet.ready(1)
+    assert fleet.ended(1, code, "ended", 1010.0)[0] == Tell(0, "drain")
+
+
+def test_a_port_that_the_node_before_still_has() -> None:
+    """The first one waits for it as well: a rollout may start it before the other has ended."""
+    fleet = Fleet(2, GRACE)
+    fleet.begin()
+    for now in (10.0, 100.0, 200.0):
+        assert fleet.ended(0, 5, "ended", now) == []
+        assert fleet.tick(now + MOST_DELAY) == [Start(0)]
+    assert fleet.ready(0) == [Start(1)]
 
 
 def test_one_that_is_stopped_before_it_came_up() -> None:

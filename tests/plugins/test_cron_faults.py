@@ -3,7 +3,8 @@
 import pytest
 import sqlalchemy as sa
 
-from oban_actors import Evaluate, Oban
+from oban_actors import Evaluate, Job, Oban
+from oban_actors.plugins.cron_evaluator import Evaluator
 from tests.plugins.crontabs import (
     CRON,
     NINE,
@@ -200,6 +201,37 @@ def test_a_crash_of_the_actor_loses_and_doubles_nothing(start_oban: Starter) -> 
     wait_until(lambda: runs(start_oban.tables) == ["02 09:00"])
     crash(oban)
     assert evaluate(oban) == []
+
+
+def test_one_that_crashes_in_each_look_ends_no_tree(
+    start_oban: Starter, events: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks again later, and inserts what was missed once it can."""
+    clock = clock_at("2026-03-02 08:59:30")
+    evaluate_it = Evaluator.evaluate
+
+    def fail(_evaluator: Evaluator, _run: object) -> list[Job]:
+        raise RuntimeError("a bug")
+
+    oban = start(start_oban, clock, NINE)
+    monkeypatch.setattr(Evaluator, "evaluate", fail)
+    clock.advance(31)
+    for number, delay in enumerate((15, 30), start=1):
+        events.wait_for_count(number, "oban.plugin.exception", of_cron)
+        events.wait_for_count(number + 1, "oban.plugin.init", of_cron)
+        wait_until(lambda: idle(oban))
+        clock.advance(delay - 1)
+        assert len(events.all("oban.plugin.exception", of_cron)) == number
+        if number == 2:
+            monkeypatch.setattr(Evaluator, "evaluate", evaluate_it)
+        clock.advance(1)
+    wait_until(lambda: runs(start_oban.tables) == ["02 09:00"])
+
+
+def idle(oban: Oban) -> bool:
+    """Whether the actor waits for its timer."""
+    node = oban.tree().find(CRON)
+    return node is not None and node.state == "idle"
 
 
 def test_a_transaction_that_does_not_commit_claims_nothing(start_oban: Starter) -> None:

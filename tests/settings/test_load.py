@@ -171,6 +171,13 @@ def test_a_part_as_a_whole_leaves_its_other_options(settings: Load, *, turned: b
     health = settings(toml, environ).config.health
     assert health is not None
     assert (health.host, health.port, health.hosts) == ("127.0.0.2", 4000, ("a.example",))
+    limits = {"OBAN_STAGER_LIMIT": "5", "OBAN_STAGER": '{"limit": 100}'}
+    if turned:
+        limits = dict(reversed(limits.items()))
+    stager = settings("", limits).config.stager
+    assert stager is not None
+    assert stager.limit == 5
+    assert settings("stager = false", {"OBAN_STAGER": "{}"}).config.stager is not None
     whole = dict(reversed({"OBAN_HEALTH": "off", "OBAN_HEALTH_PORT": "4000"}.items()))
     found = settings(toml, whole).config.health
     assert found is not None
