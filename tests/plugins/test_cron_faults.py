@@ -25,7 +25,7 @@ from tests.plugins.crontabs import (
 )
 from tests.support.databases import Database
 from tests.support.events import Event, Recorder
-from tests.support.instances import Starter, Tables, starter
+from tests.support.instances import Starter, Tables, starter, wait_until_idle
 from tests.support.postgres import PostgresServer
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import wait_until
@@ -219,19 +219,13 @@ def test_one_that_crashes_in_each_look_ends_no_tree(
     for number, delay in enumerate((15, 30), start=1):
         events.wait_for_count(number, "oban.plugin.exception", of_cron)
         events.wait_for_count(number + 1, "oban.plugin.init", of_cron)
-        wait_until(lambda: idle(oban))
+        wait_until_idle(oban, CRON)
         clock.advance(delay - 1)
         assert len(events.all("oban.plugin.exception", of_cron)) == number
         if number == 2:
             monkeypatch.setattr(Evaluator, "evaluate", evaluate_it)
         clock.advance(1)
     wait_until(lambda: runs(start_oban.tables) == ["02 09:00"])
-
-
-def idle(oban: Oban) -> bool:
-    """Whether the actor waits for its timer."""
-    node = oban.tree().find(CRON)
-    return node is not None and node.state == "idle"
 
 
 def test_a_transaction_that_does_not_commit_claims_nothing(start_oban: Starter) -> None:

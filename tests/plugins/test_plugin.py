@@ -11,7 +11,7 @@ from oban_actors import ConfigError, Oban, Perform, Plugin, PluginResult, Plugin
 from oban_actors.actors import ServerCrashed, VirtualClock
 from oban_actors.plugins.actor import PluginActor
 from tests.support.events import Event, Recorder
-from tests.support.instances import Starter
+from tests.support.instances import Starter, wait_until_idle
 from tests.support.waiting import wait_until
 
 
@@ -133,7 +133,7 @@ def test_one_that_crashes_in_each_run_leaves_the_others_alone(
     waited = 0.0
     for number, delay in enumerate([1.0, 15.0, 30.0, 60.0, 120.0, 240.0, 300.0, 300.0], start=1):
         events.wait_for_count(number, "oban.plugin.init", _of(Own))
-        wait_until(lambda: _armed(oban) is not None)
+        wait_until_idle(oban, ("plugin", "own"))
         clock.advance(delay - 0.5)
         assert len(events.all("oban.plugin.exception", _of(Own))) == number - 1
         clock.advance(0.5)
@@ -142,11 +142,6 @@ def test_one_that_crashes_in_each_run_leaves_the_others_alone(
 
     assert oban.whereis(("plugin", "counter")) == other
     assert waited > 1000
-
-
-def _armed(oban: Oban) -> Any:
-    node = oban.tree().find(("plugin", "own"))
-    return node if node is not None and node.state == "idle" else None
 
 
 def test_options_are_checked_before_anything_starts() -> None:

@@ -15,7 +15,7 @@ from oban_actors.plugins import PluginResult, Reindexer
 from oban_actors.repo import reindexing
 from tests.support.databases import Database
 from tests.support.events import Event, Recorder
-from tests.support.instances import Starter, starter, wait_until_leader
+from tests.support.instances import Starter, starter, wait_until_idle, wait_until_leader
 from tests.support.waiting import wait_until
 
 COMPOUND = "oban_jobs_state_queue_priority_scheduled_at_id_index"
@@ -223,6 +223,8 @@ def test_it_keeps_its_schedule(sqlite: Database, events: Recorder) -> None:
         for days in (1, 2):
             clock.advance(61.0 if days == 1 else 86_400.0)
             events.wait_for_count(days + 1, "oban.plugin.stop", _ran)
+            # Its timer is armed after the event.
+            wait_until_idle(oban, ("plugin", "reindexer"))
         clock.advance(3600.0)
         assert ask(oban).error is None
 

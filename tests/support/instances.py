@@ -152,6 +152,16 @@ def wait_until_leader(oban: Oban) -> None:
     wait_until(leads, message="leadership")
 
 
+def wait_until_idle(oban: Oban, name: Any) -> None:
+    """Wait until an actor has done what it was at, also what comes after the event of a run."""
+
+    def idle() -> bool:
+        node = oban.tree().find(name)
+        return node is not None and node.state == "idle"
+
+    wait_until(idle, message=f"{name} idle")
+
+
 def scheduled(seconds: float, *, queue: str = "alpha", **options: Any) -> Job:
     """Make a job that is due in so many seconds."""
     return Job.new(worker="tests.Worker", args={}, queue=queue, schedule_in=seconds, **options)
