@@ -8,7 +8,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 
 from oban_actors.claim import Claimant
-from oban_actors.engines import JobEngine, engine_of
+from oban_actors.engines import JobEngine, make_engine
 from oban_actors.host_connections import adopt, is_async, run_on
 from oban_actors.job import Job
 from oban_actors.repo.times import Dialect
@@ -80,4 +80,4 @@ class Completion:
 
 
 # Its statements are built once for all jobs of a process.
-_engine = functools.cache(engine_of)
+_engine = functools.cache(make_engine)

@@ -76,7 +76,7 @@ class Oban(SchemaCalls, InsertCalls, AsyncQueueCalls, AsyncJobCalls, DrainCalls)
     def __init__(self, database: Source, **options: Any) -> None:
         self.config = Config.build(**options)
         self.repo = Repo(database, self.config)
-        self._engine = make_engine(self.config, self.repo.dialect)
+        self._engine = make_engine(self.repo.dialect, self.config.prefix)
         self._runtime = Runtime(self.config.clock)
         self._publisher = make_publisher(self.config, self._runtime.registry, self.repo.dialect)
         self._inserter = Inserter(self.config, self.repo, self._engine, self._publisher)

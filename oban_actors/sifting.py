@@ -51,17 +51,17 @@ def sift(
     connection: sa.Connection,
     items: Sequence[T],
     take: Callable[[Sequence[T]], R],
-    most: int | None = None,
     *,
     look: Callable[[], object] | None = None,
 ) -> Sifted[T, R]:
     """Take many by halves, each in a savepoint, until those are alone that are refused.
 
+    Of these no more than `MOST_REFUSED` are looked for.
+
     Args:
         connection: in a transaction.
         items: what to take.
         take: takes some of them on it.
-        most: how many refused ones to look for, default all.
         look: does the same without any row, once one was refused: what fails then, too, is of
             none. None: that was done before.
 
@@ -73,7 +73,7 @@ def sift(
     parts = [items] if items else []
     while parts:
         some = parts.pop()
-        if most is not None and len(found.refused) >= most:
+        if len(found.refused) >= MOST_REFUSED:
             found.left += some
             continue
         try:

@@ -82,7 +82,7 @@ def change_chosen(
 
 
 def _chosen(oban: Oban, action: Action, filters: dict[str, Any], limit: int | None) -> list[int]:
-    engine = make_engine(oban.config, oban.repo.dialect)
+    engine = make_engine(oban.repo.dialect, oban.config.prefix)
     wanted = filters if limit is None else {**filters, "limit": limit}
     chosen = choose(engine.table, oban.repo.dialect, None, wanted)
 

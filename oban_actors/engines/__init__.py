@@ -1,6 +1,5 @@
 """What a job store can do, one file a database."""
 
-from oban_actors.config import Config
 from oban_actors.engines.engine import (
     BeatReport,
     ChangedJob,
@@ -28,22 +27,16 @@ __all__ = [
     "Turn",
     "Unreadable",
     "UnreadableRow",
-    "engine_of",
     "make_engine",
 ]
 
 
-def make_engine(config: Config, dialect: Dialect) -> JobEngine:
+def make_engine(dialect: Dialect, prefix: str) -> JobEngine:
     """Make the job store for a database.
 
     Args:
-        config: its `prefix` is the schema of the tables on PostgreSQL.
         dialect: the database's kind.
+        prefix: the schema of its tables, on PostgreSQL.
 
     """
-    return engine_of(dialect, config.prefix)
-
-
-def engine_of(dialect: Dialect, prefix: str) -> JobEngine:
-    """Make the job store for a database of that kind, and on PostgreSQL that schema."""
     return SqliteEngine() if dialect == "sqlite" else PostgresEngine(prefix)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from oban_actors.engines.rescue import Rescued, RescueState
 from oban_actors.plugins.plugin import PluginRun
-from oban_actors.sifting import MOST_REFUSED, sift
+from oban_actors.sifting import sift
 from oban_actors.staging import SetAside
 
 logger = logging.getLogger("oban_actors")
@@ -56,7 +56,7 @@ class Salvage:
         def rescue(some: Sequence[int]) -> Rescued:
             return run.context.engine.rescue_jobs(connection, some, state, error, run.now())
 
-        found = sift(connection, ids, rescue, MOST_REFUSED, look=lambda: rescue([_NOBODYS]))
+        found = sift(connection, ids, rescue, look=lambda: rescue([_NOBODYS]))
         for job_id, why in found.refused:
             self._set_aside(job_id, run, why)
         return sum(found.done, Rescued())

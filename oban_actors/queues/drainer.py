@@ -199,11 +199,13 @@ class Drainer:
         if ack is None or claim.verdict is None:
             return self._look(after)
         now = self.parts.repo.now()
+        # Who is told of the end may cancel the one after it.
+        heard = any(map(telemetry.attached, job_events.ENDS))
 
         def work(connection: sa.Connection) -> tuple[engines.Turn, str | None, str | None]:
             turn = engine.take_turn(connection, self.claimant, queue, [ack], 0, now)
             own = self._state_under(claim, connection) if turn.stale else None
-            return turn, own, self._state_under(after, connection)
+            return turn, own, None if heard else self._state_under(after, connection)
 
         turn: engines.Turn
         state: str | None
@@ -218,8 +220,7 @@ class Drainer:
         else:
             self._counts[claim.verdict] += 1
         run.tell_end(claim, stale=stale)
-        # Who was told may have cancelled it.
-        return self._look(after) if any(map(telemetry.attached, job_events.ENDS)) else state
+        return self._look(after) if heard else state
 
     def _look(self, claim: Claim | None) -> str | None:
         if claim is None:

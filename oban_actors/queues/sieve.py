@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from oban_actors.claim import Ack
 from oban_actors.engines import Turn
 from oban_actors.job import JobState
-from oban_actors.sifting import MOST_REFUSED, Refused, in_savepoint, sift
+from oban_actors.sifting import Refused, in_savepoint, sift
 
 Take = Callable[[Sequence[Ack], int], Turn]
 
@@ -52,7 +52,7 @@ class Sieve:
             sqlalchemy.exc.DBAPIError: the database can't work.
 
         """
-        written = sift(self.connection, acks, lambda some: self.take(some, 0), MOST_REFUSED)
+        written = sift(self.connection, acks, lambda some: self.take(some, 0))
         self.refused = {ack.job_id: why for ack, why in written.refused}
 
         def every(name: str) -> frozenset[int]:

@@ -17,7 +17,7 @@ from oban_actors.queues.parts import Parts
 from oban_actors.queues.roster import Roster
 from oban_actors.queues.sieve import Sieve
 from oban_actors.repo.sqlstates import translate
-from oban_actors.sifting import MOST_REFUSED, refuses_a_row, sift
+from oban_actors.sifting import refuses_a_row, sift
 
 logger = logging.getLogger("oban_actors")
 
@@ -143,20 +143,21 @@ class Turns:
 
     def _note_given_back(self, found: _GivenBack) -> None:
         """Note what a transaction that was committed has given back, and tell of it."""
-        known = self._roster.unreleased
+        known, left = self._roster.unreleased, set(found.left)
         # Those that were known are tried again when there is another reason to look.
-        self.unsure = not set(found.left) <= set(known)
+        self.unsure = not left.issubset(known)
         for job_id, why in found.refused:
             if job_id not in self._roster.named:
                 error = translate(why)
                 logger.error(
                     "job %d, claimed by nobody here, can't be given back: %s", job_id, error
                 )
-        untried = [job_id for job_id in known if job_id in found.left]
         refused = [job_id for job_id, _ in found.refused]
+        untried = [job_id for job_id in known if job_id in left]
         self._roster.unreleased = [*untried, *found.locked, *refused]
-        self._roster.named = (self._roster.named & set(untried + list(found.locked))) | set(refused)
-        self._roster.interrupted -= found.cut.difference(found.locked, refused, found.left)
+        self._roster.named.intersection_update(self._roster.unreleased)
+        self._roster.named.update(refused)
+        self._roster.interrupted -= found.cut.difference(self._roster.unreleased, left)
         if found.released:
             self._released()
             self._tell_given_back(found.released, found.cut)
@@ -286,18 +287,18 @@ class Turns:
     def _give_back_sifted(self, connection: sa.Connection) -> _GivenBack:
         """Give back what nobody holds, but for what the database refuses."""
         held, cut = self._held()
-        claimed = self._claimed(connection)
+        lost = self._claimed(connection) - held
         # Those that were refused already come last, each in its turn.
-        known = [each for each in self._roster.unreleased if each in claimed - held]
-        fresh = sorted(claimed - held - set(known))
+        known = [each for each in self._roster.unreleased if each in lost]
+        fresh = sorted(lost.difference(known))
 
         def release(some: Sequence[int]) -> Sequence[int]:
-            return self._release(connection, held.union(claimed).difference(some))
+            return self._release(connection, held.union(lost).difference(some))
 
-        found = sift(connection, [*fresh, *known], release, MOST_REFUSED)
+        found = sift(connection, [*fresh, *known], release)
         released = [job_id for part in found.done for job_id in part]
         others = [job_id for job_id, _ in found.refused]
-        locked = sorted(claimed.difference(held, released, others, found.left))
+        locked = sorted(lost.difference(released, others, found.left))
         return _GivenBack(released, locked, cut, found.refused, found.left)
 
     def _held(self) -> tuple[set[int], frozenset[int]]:

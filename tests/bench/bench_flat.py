@@ -182,7 +182,7 @@ class Life:
     def __init__(self, oban: Oban, size: Size) -> None:
         self.oban = oban
         self.repo = oban.repo
-        self.engine: Any = make_engine(oban.config, self.repo.dialect)
+        self.engine: Any = make_engine(self.repo.dialect, oban.config.prefix)
         self.size = size
         self.claimant = Claimant("bench", str(uuid4()))
         self.costs: Costs = {}

@@ -64,7 +64,7 @@ def store_on(database: Database) -> Iterator[Store]:
     """Make the tables and give the store."""
     with opened_on(database) as repo:
         migrate(repo)
-        yield Store(repo, make_engine(repo.config, repo.dialect))
+        yield Store(repo, make_engine(repo.dialect, repo.config.prefix))
 
 
 @pytest.fixture
