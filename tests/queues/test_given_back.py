@@ -60,6 +60,15 @@ def lose(start: Starter, oban: Oban, **options: Any) -> Job:
     return lost
 
 
+def lose_refused(start: Starter, oban: Oban, count: int = 1) -> list[Job]:
+    """Likewise some that the database refuses to have given back."""
+    lost = oban.insert_all(jobs("sync", count, state="scheduled"))
+    refuse(start, [one.id or 0 for one in lost], "available")
+    for one in lost:
+        claim_by_hand(start, one.id or 0, ["web.1", view(oban).uuid])
+    return lost
+
+
 @pytest.mark.parametrize("how", ["paused", "full"])
 def test_a_queue_that_fetches_nothing_gives_back_too(
     start_oban: Starter, work: Work, how: str
@@ -127,10 +136,7 @@ def test_many_that_can_not_be_given_back(
     oban = start_oban(node="web.1", **ALPHA)
     held = oban.insert(jobs("sync", 1, "wait")[0])
     work.wait_inside(1)
-    lost = oban.insert_all(jobs("sync", 2 * MOST_REFUSED + 5, state="scheduled"))
-    refuse(start_oban, [one.id or 0 for one in lost], "available")
-    for one in lost:
-        claim_by_hand(start_oban, one.id or 0, ["web.1", view(oban).uuid])
+    lost = lose_refused(start_oban, oban, 2 * MOST_REFUSED + 5)
 
     def told() -> list[str]:
         return [text for text in caplog.messages if "can't be given back" in text]
@@ -156,9 +162,7 @@ def test_what_can_not_be_given_back_keeps_no_last_end(
     oban = start_oban(node="web.1", shutdown_grace_period=0.1, **ALPHA)
     held = oban.insert(jobs("async", 1, "wait")[0])
     work.wait_inside(1)
-    (lost,) = oban.insert_all(jobs("sync", 1, state="scheduled"))
-    refuse(start_oban, lost.id or 0, "available")
-    claim_by_hand(start_oban, lost.id or 0, ["web.1", view(oban).uuid])
+    (lost,) = lose_refused(start_oban, oban)
     oban.ask("pulse", Beat(), timeout=30)
     oban.stop_queue("alpha")
     wait_until(lambda: oban._parts.workforce.is_ending("alpha"))
@@ -183,9 +187,7 @@ def test_one_that_is_locked_as_its_queue_ends(
 ) -> None:
     """It is left over, too, and given back at a beat once it is free."""
     oban = start_pg(node="web.1", shutdown_grace_period=0.1, **ALPHA)
-    (lost,) = oban.insert_all(jobs("sync", 1, state="scheduled"))
-    refuse(start_pg, lost.id or 0, "available")
-    claim_by_hand(start_pg, lost.id or 0, ["web.1", view(oban).uuid])
+    (lost,) = lose_refused(start_pg, oban)
     oban.ask("pulse", Beat(), timeout=30)
     wait_until(lambda: "can't be given back" in caplog.text)
     with start_pg.tables.engine.connect() as other:

@@ -9,6 +9,7 @@ from oban_actors import Job, worker
 from tests.queues.work import read, wait_state
 from tests.support.events import Recorder
 from tests.support.instances import Starter
+from tests.support.refusing import react
 from tests.support.waiting import wait_until
 
 INSIDE, GO = Event(), Event()
@@ -92,27 +93,16 @@ def test_the_leader_is_told_when_it_is_due(start_oban: Starter) -> None:
 def test_a_row_that_is_gone_once_it_was_written(start_oban: Starter, told: Recorder) -> None:
     """A trigger of the host's may move it elsewhere: it ended as it did."""
     oban = start_oban(queues={"alpha": {"limit": 1, "paused": True}}, stager=None)
-    tables = start_oban.tables
-    trigger = (
-        "CREATE TRIGGER away AFTER UPDATE ON oban_jobs WHEN NEW.state = 'discarded' "
-        "BEGIN DELETE FROM oban_jobs WHERE id = NEW.id; END"
+    react(
+        start_oban,
+        "cast(NEW.state AS text) = 'discarded'",
+        "DELETE FROM {jobs} WHERE id = NEW.id",
     )
-    if start_oban.database.kind == "postgresql":
-        tables.execute(
-            f'CREATE FUNCTION "{tables.schema}".away() RETURNS trigger LANGUAGE plpgsql AS '
-            "$$ BEGIN DELETE FROM {jobs} WHERE id = NEW.id; RETURN NULL; END $$"
-        )
-        trigger = (
-            "CREATE TRIGGER away AFTER UPDATE ON {jobs} FOR EACH ROW "
-            "WHEN (cast(NEW.state AS text) = 'discarded') "
-            f'EXECUTE FUNCTION "{tables.schema}".away()'
-        )
-    tables.execute(trigger)
     oban.insert(fail_at_once.new({}, max_attempts=1))
     oban.resume_queue("alpha")
 
     assert told.wait_for("oban.job.exception").metadata["state"] == "discard"
-    assert tables.states() == {}
+    assert start_oban.tables.states() == {}
     assert told.all("oban.job.stale") == []
 
 
@@ -120,22 +110,11 @@ def test_others_in_the_same_turn(start_oban: Starter) -> None:
     """Those whose number did not change end as they would have."""
     oban = start_oban(queues={"alpha": {"limit": 40, "paused": True}}, stager=None)
     jobs = oban.insert_all(fail_at_once.new({"n": n}, max_attempts=1 + n % 2) for n in range(30))
-    changing = start_oban.tables
-    trigger = (
-        "CREATE TRIGGER recount AFTER UPDATE ON oban_jobs WHEN NEW.state = 'executing' "
-        "AND NEW.id % 3 = 0 BEGIN UPDATE oban_jobs SET max_attempts = 2 WHERE id = NEW.id; END"
+    react(
+        start_oban,
+        "cast(OLD.state AS text) = 'available' AND NEW.id % 3 = 0",
+        "UPDATE {jobs} SET max_attempts = 2 WHERE id = NEW.id",
     )
-    if start_oban.database.kind == "postgresql":
-        changing.execute(
-            f'CREATE FUNCTION "{changing.schema}".recount() RETURNS trigger LANGUAGE plpgsql AS '
-            "$$ BEGIN UPDATE {jobs} SET max_attempts = 2 WHERE id = NEW.id; RETURN NULL; END $$"
-        )
-        trigger = (
-            "CREATE TRIGGER recount AFTER UPDATE OF state ON {jobs} FOR EACH ROW "
-            "WHEN (cast(NEW.state AS text) = 'executing' AND NEW.id % 3 = 0) "
-            f'EXECUTE FUNCTION "{changing.schema}".recount()'
-        )
-    changing.execute(trigger)
     oban.resume_queue("alpha")
     ended = ("discarded", "retryable")
     wait_until(lambda: sum(start_oban.tables.count(state) for state in ended) == 30)

@@ -1,4 +1,4 @@
-"""Triggers that refuse to have rows written, in whatever way."""
+"""Triggers of a host: such as refuse to have rows written, and such as write by themselves."""
 
 from typing import Literal
 
@@ -20,6 +20,27 @@ OF_THEIR_OWN = "RAISE 'not this one' USING ERRCODE = 'AU001'"
 NO_TABLE = "EXECUTE 'INSERT INTO audit_of_nobody VALUES (1)'"
 PLAIN = "RAISE 'not this one'"
 TOO_DEEP = "RAISE 'not this one' USING ERRCODE = 'statement_too_complex'"
+
+
+_REACT = """
+CREATE FUNCTION {schema}.react() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN {body}; RETURN NULL; END $$
+
+CREATE TRIGGER react AFTER UPDATE ON {jobs} FOR EACH ROW WHEN ({when})
+EXECUTE FUNCTION {schema}.react()
+"""
+_SQLITE_REACT = "CREATE TRIGGER react AFTER UPDATE ON {jobs} WHEN {when} BEGIN {body}; END"
+
+
+def react(start: Starter, when: str, body: str) -> None:
+    """Have a trigger that runs a statement, in which `{jobs}` is the table, after some updates."""
+    sqlite = start.database.kind == "sqlite"
+    schema = "" if sqlite else f'"{start.database.prefix}"'
+    made = (_SQLITE_REACT if sqlite else _REACT).format(
+        schema=schema, jobs="{jobs}", when=when, body=body
+    )
+    for statement in made.split("\n\n"):
+        start.tables.execute(statement)
 
 
 _HISTORY = """

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from oban_actors import DatabaseError, Job, Oban
+from oban_actors import DatabaseError, DatabaseUnavailable, Job, Oban
+from oban_actors.queues import drainer
+from oban_actors.queues.drainer import Drainer
 from oban_actors.testing import DrainCounts
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
@@ -127,3 +129,46 @@ def test_a_beat_that_fails_ends_no_drain(
 
     assert "a drain's beat failed and will be tried again: away" in caplog.text
     assert read(oban, job).state == "completed"
+
+
+def test_a_drain_that_can_not_beat_tells_its_job_to_end(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Others may take it for dead soon, and run its jobs; what came to no end is given back."""
+    beat = Drainer._beat
+
+    def fail(one: Drainer, connection: Any) -> Any:
+        if threading.current_thread().name == "oban-drain-heart":
+            raise DatabaseUnavailable("away")
+        return beat(one, connection)
+
+    monkeypatch.setattr(Drainer, "_beat", fail)
+    monkeypatch.setattr(drainer, "LOST_AFTER", 0.1)
+    monkeypatch.setattr(drainer, "WATCH", 0.05)
+    job = oban.insert(work.forever.new({}))
+
+    assert oban.drain_queue("alpha") == DrainCounts()
+    assert (read(oban, job).state, read(oban, job).attempt) == ("available", 0)
+    assert f"job {job.id} is told to end" in caplog.text
+
+
+def test_a_job_that_keeps_its_file_to_itself(
+    start_sqlite: Starter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody can beat then, and nobody rescue: it is left in peace."""
+    oban = start_sqlite.make()
+    monkeypatch.setattr(drainer, "LOST_AFTER", 0.1)
+    monkeypatch.setattr(drainer, "WATCH", 0.05)
+    monkeypatch.setattr(drainer, "BEAT_TIME", 0.1)
+    job = oban.insert(work.early.new({}))
+
+    def hold(_job: Job) -> None:
+        with start_sqlite.tables.engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            wait_until(lambda: caplog.text.count("beat failed") >= 3)
+            connection.rollback()
+
+    monkeypatch.setattr(work, "act", hold)
+    assert oban.drain_queue("alpha") == DrainCounts(success=1)
+    assert read(oban, job).state == "completed"
+    assert "is told to end" not in caplog.text
