@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.support import jitter
 from tests.support.databases import Database, Kind, new_database, new_prefix
 from tests.support.events import Recorder, recording
 from tests.support.leaks import no_leaked_threads
@@ -35,6 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         # As under nohup: this run goes on, and its programs have the default again.
         signal.signal(signal.SIGHUP, lambda _signum, _frame: None)
+    if jitter.wanted():
+        jitter.install()
     if config.option.basetemp is None:
         scratch = config.stash[SCRATCH] = Scratch()
         config.option.basetemp = scratch.path / "tests"
