@@ -297,9 +297,9 @@ def serves(oban: Oban, start: Starter, heard: Heard, path: str) -> None:
 
 
 def standing(oban: Oban) -> dict[str, Ref]:
-    """Give the tree; nothing while its root is away."""
+    """Give who lives of the tree; nothing while its root is away."""
     with contextlib.suppress(NoProcess):
-        return tree(oban)
+        return {path: ref for path, ref in tree(oban).items() if ref.is_alive()}
     return {}
 
 
@@ -328,7 +328,7 @@ def test_crashed_over_each_message(
     for n, (_, shown) in enumerate(messages(oban, tree(oban)[path], heard.ref)):
         for after in (False, True):
             bear(oban)
-            ref = tree(oban)[path]
+            ref = standing(oban)[path]
             how, message = messages(oban, ref, heard.ref)[n]
             assert type(message) is type(shown)
             with monkeypatch.context() as patch:
