@@ -38,10 +38,8 @@ soak: $(READY) postgres ## Half load with faults for 30 minutes; ARGS="--minutes
 endurance: $(READY) postgres ## Start and stop 500 times, and look for what is left.
 	OBAN_ENDURANCE_CYCLES=500 $(PY) -m pytest tests/endurance --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
-alone: $(READY) postgres ## Run each file of tests in a process of its own; ARGS="tests/queues" picks some.
-	@set -e; files=$$(find $(or $(ARGS),tests) -name 'test_*.py' | sort); \
-	printf '%s\n' $$files | xargs -P $(JOBS) -I {} sh -c \
-		'said=$$($(PY) -m pytest -q -p no:cacheprovider {} 2>&1) || { echo "FAILED alone: {}"; echo "$$said"; exit 1; }'
+alone: $(READY) postgres ## Run each test in a process of its own; ARGS="tests/queues" picks some.
+	$(PY) -m pytest -p tests.support.alone --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 check: $(READY) ## Check format, lint and types.
 	$(PY) -m ruff format --check $(SOURCES)

@@ -19,7 +19,7 @@ from tests.support.postgres import PostgresServer
 JOBS = 20_000
 FEWER = {"procrastinate": 2_000}
 """Jobs for a library that would take a minute for them all."""
-LIMIT = 1_000
+LIMIT = 2_000
 ROUNDS = 3
 STARTS = COUNT
 LOST = -1.0

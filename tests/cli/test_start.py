@@ -1,5 +1,6 @@
 """`oban-actors start`: nodes and parents as they are run, signalled and killed."""
 
+import json
 import re
 import signal
 from pathlib import Path
@@ -76,6 +77,9 @@ def test_a_node_runs_jobs_until_it_is_told_to_stop(
         gate.touch()
 
         assert node.end() == 0
+        # No collection looks through all that was imported.
+        (told,) = map(json.loads, node.out)
+        assert told["frozen"] > 10_000
     assert start_oban.tables.states() == {job_id: "completed"}
 
 

@@ -1,5 +1,6 @@
 """Workers for nodes that the command line starts: each run says so in one write."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -12,7 +13,8 @@ PATIENCE = 120.0
 @worker(name="tests.cli.tell", queue="alpha", max_attempts=5, tags=["told"])
 def tell(job: Job) -> None:
     """Say which job runs in which process; with `gate`, wait for that file or to be told to end."""
-    os.write(1, b'{"ran": %d, "pid": %d}\n' % (job.id or 0, os.getpid()))
+    said = b'{"ran": %d, "pid": %d, "frozen": %d}\n'
+    os.write(1, said % (job.id or 0, os.getpid(), gc.get_freeze_count()))
     if gate := job.args.get("gate"):
         wait_until(lambda: Path(gate).exists() or job.cancelled, PATIENCE)
     if job.args.get("fail"):

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 
 from oban_actors.actors.clock import SYSTEM_CLOCK
-from tests.simulation.plan import SHORT
+from tests.simulation.plan import SHORT, TINY, Shape
 from tests.simulation.runner import Outcome, play
 
 MOST_FAILURES = 5
@@ -17,14 +17,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Play seeds and print what came of them; 1 if something failed."""
     parser = argparse.ArgumentParser(prog="make simulate", description=__doc__)
     parser.add_argument("--seed", type=int, help="play this one only")
-    parser.add_argument("--short", action="store_true", help="play short stories")
+    for shape, what in ((SHORT, "short"), (TINY, "the shortest")):
+        name, told = f"--{shape.name}", f"play {what} stories"
+        parser.add_argument(name, dest="shape", action="store_const", const=shape, help=told)
+    parser.set_defaults(shape=Shape())
     parser.add_argument("--trace", action="store_true", help="print what happens")
     parser.add_argument("--first", type=int, help="begin with this seed (default: by chance)")
     parser.add_argument("--seeds", type=int, help="how many seeds")
     parser.add_argument("--seconds", type=float, help="how long (default 60, without --seeds)")
     given = parser.parse_args(arguments)
     if given.seed is not None:
-        outcome = play(given.seed, SHORT if given.short else None, tracing=given.trace)
+        outcome = play(given.seed, given.shape, tracing=given.trace)
         _say(*outcome.trace, outcome)
         return int(outcome.failure is not None)
     return _many(given)
@@ -42,7 +45,7 @@ def _many(given: argparse.Namespace) -> int:
         enough = given.seeds is not None and done >= given.seeds
         if enough or (seconds is not None and spent >= seconds) or len(failed) >= MOST_FAILURES:
             break
-        outcome = play(seed, SHORT if given.short else None)
+        outcome = play(seed, given.shape)
         done, steps = done + 1, steps + outcome.steps
         faults.update(outcome.faults)
         if outcome.failure is not None:

@@ -5,7 +5,7 @@ import hashlib
 import traceback
 from dataclasses import dataclass, field
 
-from tests.simulation.plan import SHORT, Shape, Story
+from tests.simulation.plan import Shape, Story
 from tests.simulation.world import world
 
 
@@ -19,7 +19,7 @@ class Outcome:
         trace: what happened, if it was asked for.
         steps: how many events there were.
         digest: of all that was decided by chance, the same whenever the seed is played.
-        short: whether it was a short story.
+        shape: the name of its shape.
         counts: how often a transaction did what; `faults` how often what struck.
 
     """
@@ -29,15 +29,15 @@ class Outcome:
     trace: list[str] = field(default_factory=list)
     steps: int = 0
     digest: str = ""
-    short: bool = False
+    shape: str = ""
     counts: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
 
     @property
     def replay(self) -> str:
         """The line that plays it again."""
-        short = " --short" if self.short else ""
-        return f'make simulate ARGS="--seed {self.seed}{short} --trace"'
+        shape = f" --{self.shape}" if self.shape else ""
+        return f'make simulate ARGS="--seed {self.seed}{shape} --trace"'
 
     def __str__(self) -> str:
         return f"seed {self.seed} ({self.digest}): {self.failure or 'holds'}\n  {self.replay}"
@@ -52,14 +52,15 @@ def play(seed: int, shape: Shape | None = None, *, tracing: bool = False) -> Out
         tracing: whether to keep what happens.
 
     """
-    outcome = Outcome(seed, short=shape is SHORT)
+    shape = shape or Shape()
+    outcome = Outcome(seed, shape=shape.name)
     # Its garbage is in cycles: collected at its end and not at any time within.
     collecting = gc.isenabled()
     gc.disable()
     try:
         with world(seed, tracing=tracing) as made:
             try:
-                Story(made, shape or Shape()).play()
+                Story(made, shape).play()
             except Exception as error:  # noqa: BLE001 (a model that breaks is a failure too)
                 known = isinstance(error, AssertionError)
                 said = "" if known else "".join(traceback.format_exception(error))

@@ -11,16 +11,19 @@ import pytest
 from oban_actors.actors.clock import SYSTEM_CLOCK
 from tests.simulation.__main__ import main
 from tests.simulation.mutations import MUTATIONS
-from tests.simulation.plan import SHORT
+from tests.simulation.plan import SHORT, TINY
 from tests.simulation.runner import play, search
 
 SEEDS = 25
 BY_CHANCE = 3
 
-CHUNKS = 4
+CHUNKS = 2
 CHUNK = 60
 BOX = 20.0
 """Seconds that a chunk of short stories may take; a slow machine plays fewer of them."""
+
+TINY_SEEDS = 10_000
+TINY_CHUNK = 500
 
 
 def test_seeds_hold() -> None:
@@ -51,6 +54,15 @@ def test_short_stories_hold(chunk: int, record_property: Callable[[str, object],
     record_property("seeds", played)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, TINY_SEEDS, TINY_CHUNK))
+def test_ten_thousand_tiny_stories_hold(first: int) -> None:
+    """Nor in any of those that are over as soon as their jobs are."""
+    failed = search(first, TINY_CHUNK, TINY)
+
+    assert failed is None, str(failed)
+
+
 def test_a_seed_is_one_story() -> None:
     """A seed decides everything, also in another process, whose sets have another order."""
     first, again = play(12), play(12)
@@ -79,6 +91,8 @@ def test_what_fails_says_how_to_play_it_again(capsys: pytest.CaptureFixture[str]
 
     assert main(["--seed", str(failed.seed)]) == 0
     assert play(1, SHORT).replay == 'make simulate ARGS="--seed 1 --short --trace"'
+    assert play(1, TINY).replay == 'make simulate ARGS="--seed 1 --tiny --trace"'
     assert main(["--first", "1", "--seeds", "2", "--short"]) == 0
+    assert main(["--first", "1", "--seeds", "2", "--tiny"]) == 0
     assert main(["--first", "1", "--seeds", "2"]) == 0
     assert "2 seeds from 1" in capsys.readouterr().out

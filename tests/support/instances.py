@@ -10,7 +10,9 @@ import sqlalchemy as sa
 
 from oban_actors import ActorError, IsLeader, Job, Listen, Oban, Stage
 from oban_actors.actors import GenServer, Ref, Runtime
+from oban_actors.actors.process import process_of
 from oban_actors.messages import Notification
+from oban_actors.notifiers import PostgresNotifier
 from tests.support.databases import Database
 from tests.support.waiting import wait_until
 
@@ -109,9 +111,9 @@ class Starter:
         """Start an instance and wait until it leads."""
         oban = self(**options)
         wait_until_leader(oban)
-        # The pass that follows the gain of leadership is over then, and stages nothing later.
         if oban.config.stager is not None:
-            oban.ask("stager", Stage(), timeout=30)
+            wait_until_listening(oban)
+            wait_until_staged(oban)
         return oban
 
     def hear(self, oban: Oban, *channels: str) -> Heard:
@@ -150,6 +152,30 @@ def wait_until_leader(oban: Oban) -> None:
         return False
 
     wait_until(leads, message="leadership")
+
+
+def wait_until_listening(oban: Oban) -> None:
+    """Wait until the notifier's first connection stands and all were told of it, or it failed."""
+
+    def connected() -> bool:
+        ref = oban.whereis("notifier")
+        actor: Any = process_of(ref).actor if ref is not None else None
+        return not isinstance(actor, PostgresNotifier) or bool(actor._link or actor._failing)
+
+    wait_until(connected, message="the notifier listens")
+    wait_until_idle(oban, "notifier")
+
+
+def wait_until_staged(oban: Oban) -> None:
+    """Wait until no pass is due any more that the start has led to: what follows is of the test."""
+
+    def ahead() -> bool:
+        oban.ask("stager", Stage(), timeout=30)
+        ref = oban.whereis("stager")
+        timer = getattr(process_of(ref).actor, "_timer", None) if ref is not None else None
+        return timer is not None and timer.live and timer.due > oban._runtime.clock.monotonic()
+
+    wait_until(ahead, message="no pass is due")
 
 
 def wait_until_idle(oban: Oban, name: Any) -> None:

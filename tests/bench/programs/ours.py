@@ -6,6 +6,7 @@ With `acks` as the last word it also says, as `acked`, how long after their end 
 in the table (ms).
 """
 
+import gc
 import itertools
 import resource
 import sys
@@ -58,6 +59,9 @@ def main(url: str, limit: int) -> None:
     """Run until the input is closed."""
     if ACKS:
         telemetry.attach("acks", "oban.job.stop", _on_stop)
+    # As `oban-actors start` does.
+    gc.collect()
+    gc.freeze()
     with Oban(url, queues={"bench": limit}):
         say(started=time.time())
         sys.stdin.read()
