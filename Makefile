@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 # Most tests wait for a server or a disk, so that more than there are processors keep those busy.
-JOBS ?= 4
+JOBS ?= 6
 
 # Tests start hundreds of programs, each of which would compile all modules anew.
 export PYTHONDONTWRITEBYTECODE :=

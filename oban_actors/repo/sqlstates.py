@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Mapping
 
 import psycopg
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from oban_actors.errors import (
@@ -76,7 +76,10 @@ def lost_connection(error: Exception) -> bool:
 
 
 def translate(error: Exception) -> DatabaseError:
-    """Make the error of a driver or of SQLAlchemy one of ours; raise it `from` the given one."""
+    """Make the error of a driver or of SQLAlchemy one of ours; raise it `from` the given one.
+
+    That one loses what it quotes of rows, as tracebacks show it too.
+    """
     if isinstance(error, DatabaseError):
         return error
     if isinstance(error, PoolTimeout):
@@ -87,8 +90,14 @@ def translate(error: Exception) -> DatabaseError:
     if isinstance(found, psycopg.Error) and getattr(found, "_pgconn", None) is not None:
         # Of a connection that was not made it keeps the password, which its attributes show.
         found._pgconn = None  # noqa: SLF001 (there is no other way)
-    code = sqlstate(error)
-    return _kind(error, code)(_text(found), sqlstate=code)
+    code, said = sqlstate(error), _text(found)
+    if isinstance(found, psycopg.Error) and found.args:
+        found.args = (said, *found.args[1:])
+    if isinstance(error, StatementError):
+        kind = type(found)
+        error.hide_parameters = True
+        error.args = (f"({kind.__module__}.{kind.__qualname__}) {said}", *error.args[1:])
+    return _kind(error, code)(said, sqlstate=code)
 
 
 def _kind(error: Exception, code: str | None) -> type[DatabaseError]:

@@ -3,7 +3,7 @@
 import io
 import json
 import logging
-from traceback import walk_tb
+from traceback import format_exception, walk_tb
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from rich.console import Console
 
-from oban_actors import ConfigError, Job, Oban, RedactedError, worker
+from oban_actors import ConfigError, DatabaseError, Job, Oban, RedactedError, worker
 from oban_actors.cli.job_view import as_data, show_job
 from oban_actors.job_secrets import shown_args
 from oban_actors.logger import attach_default_logger, detach_default_logger
@@ -120,6 +120,21 @@ def test_everything_that_is_told_of_a_run(
     assert [shows_none(span.to_json()) for span in spans.get_finished_spans()]
     assert shows_none(oban.tree())
     assert done.meta["redact"] == list(work.REDACT)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_row_that_is_refused(start_pg: Starter, count: int) -> None:
+    """PostgreSQL quotes the whole of it in its detail, which no traceback nor event shows."""
+    oban = start_pg.make()
+    start_pg.tables.execute("ALTER TABLE {jobs} ADD CONSTRAINT no_card CHECK (NOT args ? 'card')")
+    jobs = [work.careful.new(work.args("chain")) for _ in range(count)]
+
+    with recording() as told, pytest.raises(DatabaseError, match="no_card") as raised:
+        oban.insert_all(jobs) if count > 1 else oban.insert(jobs[0])
+    assert shows_none("".join(format_exception(raised.value)))
+    [failed] = [event for event in told.all() if event.name.endswith("exception")]
+    assert shows_none(failed.metadata["stacktrace"])
+    assert shows_none(failed.metadata["reason"])
 
 
 def test_who_does_not_know_the_worker(start_oban: Starter) -> None:
