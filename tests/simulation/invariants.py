@@ -126,6 +126,7 @@ class Checks:
             raise Violation(f"the cron run of {cron_at} was inserted twice")
         if cron_at is not None:
             self.crons[cron_at] = job_id
+            self.counts["cron"] = self.counts.get("cron", 0) + 1
         self.inserted.add(job_id)
 
     # Runs

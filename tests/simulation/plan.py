@@ -1,7 +1,7 @@
 """A seed's story: nodes, work and faults, and at last a calm in which all is settled."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.simulation import node as settings
@@ -42,7 +42,10 @@ class Shape:
         storm: how probable it is that round trips are struck, and how often by what; None for
             anything.
         lengths: how long jobs take.
-        proves: whether it is proved at the end that all works as if nothing had been.
+        proves: how probable it is that all is proved to work at the end as if nothing had been.
+        minute: how probable it is that a minute begins within it, and cron has something to do.
+        deaths: how probable it is that a node is killed that has long jobs, so that others have
+            to rescue them.
         name: the option of `make simulate` that plays it.
 
     """
@@ -55,15 +58,33 @@ class Shape:
     storm: float = 0.7
     trips: Mapping[Fault, float] | None = None
     lengths: tuple[float, ...] = (0.01, 0.3, 1.0, 3.0, 8.0)
-    proves: bool = True
+    proves: float = 1.0
+    minute: float = 0.0
+    deaths: float = 0.0
     name: str = ""
 
 
 SHORT = Shape(nodes=2, seconds=8.0, jobs=4, episodes=1, lengths=(0.01, 0.3, 1.0), name="short")
 """Few nodes, jobs and faults: starts and ends of nodes are a greater part of it."""
 
-TINY = Shape(2, 2.5, jobs=3, episodes=1, lengths=(0.01, 0.3), proves=False, name="tiny")
+TINY = Shape(
+    nodes=2,
+    seconds=2.5,
+    jobs=3,
+    episodes=1,
+    lengths=(0.01, 0.3),
+    proves=0.02,
+    minute=0.25,
+    deaths=0.03,
+    name="tiny",
+)
 """Over once its three jobs are: thousands can be played where there is time for a few long ones."""
+
+TO_THE_MINUTE = 28.0
+"""Seconds from the beginning of time until a minute is about to begin."""
+
+OUTLIVING = 8.0
+"""Seconds of a job that outlives its node."""
 
 
 @dataclass(slots=True)
@@ -78,6 +99,7 @@ class Story:
 
     world: World
     shape: Shape = field(default_factory=Shape)
+    until: float = field(default=0.0, init=False)
 
     def play(self) -> None:
         """Let all of it happen.
@@ -86,11 +108,17 @@ class Story:
             Violation: something did that must not.
 
         """
+        proves = self._happens(self.shape.proves)
+        if self._happens(self.shape.minute):
+            self.world.hub.now = TO_THE_MINUTE
+        if self._happens(self.shape.deaths):
+            self.shape = replace(self.shape, kinds=(kill,), lengths=(OUTLIVING,))
+        self.until = self.world.hub.now + self.shape.seconds
         self.begin()
-        self.world.hub.run(self.shape.seconds)
+        self.world.hub.run(self.until)
         self.calm()
         self.settle()
-        if self.shape.proves:
+        if proves:
             self.prove()
 
     def begin(self) -> None:
@@ -129,7 +157,7 @@ class Story:
     def prove(self) -> None:
         """Prove that it works as if nothing had been: jobs start when they are due, cron runs."""
         world = self.world
-        world.hub.run(max(world.hub.now + 2 * settings.PULSE, self.shape.seconds + RECOVERY))
+        world.hub.run(max(world.hub.now + 2 * settings.PULSE, self.until + RECOVERY))
         now = world.hub.now
         before = world.server.job_ids
         world.insert({"seconds": 0.1})
@@ -148,6 +176,10 @@ class Story:
                 raise Violation(f"job {job_id} is due and was not started: {row}")
 
     # What comes
+
+    def _happens(self, share: float) -> bool:
+        # What is certain takes no chance, so that a seed stays the story that it was.
+        return share > 0.0 and (share >= 1.0 or self.world.hub.rng.random() < share)
 
     def _open(self) -> list[object]:
         open_ = self.world.checks.unfinished()
