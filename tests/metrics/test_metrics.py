@@ -169,6 +169,7 @@ def test_a_database_that_is_away_keeps_nobody_waiting(
     start_oban: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who asks gets what was seen, until that is old; nothing is raised."""
+    monkeypatch.setattr(ages, "PATIENCE", 30.0)
     oban = start_oban.make(queues={"alpha": 1})
     known = Ages()
     assert known.read(oban) == {"alpha": 0.0}
@@ -221,6 +222,7 @@ def test_its_own_queues_are_looked_at_whatever_others_there_are(
 ) -> None:
     """The walk ends somewhere, but never before those: none is taken for empty that is not."""
     monkeypatch.setattr(ages, "MOST_STEPS", 4)
+    monkeypatch.setattr(ages, "PATIENCE", 30.0)
     oban = start_oban.make(queues={"b": 1, "q1": 1, "z": 1})
     oban.insert_all([Job.new(worker="w", queue=f"q{number}") for number in range(7)])
     oban.insert_all([Job.new(worker="w", queue="z", priority=n, schedule_in=-n) for n in (3, 1)])
@@ -237,6 +239,7 @@ def test_a_thread_that_can_not_be_started_is_started_another_time(
 ) -> None:
     """The system may have none left for a while; what else is measured is told all the same."""
     monkeypatch.setattr(ages, "EVERY", 0.0)
+    monkeypatch.setattr(ages, "PATIENCE", 30.0)
     oban = start_oban.make(queues={"alpha": 1})
     known = Ages()
     with monkeypatch.context() as patch:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from oban_actors.queues import supervisor, watchman
 from tests.queues.work import Work, renew
 from tests.support.events import Recorder, recording
 
@@ -16,6 +17,13 @@ def work() -> Iterator[Work]:
     one = renew()
     yield one
     one.open()
+
+
+@pytest.fixture
+def _patient_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give runs that are told to end more than the second that they have for it."""
+    for module in (watchman, supervisor):
+        monkeypatch.setattr(module, "CANCEL_TIME", 30.0)
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_crashed_while_jobs_run(
     all_done(start_oban, oban, work, 8)
     assert work.told == {}
     wait_until(lambda: len(told.all("oban.job.stop")) == 8)
-    after = view(oban)
+    after = wait_until(lambda: oban.check_queue("alpha"))
     assert (after.paused, after.limit, after.shutting_down) == (False, 5, False)
     assert after.uuid == before.uuid
 

@@ -66,4 +66,5 @@ def test_only_what_is_due_within_the_interval(start_oban: Starter) -> None:
     due = read(oban, near).scheduled_at
     assert due is not None
     (moment,) = map(datetime.fromisoformat, told)
-    assert abs((moment - due).total_seconds()) < SOON
+    # The clock was read once for each, and what is far is a minute away.
+    assert abs((moment - due).total_seconds()) < 5

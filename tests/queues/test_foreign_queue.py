@@ -146,6 +146,7 @@ def test_what_runs_in_threads_hears_that_it_is_cancelled(
         oban.stop()
 
 
+@pytest.mark.usefixtures("_patient_end")
 def test_what_runs_in_threads_hears_that_its_node_stops(start_oban: Starter, work: Work) -> None:
     """It is told when the grace period is over, and what it comes to then is written."""
     with ThreadPoolExecutor(1) as executor:
@@ -322,6 +323,7 @@ def test_an_executor_that_gives_no_future(start_oban: Starter, work: Work) -> No
         assert work.ran == [2]
 
 
+@pytest.mark.usefixtures("_patient_end")
 def test_what_has_not_begun_there_is_given_back_at_the_end(
     start_oban: Starter, work: Work, alpha: dict[str, Any]
 ) -> None:

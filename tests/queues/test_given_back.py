@@ -159,7 +159,7 @@ def test_what_can_not_be_given_back_keeps_no_last_end(
     start_oban: Starter, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As its queue ends, what has ended is written all the same, and the claim is left over."""
-    oban = start_oban(node="web.1", shutdown_grace_period=0.1, **ALPHA)
+    oban = start_oban(node="web.1", shutdown_grace_period=60.0, **ALPHA)
     held = oban.insert(jobs("async", 1, "wait")[0])
     work.wait_inside(1)
     (lost,) = lose_refused(start_oban, oban)

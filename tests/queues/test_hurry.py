@@ -21,6 +21,7 @@ def is_ending(oban: Oban) -> bool:
     return oban._parts.workforce.is_ending("alpha")
 
 
+@pytest.mark.usefixtures("_patient_end")
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_hurrying_tells_the_jobs_at_once(
     start_oban: Starter, work: Work, told: Recorder, kind: str

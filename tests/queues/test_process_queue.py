@@ -101,11 +101,11 @@ import multiprocessing, threading
 from oban_actors import worker
 
 if multiprocessing.parent_process() is not None:
-    threading.Event().wait(2)
+    threading.Event().wait(6)
 
-@worker(name="tests.{module}", queue="alpha", timeout=0.5)
+@worker(name="tests.{module}", queue="alpha", timeout=60)
 def brief(job):
-    assert 0.25 < job.time_left <= 0.5
+    assert 55 < job.time_left <= 60
 """
 
 
@@ -122,7 +122,7 @@ def test_the_start_of_a_process_is_no_part_of_a_run(
 
     event = told.wait_for("oban.job.stop")
     assert read(oban, one).errors == []
-    assert event.measurements["duration"] < 1e9
+    assert event.measurements["duration"] < 5e9
 
 
 WATCHED = """

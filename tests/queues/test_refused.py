@@ -94,7 +94,7 @@ def test_many_ends_that_are_refused_hold_up_no_other(
         oban.tell(("producer", "alpha"), producer._Unblock())
         oban.insert_all(jobs("sync", 10))
         wait_completed(start_oban, done)
-    assert view(oban).unwritten == 25
+    wait_until(lambda: view(oban).unwritten == 25)
     relent(start_oban)
     oban.tell(("producer", "alpha"), producer._Unblock())
     wait_completed(start_oban, 70)

@@ -97,7 +97,7 @@ def test_scale_everywhere(nodes: list[Oban], work: Work) -> None:
     work.wait_inside(3)
     oban.scale_queue("alpha", 8)
     work.wait_inside(8)
-    assert limits(nodes) == [8, 8]
+    wait_until(lambda: limits(nodes) == [8, 8])
     before = view(oban).updated_at
     oban.scale_queue("alpha", 1)
     wait_until(lambda: limits(nodes) == [1, 1])

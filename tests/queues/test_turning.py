@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from oban_actors import Beat
 from oban_actors.queues.turning import Turns
 from tests.queues.work import Work, jobs, read, wait_state
 from tests.support.databases import Database
@@ -89,6 +90,8 @@ def test_a_job_cancelled_by_hand_is_told_as_stale(
     oban = start_oban(**ALPHA)
     gone, good = oban.insert_all(jobs("sync", 2, "wait"))
     work.wait_inside(2)
+    # None of its own comes before the run has ended, which it would tell to.
+    oban.ask("pulse", Beat(), timeout=30)
     start_oban.tables.execute("UPDATE {jobs} SET state = 'cancelled' WHERE id = :id", id=gone.id)
     work.open()
 

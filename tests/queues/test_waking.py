@@ -182,6 +182,7 @@ def test_however_often_there_is_reason_it_tries_again_by_one_timer(
     start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Timers that each arm the next would be more with each turn, and never fewer."""
+    monkeypatch.setattr(producer, "STARVED_DELAY", 600.0)
     oban = without_beats(start_oban(queues={"alpha": 2}, stager=None))
     made: list[Timer] = []
     send_after = Producer.send_after
@@ -220,6 +221,7 @@ def test_it_listens_before_it_looks(
 
     monkeypatch.setattr(Producer, "ask", asking)
     monkeypatch.setattr(Turns, "take", taking)
+    monkeypatch.setattr(producer, "LISTEN_TIME", 30.0)
     start_oban(queues={"alpha": 2}, **SILENT)
     wait_until(lambda: "look" in done)
 

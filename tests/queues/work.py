@@ -49,9 +49,9 @@ class Work:
     def end(self, job: Job) -> None:
         """A run ends."""
         with self._lock:
-            self.inside -= 1
             if job.running is not None and job.running.cancelled:
                 self.told[job.id or 0] = job.running.reason
+            self.inside -= 1
 
     def open(self) -> None:
         """Let all go that wait."""

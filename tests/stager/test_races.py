@@ -22,7 +22,8 @@ QUIET: dict[str, Any] = {
     "peer": {"lease": 600.0, "renew": 200.0, "advisory_lock": False},
 }
 WAITERS = """
-SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+SELECT pid FROM pg_stat_activity
+WHERE wait_event_type = 'Lock' AND datname = current_database()
   AND (query LIKE '%oban_actors.leads%' OR query LIKE '%EXECUTE oban%')
 """
 GATE = 4711
