@@ -71,7 +71,6 @@ def test_inbox_is_done_first(tree: StartTree, journal: Journal) -> None:
     ]
 
 
-@pytest.mark.usefixtures("_short")
 def test_brutal_kill(tree: StartTree, journal: Journal) -> None:
     """A shutdown time of zero kills at once: no more messages, no `terminate`."""
     root = tree([lab("a", journal, shutdown=0)])
@@ -313,6 +312,7 @@ def test_supervisor_that_does_not_start_in_time(tree: StartTree, journal: Journa
     gate.open()
     wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("oban-")])
     assert [line for line in journal.lines if line[0] == "start"] in (
+        [],
         [("start", "a")],
         [("start", "a"), ("start", "b")],
     )

@@ -273,11 +273,11 @@ def test_negative_delay_is_none(clock: VirtualClock) -> None:
 def test_a_moment_does_not_move(virtual: bool) -> None:  # noqa: FBT001 (a parameter)
     """What is due at a moment comes then, however late somebody asks for it, and once."""
     runtime, ref = Runtime(VirtualClock() if virtual else SYSTEM_CLOCK), Tally.start()
+    past = runtime.timers.send_at(ref, "past", runtime.clock.monotonic() - 5)
+    wait_until(lambda: _got(ref)[:1] == ["past"])
     now = runtime.clock.monotonic()
     later = runtime.timers.send_at(ref, "later", now + 0.02)
     never = runtime.timers.send_at(ref, "never", math.inf)
-    past = runtime.timers.send_at(ref, "past", now - 5)
-    wait_until(lambda: _got(ref)[:1] == ["past"])
     assert (past.live, past.cancel()) == (False, False)
     if isinstance(runtime.clock, VirtualClock):
         assert later.live

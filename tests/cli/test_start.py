@@ -149,9 +149,10 @@ def test_workers_end_with_a_parent_that_is_killed(
     """`kill -9`: nobody is left, and what they ran came to its end."""
     gate = tmp_path / "gate"
     with started(
-        start_oban.database, "--queues", "alpha=5", "--processes", "2", more=LONG
+        start_oban.database, "--queues", "alpha=2", "--processes", "2", more=LONG
     ) as parent:
         parent.wait_for("worker [01] runs", 2)
+        # As many as both together can run, so that neither has none and ends at once.
         ids = insert(oban, 4, gate=str(gate))
         wait_ran(parent, ids)
         workers = list(parent.workers().values())

@@ -34,14 +34,17 @@ def mark(tables: Tables) -> datetime | None:
 
 
 def set_back(tables: Tables, minutes: int) -> datetime:
-    """Let the entry have been evaluated so long ago, and give that moment."""
-    now = mark(tables)
-    assert now is not None
-    moment = now - minutes * MINUTE
-    value: Any = moment.replace(tzinfo=None)
-    if tables.schema is None:
-        value = value.isoformat(timespec="microseconds") + "Z"
-    tables.execute(f"UPDATE {crons(tables)} SET evaluated_at = :at", at=value)
+    """Let the entry have been evaluated so long ago, with no job, and give that moment."""
+    with tables.engine.begin() as connection:
+        # From here on no node gets at the mark: a minute that comes now is among those to come.
+        tables.on(connection, f"UPDATE {crons(tables)} SET evaluated_at = evaluated_at")
+        ((now,),) = tables.on(connection, f"SELECT evaluated_at FROM {crons(tables)}")
+        moment = to_moment(now) - minutes * MINUTE
+        value: Any = moment.replace(tzinfo=None)
+        if tables.schema is None:
+            value = value.isoformat(timespec="microseconds") + "Z"
+        tables.on(connection, f"UPDATE {crons(tables)} SET evaluated_at = :at", at=value)
+        tables.on(connection, "DELETE FROM {jobs}")
     return moment
 
 
@@ -136,7 +139,6 @@ def test_three_nodes_look_at_the_same_time(start_oban: Starter, tables: Tables) 
     """Again and again, for the same minutes; a mark that was set back makes them due again."""
     with cluster(start_oban.database, 3, **OPTIONS) as nodes:
         for _ in range(5):
-            tables.execute("DELETE FROM {jobs}")
             before = set_back(tables, 3)
             look(*nodes, *nodes)
             wait_until(lambda before=before: mark(tables) != before)  # type: ignore[misc]  # bound now
@@ -190,7 +192,6 @@ def test_a_node_that_was_stopped_runs_nothing_again(start_oban: Starter, tables:
         wait_for_runs(tables, due_since(tables, before))
         wait_until_each_ran_once(nodes, tables)
         freeze(leader, start_oban)
-        tables.execute("DELETE FROM {jobs}")
         before = set_back(tables, 3)
         look(*(node for node in nodes if node is not leader))
         wait_until(lambda: runs(tables, WORKER))

@@ -121,6 +121,7 @@ def test_all_nodes_are_killed(start_oban: Starter, hold: Path) -> None:
             node.process.wait(30)
     with cluster(start_oban.database, 1, **OPTIONS) as nodes:
         wait_until(lambda: start_oban.tables.count("completed") == len(ids), 90)
+        wait_until(lambda: ran(nodes).total() >= len(ids))
 
         assert ran(nodes) == Counter(ids)
         assert len(producers(start_oban)) == 1
@@ -156,6 +157,7 @@ def test_a_node_that_was_stopped_comes_back(start_oban: Starter, hold: Path) -> 
             hold.unlink()
             more = insert(inserter, 30, hold)
             wait_until(lambda: start_oban.tables.count("completed") == 33, 60)
+            wait_until(lambda: ran(nodes).total() >= 2 * len(ids) + len(more))
             assert all(ran(nodes)[job_id] == 1 for job_id in more)
 
 
@@ -241,6 +243,9 @@ def test_a_rescuer_is_killed_in_the_middle(start_oban: Starter, hold: Path, tmp_
         rescuer.process.wait(30)
     with cluster(start_oban.database, 2, **OPTIONS) as nodes:
         wait_until(lambda: start_oban.tables.count("completed") == 15, 90)
+        # What they say comes after the commits.
+        wait_until(lambda: ran(nodes).total() >= 15)
+        wait_until(lambda: rescued([rescuer, *nodes]).total() >= 15)
 
         assert ran(nodes) == Counter(ids)
         assert rescued([rescuer, *nodes]) == Counter(ids)

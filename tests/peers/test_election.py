@@ -96,7 +96,7 @@ def test_an_expired_row_is_taken(cluster: Cluster) -> None:
 
 def test_a_foreign_row_is_respected_until_it_expires(cluster: Cluster) -> None:
     """The follower is armed to the expiry that it read, and takes it then, not before."""
-    cluster.insert("web.9", 2.0)
+    cluster.insert("web.9", 6.0)
     expires = cluster.execute("SELECT expires_at FROM {table}")[0][0]
     node = cluster.start(peer={**LONG, "mode": "equal"})
     assert not node.leads

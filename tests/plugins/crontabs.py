@@ -120,6 +120,9 @@ def start(
     cron = Cron(list(entries), **options.pop("cron", {}))
     peer = {"kind": "isolated", "leader": leader}
     oban = one(clock=clock, plugins=[cron], **{"peer": peer, **QUIET, **options})
+    # What the start itself leads to, its first look too, is over before.
+    for name in ("notifier", CRON):
+        oban.whereis(name).proxy().actor_urn.get(timeout=60)
     evaluate(oban)
     return oban
 

@@ -23,7 +23,7 @@ from tests.plugins.crontabs import (
     start,
 )
 from tests.support.events import Recorder
-from tests.support.instances import Starter
+from tests.support.instances import Starter, wait_until_idle
 from tests.support.waiting import wait_until
 
 
@@ -166,13 +166,15 @@ def test_a_unique_worker_is_honoured(start_oban: Starter, events: Recorder) -> N
 def test_an_idle_node_looks_once_an_hour(start_oban: Starter, events: Recorder) -> None:
     """Timers stand still while a machine sleeps, so it does not wait for longer."""
     clock = clock_at("2026-03-02 09:00:30")
-    start(start_oban, clock, NINE, leader=False)
+    oban = start(start_oban, clock, NINE, leader=False)
     events.clear()
 
     for hour in range(1, 8):
         clock.advance(3590)
         clock.advance(15)
         events.wait_for_count(hour, "oban.plugin.stop", of_cron)
+        # Its timer is armed once it has said so.
+        wait_until_idle(oban, CRON)
     assert len(events.all("oban.plugin.stop", of_cron)) == 7
 
 

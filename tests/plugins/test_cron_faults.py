@@ -175,6 +175,9 @@ def test_a_minute_that_is_due_while_the_server_is_away(
 
         def caught() -> bool:
             clock.advance(5)
+            for node in nodes:
+                # So that time goes on no faster than they look.
+                _works(node)
             return runs(one.tables) == ["02 09:00"]
 
         wait_until(caught)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from oban_actors import ConfigError, Oban, Perform, Plugin, PluginResult, PluginRun
+from oban_actors import ConfigError, Election, Oban, Perform, Plugin, PluginResult, PluginRun
 from oban_actors.actors import ServerCrashed, VirtualClock
 from oban_actors.plugins.actor import PluginActor
 from tests.support.events import Event, Recorder
@@ -87,6 +87,8 @@ def test_only_the_leader_does_shared_work(start_oban: Starter) -> None:
 def test_a_lease_that_is_gone_ends_the_run(start_oban: Starter) -> None:
     """What the Peer said may be old: the transaction reads the lease itself."""
     oban = start_oban.leading(plugins=[Counter()], peer={"advisory_lock": False})
+    # The renewal that follows its notifier's first connection is over then.
+    oban.ask("peer", Election(), timeout=30)
     start_oban.tables.execute("DELETE FROM {peers}")
 
     assert ask(oban) == PluginResult(leader=False)

@@ -131,9 +131,10 @@ def test_one_that_others_are_in_the_way_of_is_left(start_pg: Starter) -> None:
 
     assert result.error is None
     assert (result.extra["reindexed"], result.extra["failed"]) == ((), (COMPOUND,))
-    again = ask(oban)
-    assert again.extra["reindexed"] == (COMPOUND,)
-    assert len(again.extra["dropped"]) + len(result.extra["dropped"]) >= 1
+    tries = [result]
+    # Half a second may be too little for it on a busy machine too.
+    wait_until(lambda: (tries.append(ask(oban)), tries[-1].extra["reindexed"])[1] == (COMPOUND,))
+    assert sum(len(each.extra["dropped"]) for each in tries) >= 1
     assert reindexing.leftovers(oban.repo) == []
 
 
