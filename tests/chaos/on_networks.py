@@ -59,6 +59,9 @@ def silent_notifier(scene: Scene) -> None:
         with scene.strike():
             scene.proxy.strand()
             scene.told(r"listening anew", anew=True)
+            # Whoever is only about to listen has nothing that could go silent in the next round.
+            wait_until(lambda: scene.proxy.flowing >= len(scene.nodes), 60, "both listen anew")
+            pass_time(2.0)
 
 
 @contextmanager
@@ -121,7 +124,13 @@ def over_it(scene: Scene) -> Iterator[None]:
         yield
 
 
-@case("network", "a network that delays, and loses one packet in a hundred", stage=over_it)
+@case(
+    "network",
+    "a network that delays, and breaks a connection at one chunk in a hundred",
+    # One or two for each connection that breaks: hundreds in half a minute.
+    few=1_000,
+    stage=over_it,
+)
 def bad_network(scene: Scene) -> None:
     """Connections break at any point, commits included."""
     chance = scene.random

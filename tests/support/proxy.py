@@ -62,6 +62,12 @@ class TcpProxy:
         with self._lock:
             return len(self._sockets) // 2
 
+    @property
+    def flowing(self) -> int:
+        """How many of those were not left stranded."""
+        with self._lock:
+            return sum(gate.is_set() for gate in self._gates)
+
     def freeze(self) -> None:
         """Forward nothing, neither bytes nor ends; new connections are taken and stay silent."""
         self._open.clear()
