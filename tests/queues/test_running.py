@@ -97,6 +97,22 @@ def test_what_is_raised_is_tried_again(
     assert event.metadata["kind"] == ("error" if what == "raise" else "exit")
 
 
+def test_the_same_unique_job_keeps_none_from_failing(start_oban: Starter, work: Work) -> None:
+    """One that was inserted while its like ran does not stop that from being tried again."""
+    oban = start_oban(queues={"alpha": 1}, stager=None)
+    unique = {"states": ["available", "scheduled", "retryable"], "period": None}
+    first = oban.insert(job("sync", "meet", unique=unique))
+    work.wait_inside(1)
+    second = oban.insert(job("sync", "meet", unique=unique))
+    assert not second.conflict
+    work.full.abort()
+
+    for one in (first, second):
+        after = wait_state(oban, one, "retryable")
+        assert (after.attempt, len(after.errors)) == (1, 1)
+    assert oban.insert(job("sync", "meet", unique=unique)).conflict
+
+
 @KINDS
 def test_the_last_attempt_discards(start_oban: Starter, told: Recorder, kind: str) -> None:
     """An error with no attempt left makes it discarded, for good."""
