@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from oban_actors.queues import turning
 from tests.queues.work import Work, crashes, jobs, read, wait_state
 from tests.support.events import Recorder
 from tests.support.instances import Starter
@@ -11,11 +12,15 @@ from tests.support.waiting import wait_until
 
 
 def test_ends_are_written_once_the_file_is_free(
-    start_sqlite: Starter, work: Work, told: Recorder, caplog: pytest.LogCaptureFixture
+    start_sqlite: Starter,
+    work: Work,
+    told: Recorder,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Tried in vain while it is locked, no end is lost, and no job runs again for it."""
-    patience = {"lock_timeout": 0.05, "statement_timeout": 0.2}
-    oban = start_sqlite(queues={"alpha": 5}, stager=None, **patience)
+    monkeypatch.setattr(turning, "TURN_TIME", 1.0)
+    oban = start_sqlite(queues={"alpha": 5}, stager=None)
     made = oban.insert_all([*jobs("sync", 2, "wait"), *jobs("async", 1, "wait")])
     work.wait_inside(3)
     with start_sqlite.tables.engine.connect() as other:
