@@ -5,6 +5,7 @@ other. Modules are imported before, and one server serves all: what else a sessi
 process makes for itself.
 """
 
+import faulthandler
 import json
 import os
 import signal
@@ -42,13 +43,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool:
     """Run a test in a fork, its fixtures of the session too."""
     ihook = item.ihook
     ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in _reports(item, _run(item)):
+    for report in _reports(item):
         ihook.pytest_runtest_logreport(report=report)
     ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
 
 
 def _run(item: pytest.Item) -> bytes:
+    # The thread that would do so is not there in a fork, which would wait for it.
+    faulthandler.cancel_dump_traceback_later()
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -89,10 +92,18 @@ def _in_fork(item: pytest.Item, writer: int) -> None:
         os._exit(code)
 
 
-def _reports(item: pytest.Item, said: bytes) -> list[pytest.TestReport]:
-    if not said:
-        call = pytest.CallInfo.from_call(lambda: pytest.fail("its process just ended"), "call")
-        return [pytest.TestReport.from_item_and_call(item, call)]
+def _reports(item: pytest.Item) -> list[pytest.TestReport]:
+    said = b""
+
+    def run() -> None:
+        nonlocal said
+        said = _run(item)
+        assert said, "its process ended without a report"
+
+    # Its time may be over too, of which this process is told.
+    waited = pytest.CallInfo.from_call(run, "call", (KeyboardInterrupt, SystemExit))
+    if waited.excinfo is not None:
+        return [pytest.TestReport.from_item_and_call(item, waited)]
     restore = item.config.hook.pytest_report_from_serializable
     reports = [restore(config=item.config, data=each) for each in json.loads(said)]
     for report in reports:
