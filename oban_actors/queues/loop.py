@@ -1,15 +1,19 @@
 """The event loop of an instance, and the crew that runs async jobs on it."""
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 from oban_actors.claim import Claim
 from oban_actors.queues import stacks
+
+T = TypeVar("T")
 
 logger = logging.getLogger("oban_actors")
 
@@ -106,13 +110,13 @@ def _run(
             except (SystemExit, KeyboardInterrupt):
                 logger.exception("what a worker left on the event loop raised, and ends no other")
         # A task that is cancelled before its first step never learns that it was.
-        loop.run_until_complete(asyncio.sleep(0))
+        _complete(loop, asyncio.sleep(0))
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
         if left:
-            _, left = loop.run_until_complete(asyncio.wait(left, timeout=END_TIME))
-        loop.run_until_complete(loop.shutdown_asyncgens())
+            _, left = _complete(loop, asyncio.wait(left, timeout=END_TIME))
+        _complete(loop, loop.shutdown_asyncgens())
         if left:
             logger.warning("tasks go no further, as they did not end when cancelled: %d", len(left))
         for task in left:
@@ -122,6 +126,15 @@ def _run(
         asyncio.set_event_loop(None)
         loop.close()
         ended(loop)
+
+
+def _complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
+    task = loop.create_task(work)
+    while not task.done():
+        # A stop that came before the loop ran is on its way still, and a worker may leave one.
+        with contextlib.suppress(RuntimeError):
+            loop.run_until_complete(task)
+    return task.result()
 
 
 class AsyncCrew:

@@ -116,14 +116,14 @@ def test_what_may_run_elsewhere_is_stuck_when_its_time_is_over(
 ) -> None:
     """It has not ended, so it is not tried again beside itself; its end is what it came to."""
     oban = start_oban(**remote)
-    one = oban.insert(OBEY["sync"].new({"do": "wait", "timeout": 0.05}))
+    one = oban.insert(OBEY["sync"].new({"do": "wait", "timeout": 2.0}))
     wait_until(lambda: view(oban).stuck == (one.id,))
     wait_state(oban, oban.insert(job("sync", "return")), "completed")
     assert read(oban, one).state == "executing"
     work.open()
 
     (error,) = wait_state(oban, one, "retryable").errors
-    assert "timed out after 0.05 s" in error["error"]
+    assert "timed out after 2 s" in error["error"]
 
 
 @pytest.mark.parametrize("kind", ["told", "untold"])
@@ -205,7 +205,7 @@ def test_a_stuck_run_in_a_thread_shows_where_it_hangs(
 ) -> None:
     """Its thread is the executor's, and in this process all the same."""
     oban = start_oban(**alpha)
-    one = oban.insert(OBEY["sync"].new({"do": "wait", "timeout": 0.05}))
+    one = oban.insert(OBEY["sync"].new({"do": "wait", "timeout": 2.0}))
     said = f"job {one.id} (tests.obey) is out of time and goes on; its thread hangs in\n"
     wait_until(lambda: said in caplog.text)
 

@@ -367,3 +367,25 @@ def test_a_loop_that_ends_late_gives_up_no_tasks_of_the_next_one(
         assert next_one.ack is not None
     finally:
         loop.close()
+
+
+def test_an_end_that_comes_before_the_loop_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that is slow to start its thread: what it was asked for is done, and it ends."""
+    gate, run = threading.Event(), threading.Thread.run
+
+    def late(thread: threading.Thread) -> None:
+        if thread.name == "oban-late-loop":
+            assert gate.wait(30)
+        run(thread)
+
+    monkeypatch.setattr(threading.Thread, "run", late)
+    loop, ran = EventLoop("late"), threading.Event()
+    loop.call(ran.set)
+    closer = threading.Thread(target=loop.close)
+    closer.start()
+    wait_until(lambda: loop.uses(None))
+    gate.set()
+    closer.join(30)
+
+    assert not closer.is_alive()
+    assert ran.is_set()
