@@ -14,13 +14,12 @@ from tests.support import jitter
 from tests.support.databases import Database, Kind, new_database, new_prefix
 from tests.support.events import Recorder, recording
 from tests.support.leaks import no_leaked_threads
-from tests.support.postgres import GivenServer, PostgresServer, Server
+from tests.support.postgres import GIVEN, GivenServer, PostgresServer, Server
 from tests.support.scratch import Scratch
 
 if TYPE_CHECKING:
     from tests.support.instances import Starter
 
-GIVEN = "OBAN_TEST_DATABASE_URL"
 SCRATCH = pytest.StashKey[Scratch]()
 
 settings.register_profile("local", deadline=None)

@@ -1,7 +1,6 @@
 """The event loop of an instance, and the crew that runs async jobs on it."""
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 import threading
@@ -130,10 +129,10 @@ def _run(
 
 def _complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     task = loop.create_task(work)
+    task.add_done_callback(lambda _: loop.stop())
     while not task.done():
-        # A stop that came before the loop ran is on its way still, and a worker may leave one.
-        with contextlib.suppress(RuntimeError):
-            loop.run_until_complete(task)
+        # Back before where a stop was on its way when the loop began, or a worker has left one.
+        loop.run_forever()
     return task.result()
 
 

@@ -95,7 +95,6 @@ def translate(error: Exception) -> DatabaseError:
         found.args = (said, *found.args[1:])
     if isinstance(error, StatementError):
         kind = type(found)
-        error.hide_parameters = True
         error.args = (f"({kind.__module__}.{kind.__qualname__}) {said}", *error.args[1:])
     return _kind(error, code)(said, sqlstate=code)
 

@@ -72,6 +72,23 @@ def test_attempts_used_up_are_discarded(start_oban: Starter, events: Recorder) -
     assert error["error"].startswith("** (ProcessDied) the node that ran it showed no sign of life")
 
 
+def test_the_same_unique_job_stands_in_no_jobs_way(start_oban: Starter, events: Recorder) -> None:
+    """One that was inserted while its like ran keeps the rescuer from nothing: both run."""
+    one = scene(start_oban, events)
+    unique = {"states": ["available", "scheduled", "retryable"], "period": None}
+    dead = one.node()
+    first = one.insert(unique=unique)[0]
+    dead.beat()
+    dead.claim()
+    second = one.insert(unique=unique)[0]
+    assert not second.conflict
+
+    assert one.wait(70) == (1, 0)
+    assert one.states() == ["available"] * 2
+    assert one.producers() == []
+    assert [job.id for job in one.node().claim()] == [first.id, second.id]
+
+
 @pytest.mark.slow
 def test_who_beats_is_left_alone_for_hours(start_oban: Starter, events: Recorder) -> None:
     """A job that runs for hours on a living node runs once, however old its claim is."""

@@ -105,23 +105,6 @@ def test_a_locked_row_stops_no_other(pg: Database, events: Recorder) -> None:
         assert one.producers() == []
 
 
-def test_the_same_unique_job_stands_in_no_jobs_way(start_oban: Starter, events: Recorder) -> None:
-    """One that was inserted while its like ran keeps the rescuer from nothing: both run."""
-    one = scene(start_oban, events)
-    unique = {"states": ["available", "scheduled", "retryable"], "period": None}
-    dead = one.node()
-    first = one.insert(unique=unique)[0]
-    dead.beat()
-    dead.claim()
-    second = one.insert(unique=unique)[0]
-    assert not second.conflict
-
-    assert one.wait(70) == (1, 0)
-    assert one.states() == ["available"] * 2
-    assert one.producers() == []
-    assert [job.id for job in one.node().claim()] == [first.id, second.id]
-
-
 def test_many_jobs_go_in_batches(start_oban: Starter, events: Recorder) -> None:
     """One run does a bounded number, and the next one follows at once."""
     one = scene(start_oban, events, limit=2)

@@ -67,9 +67,10 @@ class Checks:
 
     def commit(self, made: Transaction) -> None:
         """Check what a transaction does, right before it is true."""
-        lease = made.writes.get(("oban_peers", "Oban"))
-        if lease is not None:
-            self._marked[made.session.machine.name] = lease["node"].endswith(LOCKED)
+        if ("oban_peers", "Oban") in made.writes:
+            lease = made.writes["oban_peers", "Oban"]
+            marked = lease is not None and lease["node"].endswith(LOCKED)
+            self._marked[made.session.machine.name] = marked
         for kind, *what in made.notes:
             self.counts[kind] = self.counts.get(kind, 0) + 1
             check: Callable[..., None] | None = _CHECKS.get(kind)

@@ -17,9 +17,11 @@ from contextlib import contextmanager
 import pytest
 from _pytest.runner import runtestprotocol
 
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import GIVEN, PostgresServer
 
-GIVEN = "OBAN_TEST_DATABASE_URL"
+GRACE = 30.0
+"""Seconds that a test has to clean up in once its time is over."""
+
 _SERVER = pytest.StashKey[PostgresServer]()
 
 
@@ -55,18 +57,24 @@ def _run(item: pytest.Item) -> bytes:
     reader, writer = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
+    seconds, _ = signal.getitimer(signal.ITIMER_REAL)
     pid = os.fork()
     if pid == 0:
         os.close(reader)
+        # Of pytest-timeout a fork has the handler, and not the timer: so the test itself is told
+        # that its time is over, and ends what it has begun.
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         _in_fork(item, writer)
     os.close(writer)
+    if seconds:
+        signal.setitimer(signal.ITIMER_REAL, seconds + GRACE)
     with _killed(pid), os.fdopen(reader, "rb") as said:
         return said.read()
 
 
 @contextmanager
 def _killed(pid: int) -> Iterator[None]:
-    # It has ended, unless the time of the test is over.
+    # It has ended, unless it did not heed that its time was over.
     try:
         yield
     except BaseException:
@@ -100,7 +108,7 @@ def _reports(item: pytest.Item) -> list[pytest.TestReport]:
         said = _run(item)
         assert said, "its process ended without a report"
 
-    # Its time may be over too, of which this process is told.
+    # Where it does not heed that its time is over, this process is told too.
     waited = pytest.CallInfo.from_call(run, "call", (KeyboardInterrupt, SystemExit))
     if waited.excinfo is not None:
         return [pytest.TestReport.from_item_and_call(item, waited)]

@@ -13,9 +13,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from oban_actors.actors import GenServer
-from oban_actors.repo import transactions
-
 GIVEN = "OBAN_TEST_JITTER"
 # How often, and for how many seconds: most go on at once, as in earnest.
 _KINDS = ((0.02, 0.5), (0.08, 0.1), (0.2, 0.01))
@@ -33,6 +30,9 @@ def wanted() -> bool:
 
 def install() -> None:
     """Hold up what runs in this process from now on."""
+    from oban_actors.actors import GenServer  # noqa: PLC0415 (most runs ask for none of this)
+    from oban_actors.repo import transactions  # noqa: PLC0415
+
     wrap(GenServer, "_dispatch", before=True, after=False)
     wrap(transactions, "_attempt", before=True, after=True)
     wrap(threading.Thread, "run", before=True, after=False)

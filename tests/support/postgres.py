@@ -22,6 +22,9 @@ STOP_SIGNALS: Mapping[StopMode, signal.Signals] = {
     "fast": signal.SIGINT,
     "immediate": signal.SIGQUIT,
 }
+GIVEN = "OBAN_TEST_DATABASE_URL"
+"""Variable of the environment that names a server to use."""
+
 SUPERUSER = "postgres"
 SETTINGS = {
     "listen_addresses": HOST,
