@@ -1,12 +1,20 @@
 """How long to wait before the next try: Oban's delays, in seconds."""
 
 import math
+import os
 import random
 from collections.abc import Callable
 from typing import Literal, assert_never
 
 JitterMode = Literal["inc", "dec", "both"]
 Random = Callable[[], float]
+
+CHANCE = random.Random()  # noqa: S311 (spreads, hides nothing)
+"""Our own: the sequence of `random` is the host's, who may have seeded it and counts on it."""
+
+if hasattr(os, "register_at_fork"):
+    # Or all forks of a program would do the same.
+    os.register_at_fork(after_in_child=CHANCE.seed)
 
 _CLAMP = 20
 _MIN_PAD = 15.0
@@ -37,7 +45,7 @@ def jitter(
     *,
     mode: JitterMode = "both",
     mult: float = 0.1,
-    rand: Random = random.random,
+    rand: Random = CHANCE.random,
 ) -> float:
     """Change a delay by chance, so that many who wait don't come back together.
 
@@ -65,7 +73,7 @@ def jitter(
             assert_never(mode)
 
 
-def retry_delay(attempt: int, max_attempts: int, *, rand: Random = random.random) -> float:
+def retry_delay(attempt: int, max_attempts: int, *, rand: Random = CHANCE.random) -> float:
     """Delay before a failed job is tried again, as Oban's workers have it by default.
 
     15 s and 2 to the power of `attempt`, up to 10 % longer by chance. With more than 20

@@ -1,5 +1,9 @@
 """Delays: Oban's numbers, within their bounds whatever chance says."""
 
+import random
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,3 +87,26 @@ def test_retries_wait_at_most_two_weeks(attempt: int, max_attempts: int, part: f
 def test_chance_comes_from_the_standard_generator() -> None:
     """Without a source of chance the delays differ."""
     assert len({jitter(100.0) for _ in range(20)}) > 1
+
+
+FORKS = """
+import os
+from oban_actors.backoff import CHANCE
+
+for _ in range(2):
+    if os.fork() == 0:
+        os.write(1, b"%r\\n" % CHANCE.random())
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_chance_is_our_own() -> None:
+    """A host's own sequence goes on as if nobody else were there; forks have each another one."""
+    before = random.getstate()
+    jitter(1.0)
+    retry_delay(1, 20)
+    assert random.getstate() == before
+
+    told = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, check=True)
+    assert len(set(told.stdout.split())) == 2

@@ -1,7 +1,6 @@
 """DatabasePeer: holds or seeks the leadership lease."""
 
 import logging
-import random
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from oban_actors import telemetry
 from oban_actors.actors import ActorError, CallTimeout, Continue, GenServer, Reason, Sender, Timer
+from oban_actors.backoff import CHANCE
 from oban_actors.config import Config, PeerOptions
 from oban_actors.errors import (
     DatabaseError,
@@ -200,7 +200,7 @@ class DatabasePeer(GenServer):
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        delay = self._lease.next_at(random.random()) - self._now()  # noqa: S311 (spreads, hides nothing)
+        delay = self._lease.next_at(CHANCE.random()) - self._now()
         if delay <= 0:
             self._timer = None
             self.tell(self.actor_ref, _Wake())

@@ -1,6 +1,5 @@
 """The world: nodes on machines, one database, work that comes, faults that strike."""
 
-import random
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Any
 from unittest import mock
 
 from oban_actors.actors import Reason, gen_server
+from oban_actors.backoff import CHANCE
 from oban_actors.errors import ObanError
 from oban_actors.job import Job
 from tests.simulation.client import InjectedCrash, Place
@@ -253,8 +253,8 @@ def world(seed: int, *, tracing: bool = False) -> Iterator[World]:
         tracing: whether to keep what happens.
 
     """
-    before = random.getstate()
-    random.seed(seed)
+    before = CHANCE.getstate()
+    CHANCE.seed(seed)
     hub = Hub(seed)
     made = World(hub, tracing)
     try:
@@ -267,4 +267,4 @@ def world(seed: int, *, tracing: bool = False) -> Iterator[World]:
             finally:
                 hub.end()
     finally:
-        random.setstate(before)
+        CHANCE.setstate(before)
