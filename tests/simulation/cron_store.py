@@ -49,7 +49,8 @@ class CronStore:
             for entry in sorted(marks):
                 if made.get(CRONS, (name, entry)) is None:
                     made.lock(CRONS, (name, entry))
-                    made.put(CRONS, (name, entry), {"at": naive(marks[entry])})
+                    row = {"name": name, "entry": entry, "at": naive(marks[entry])}
+                    made.put(CRONS, (name, entry), row)
 
         connection.run(plant)
 
@@ -66,15 +67,26 @@ class CronStore:
 
         def mark(made: Transaction) -> None:
             for entry in sorted(marks):
-                made.lock(CRONS, (name, entry))
-                made.put(CRONS, (name, entry), {"at": naive(marks[entry])})
+                row = made.get(CRONS, (name, entry))
+                if row is not None:
+                    made.lock(CRONS, (name, entry))
+                    made.put(CRONS, (name, entry), row | {"at": naive(marks[entry])})
 
         connection.run(mark)
 
     def prune_crons(
         self, connection: SimConnection, name: str, entries: Sequence[str], before: datetime
     ) -> None:
-        """Nothing is that old here."""
+        """See `CronEngine`."""
+
+        def prune(made: Transaction) -> None:
+            for row in made.rows(CRONS):
+                other = row["name"] == name and row["entry"] not in entries
+                if other and row["at"] < naive(before):
+                    made.lock(CRONS, (name, row["entry"]))
+                    made.put(CRONS, (name, row["entry"]), None)
+
+        connection.run(prune)
 
     def find_neighbours(self, connection: SimConnection, name: str) -> list[Neighbour]:
         """See `CronEngine`."""

@@ -56,6 +56,7 @@ class Hub:
         rng: the only source of chance.
         current: the thread that runs, None between threads.
         steps: how many events there were.
+        after_step: called after each of them.
 
     """
 
@@ -63,6 +64,7 @@ class Hub:
     now: float = 0.0
     current: Thread | None = None
     steps: int = 0
+    after_step: Callable[[], object] = lambda: None
     rng: random.Random = field(init=False)
     _heap: list[Event] = field(default_factory=list)
     _threads: list[Thread] = field(default_factory=list)
@@ -91,6 +93,7 @@ class Hub:
             self.now, _, action, args = heapq.heappop(heap)
             self.steps += 1
             action(*args)
+            self.after_step()
         self.now = until
 
     def end(self) -> None:

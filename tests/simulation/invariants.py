@@ -159,19 +159,27 @@ class Checks:
 
     # At any time
 
-    def look(self) -> None:
-        """Check what the nodes believe, and what they keep."""
-        awake = [node for node in self.nodes if not node.machine.dead and not node.machine.still]
+    def believe(self) -> None:
+        """Check what the nodes believe: two never do that they lead."""
+        leading = [node for node in self._awake() if node.leads]
+        if len(leading) < 2 or self.server.hub.now <= self.confused_until:
+            return
         # Whose lock went with its session may be followed at once: it hears of that later, and
         # can't act any more.
-        leaders = [node.machine.name for node in awake if node.leads and not self._apart(node)]
-        if len(leaders) > 1 and self.server.hub.now > self.confused_until:
+        leaders = [node.machine.name for node in leading if not self._apart(node)]
+        if len(leaders) > 1:
             raise Violation(f"{' and '.join(leaders)} believe that they lead")
-        for node in awake:
+
+    def look(self) -> None:
+        """Check what the nodes keep, and that no job is gone."""
+        for node in self._awake():
             self._bounded(node)
         jobs = self.server.tables["oban_jobs"]
         if missing := (self.inserted | self.confirmed) - jobs.keys():
             raise Violation(f"jobs were lost: {sorted(missing)}")
+
+    def _awake(self) -> list[Node]:
+        return [node for node in self.nodes if not node.machine.dead and not node.machine.still]
 
     def _apart(self, node: Node) -> bool:
         # As its row has it: that it was marked a node may not know, where the answer was lost.

@@ -137,7 +137,9 @@ LOSSES = Shape(storm=1.0, episodes=1, trips={Fault.LOST_AFTER: 0.1, Fault.LOST_B
 OUTAGES = Shape(kinds=(plan.outage,), storm=0.0, episodes=3, seconds=40.0)
 DEATHS = Shape(seconds=45.0, kinds=(plan.freeze_long,), storm=0.0, episodes=4, lengths=(3.0, 8.0))
 APART = Shape(kinds=(plan.freeze, plan.suspend, plan.cut), episodes=6)
-CRASHES = Shape(kinds=(plan.crash_in_insert,), jobs=40, storm=0.0, episodes=12)
+CRASHES = Shape(
+    kinds=(plan.crash_in_insert,), jobs=60, lengths=(0.01,), storm=0.0, episodes=40, proves=0.0
+)
 MINUTES = Shape(seconds=35.0, jobs=4, storm=0.0, episodes=2)
 
 MUTATIONS = (

@@ -2,30 +2,25 @@
 
 import random
 from collections.abc import Iterator
-from datetime import datetime
-from typing import Any, cast
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from oban_actors.claim import Ack, Claimant
+from oban_actors.claim import Ack
 from oban_actors.engines import JobEngine, ProducerBeat
 from oban_actors.job import Job, JobState
 from oban_actors.repo import Repo
 from tests.engines.conftest import Store, store_on
-from tests.simulation.client import Place, SimRepo
-from tests.simulation.database import Server
-from tests.simulation.faults import Weather
-from tests.simulation.hosting import hosted
-from tests.simulation.hub import Hub
-from tests.simulation.machine import Machine
-from tests.simulation.node import SimEngine
+from tests.simulation.both import CLAIMANTS, ERROR, Both, beside
 from tests.support.databases import Database
 
-CLAIMANTS = [Claimant("web.1", f"00000000-0000-8000-8000-00000000000{each}") for each in (1, 2)]
-ERROR = {"at": "2026-11-24T12:00:00.000000Z", "attempt": 1, "error": "boom"}
 FATES = (JobState.COMPLETED, JobState.RETRYABLE, JobState.SCHEDULED, JobState.DISCARDED)
 LONG = 600.0
 """Seconds that are long before or after any test's time."""
+
+ENTRIES = ("daily", "hourly", "weekly")
+MARKED = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -38,33 +33,13 @@ Fence = tuple[int, datetime]
 """A job's id and when it was claimed."""
 
 
-class Both:
-    """Makes the same call on the real store and on the model's, and compares the answers."""
+class Drawn:
+    """Makes calls, drawn by chance, and compares the answers."""
 
-    def __init__(self, store: Store, hub: Hub, model: Repo, seed: int) -> None:
-        self.real = store.repo, store.engine
-        self.model = model, cast("JobEngine", SimEngine())
-        self.hub = hub
+    def __init__(self, both: Both, seed: int) -> None:
+        self.both = both
         self.rng = random.Random(seed)
-        self.ids: list[tuple[int, int]] = []
         self.fences: list[tuple[Fence, Fence]] = []
-
-    def call(self, name: str, *arguments: Any) -> tuple[Any, Any]:
-        """Call a method of both."""
-        return self.each(lambda repo, engine, _: self.on(repo, engine, name, *arguments))
-
-    def each(self, work: Any) -> tuple[Any, Any]:
-        """Do something with both; `work` is told which is the model."""
-        real = work(*self.real, False)
-        found: list[Any] = []
-        machine = Machine(self.hub, "web")
-        self.hub.spawn(machine, lambda: found.append(work(*self.model, True)))
-        self.hub.run(self.hub.now + 1.0)
-        return real, found[0]
-
-    def on(self, repo: Repo, engine: JobEngine, name: str, *arguments: Any) -> Any:
-        """Call a method within a transaction."""
-        return repo.transaction(lambda connection: getattr(engine, name)(connection, *arguments))
 
     # Steps
 
@@ -74,14 +49,14 @@ class Both:
         given: dict[str, Any] = {"max_attempts": self.rng.choice([1, 2, 20])}
         given |= {"priority": self.rng.randint(0, 2)} | ({"schedule_in": due} if due else {})
         job = Job.new({}, worker="sim.plain", queue=self.rng.choice(["a", "b"]), **given)
-        (real,), (model,) = self.call("insert_jobs", [job], None)
+        (real,), (model,) = self.both.call("insert_jobs", [job], None)
         assert real.state == model.state
-        self.ids.append((real.id, model.id))
+        self.both.ids.append((real.id, model.id))
 
     def stage(self) -> None:
         """Stage some."""
-        real, model = self.call("stage_jobs", self.rng.randint(1, 3), None, [])
-        assert self.same([each.id for each in real.jobs], [each.id for each in model.jobs])
+        real, model = self.both.call("stage_jobs", self.rng.randint(1, 3), None, [])
+        assert self.both.same([each.id for each in real.jobs], [each.id for each in model.jobs])
         assert [each.state for each in real.jobs] == [each.state for each in model.jobs]
         assert (real.next_due_in is None) == (model.next_due_in is None)
         if real.next_due_in is not None:
@@ -89,7 +64,7 @@ class Both:
 
     def look(self) -> None:
         """Ask which queues have work."""
-        real, model = self.call("check_available")
+        real, model = self.both.call("check_available")
         assert real == model
 
     def turn(self) -> None:
@@ -106,10 +81,10 @@ class Both:
                 lambda c: engine.take_turn(c, claimant, queue, acks, limit, None, careful=careful)
             )
 
-        real, model = self.each(work)
+        real, model = self.both.each(work)
         for part in ("settled", "stale", "blocked"):
-            assert self.same(sorted(getattr(real, part)), sorted(getattr(model, part))), part
-        assert self.same([job.id for job in real.jobs], [job.id for job in model.jobs])
+            assert self.both.same(sorted(getattr(real, part)), sorted(getattr(model, part))), part
+        assert self.both.same([job.id for job in real.jobs], [job.id for job in model.jobs])
         for one, other in zip(real.jobs, model.jobs, strict=True):
             assert (one.attempt, one.priority) == (other.attempt, other.priority)
             self.fences.append(((one.id, one.attempted_at), (other.id, other.attempted_at)))
@@ -117,20 +92,22 @@ class Both:
     def release(self) -> None:
         """Give back what is not held."""
         claimant, queue = self.rng.choice(CLAIMANTS), self.rng.choice(["a", "b"])
-        held = [each for each in self.ids if self.rng.random() < 0.7]
+        held = [each for each in self.both.ids if self.rng.random() < 0.7]
 
         def work(repo: Repo, engine: JobEngine, model: bool) -> Any:  # noqa: FBT001 (its shape)
             ids = [each[model] for each in held]
-            return self.on(repo, engine, "release_jobs", claimant, queue, ids, None)
+            return self.both.on(repo, engine, "release_jobs", claimant, queue, ids, None)
 
-        assert self.same(*self.each(work))
+        assert self.both.same(*self.both.each(work))
 
     def beat(self) -> None:
         """Show a producer, and compare what it has."""
-        beat = ProducerBeat(self.rng.choice(CLAIMANTS), "one", "Oban", "a", 5, False, 0)
-        real, model = self.call("beat", [beat], None)
+        beat = self._producer()
+        real, model = self.both.call("beat", [beat], None)
         assert real.busy == model.busy
-        assert self.same(*(sorted(each.job_id for each in one.claims) for one in (real, model)))
+        assert self.both.same(
+            *(sorted(each.job_id for each in one.claims) for one in (real, model))
+        )
 
     def rescue(self) -> None:
         """Rescue what a producer has left."""
@@ -143,15 +120,58 @@ class Both:
 
             return repo.transaction(both)
 
-        (ids, done), (others, also) = self.each(work)
-        assert self.same(ids, others)
+        (ids, done), (others, also) = self.both.each(work)
+        assert self.both.same(ids, others)
         for part in ("rescued", "discarded"):
-            assert self.same(*([job.id for job in getattr(each, part)] for each in (done, also)))
+            assert self.both.same(
+                *([job.id for job in getattr(each, part)] for each in (done, also))
+            )
 
-    def same(self, real: list[int], model: list[int]) -> bool:
-        """Whether these are the same jobs."""
-        names = dict(self.ids)
-        return [names[each] for each in real] == model
+    def forget(self) -> None:
+        """Take a producer's row away, which stays while it has jobs."""
+        self.both.call("forget_producer", self.rng.choice(CLAIMANTS))
+
+    # Cron
+
+    def plant(self) -> None:
+        """Make rows for entries that have none."""
+        self.both.call("plant_crons", self._name(), self._marks())
+
+    def mark(self) -> None:
+        """Write up to when entries were evaluated."""
+        self.both.call("mark_crons", self._name(), self._marks())
+
+    def read(self) -> None:
+        """Read the marks, locking them or not."""
+        how = self.rng.choice(["read_crons", "lock_crons"])
+        real, model = self.both.call(how, self._name(), self._entries(), None)
+        assert real.evaluated == model.evaluated
+
+    def prune(self) -> None:
+        """Delete marks of entries that are no more."""
+        self.both.call("prune_crons", self._name(), self._entries(), self._moment())
+
+    def neighbours(self) -> None:
+        """Ask who has producers."""
+        real, model = self.both.call("find_neighbours", self._name())
+        assert {each.identity for each in real} == {each.identity for each in model}
+        assert len(real) == len(model)
+
+    def _producer(self) -> ProducerBeat:
+        number = self.rng.choice([0, 1])
+        return ProducerBeat(CLAIMANTS[number], f"node {number}", "Oban", "a", 5, False, 0)
+
+    def _name(self) -> str:
+        return self.rng.choice(["Oban", "Other"])
+
+    def _entries(self) -> list[str]:
+        return [each for each in ENTRIES if self.rng.random() < 0.6]
+
+    def _moment(self) -> datetime:
+        return MARKED + timedelta(minutes=self.rng.randint(0, 3))
+
+    def _marks(self) -> dict[str, datetime]:
+        return {entry: self._moment() for entry in self._entries()}
 
 
 def _ack(job_id: int, fence: datetime, state: JobState, killed: bool) -> Ack:  # noqa: FBT001 (as drawn)
@@ -165,15 +185,11 @@ def _ack(job_id: int, fence: datetime, state: JobState, killed: bool) -> Ack:  #
 @pytest.mark.parametrize("seed", range(4))
 def test_the_model_does_what_postgresql_does(pg_store: Store, seed: int) -> None:
     """Whatever is called, in whatever order, both stores answer the same."""
-    hub = Hub(seed)
-    server = Server(hub)
-    with hosted(hub):
-        machine = Machine(hub, "web")
-        place = Place(machine, server, Weather(hub), lambda: None, lambda _: None)
-        model = SimRepo(pg_store.repo.config, place)
-        both = Both(pg_store, hub, model, seed)
-        steps = [both.insert, both.insert, both.stage, both.look, both.turn, both.turn, both.turn]
-        steps += [both.release, both.beat, both.rescue]
-        for _ in range(80):
-            both.rng.choice(steps)()
-        hub.end()
+    with beside(pg_store, seed) as both:
+        drawn = Drawn(both, seed)
+        steps = [drawn.insert, drawn.insert, drawn.stage, drawn.look]
+        steps += [drawn.turn, drawn.turn, drawn.turn, drawn.release]
+        steps += [drawn.beat, drawn.rescue, drawn.forget]
+        steps += [drawn.plant, drawn.mark, drawn.read, drawn.read, drawn.prune, drawn.neighbours]
+        for _ in range(120):
+            drawn.rng.choice(steps)()

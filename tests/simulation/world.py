@@ -58,6 +58,7 @@ class World:
         self.server.notice = self._notice
         self.server.before_commit.append(self.checks.commit)
         self.hub.after(LOOK, self._look)
+        self.hub.after_step = self.checks.believe
 
     # Nodes
 
@@ -194,8 +195,6 @@ class World:
         if node.machine.still and not node.machine.dead:
             self.say(node.machine.name, "goes on")
             node.machine.thaw()
-            # What it believes before anything runs on it.
-            self.checks.look()
 
     def heal(self, node: Node) -> None:
         """Connect a node again that is cut off."""
