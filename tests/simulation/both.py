@@ -1,6 +1,6 @@
 """Both stores: the same call on a real PostgreSQL and on the model, and what each answers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -50,17 +50,19 @@ class Both:
         found: list[Any] = []
         machine = Machine(self.hub, "web")
         self.hub.spawn(machine, lambda: found.append(work(*self.model, True)))
-        self.hub.run(self.hub.now + 5.0)
+        until = self.hub.now + 10.0
+        while not found and self.hub.now < until:
+            self.hub.run(self.hub.now + 0.1)
         return real, found[0]
 
     def on(self, repo: Repo, engine: JobEngine, name: str, *arguments: Any) -> Any:
         """Call a method within a transaction."""
         return repo.transaction(lambda connection: getattr(engine, name)(connection, *arguments))
 
-    def same(self, real: list[int], model: list[int]) -> bool:
+    def same(self, real: Sequence[int], model: Sequence[int]) -> bool:
         """Whether these are the same jobs."""
         names = dict(self.ids)
-        return [names[each] for each in real] == model
+        return [names[each] for each in real] == list(model)
 
 
 @contextmanager

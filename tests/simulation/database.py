@@ -190,6 +190,7 @@ class Server:
     _waiting: list[_Waiting] = field(default_factory=list)
     _numbers: int = 100
     _written: int = 100
+    _kept_id: int = 0
     _pids: int = 100
     _last: datetime = _EPOCH
 
@@ -255,6 +256,8 @@ class Server:
                 self.tables[table].pop(key, None)
             else:
                 self.tables[table][key] = row
+                if table == "oban_jobs":
+                    self._kept_id = max(self._kept_id, row["id"])
         if made.writes:
             self._written = max(self._written, int(made.number))
         notices = list(dict.fromkeys(made.notices))
@@ -286,7 +289,7 @@ class Server:
             self.disconnect(session)
         self._numbers = self._written
         self.outcomes = {n: each for n, each in self.outcomes.items() if int(n) <= self._written}
-        self.job_ids = max((row["id"] for row in self.tables["oban_jobs"].values()), default=0)
+        self.job_ids = self._kept_id
         if wipe:
             for name in UNLOGGED:
                 self.tables[name].clear()

@@ -8,7 +8,7 @@ from typing import Any
 from oban_actors.claim import Claim
 from oban_actors.peers.identity import LOCKED, owner
 from tests.simulation import node as settings
-from tests.simulation.database import Server, Transaction
+from tests.simulation.database import Row, Server, Transaction
 from tests.simulation.machine import Machine
 from tests.simulation.node import Node
 
@@ -44,7 +44,7 @@ class Checks:
         confused_until: until when two may believe that they lead, since the table was emptied or
             the server's clock jumped; what they do is checked all the same.
         inserted: ids of the jobs that were committed, and `confirmed` of those of which a host
-            was told so.
+            was told so; `gone` the rows that were deleted when they were old.
 
     """
 
@@ -53,6 +53,7 @@ class Checks:
     confused_until: float = 0.0
     inserted: set[int] = field(default_factory=set)
     confirmed: set[int] = field(default_factory=set)
+    gone: dict[int, Row] = field(default_factory=dict)
     runs: dict[int, list[Run]] = field(default_factory=dict)
     crons: dict[str, int] = field(default_factory=dict)
     started: dict[int, float] = field(default_factory=dict)
@@ -79,6 +80,9 @@ class Checks:
 
     def staged(self, made: Transaction, machine: str, count: int) -> None:
         """No two leaders act in one term, and nobody acts who does not lead."""
+        self._led(made, machine)
+
+    def _led(self, made: Transaction, machine: str) -> None:
         row = self.server.tables["oban_peers"].get("Oban")
         node = self._node(made.session.machine)
         if row is None or owner(row["node"]) != node.identity:
@@ -134,6 +138,17 @@ class Checks:
             self.counts["cron"] = self.counts.get("cron", 0) + 1
         self.inserted.add(job_id)
 
+    def pruned(self, made: Transaction, job_id: int, age: float) -> None:
+        """Nothing goes but what has ended, and was kept for as long as it should be."""
+        row = self.server.tables["oban_jobs"].get(job_id)
+        if row is None or row["state"] not in FINAL:
+            raise Violation(f"job {job_id} was deleted while {row and row['state']}")
+        kept = (self.server.clock() - row["done_at"]).total_seconds()
+        if kept < age or age != settings.KEPT:
+            raise Violation(f"job {job_id} was kept for {kept:.3f} s only")
+        self._led(made, made.session.machine.name)
+        self.gone[job_id] = row
+
     # Runs
 
     def began(self, machine: Machine, claim: Claim) -> None:
@@ -175,7 +190,7 @@ class Checks:
         for node in self._awake():
             self._bounded(node)
         jobs = self.server.tables["oban_jobs"]
-        if missing := (self.inserted | self.confirmed) - jobs.keys():
+        if missing := (self.inserted | self.confirmed) - self.gone.keys() - jobs.keys():
             raise Violation(f"jobs were lost: {sorted(missing)}")
 
     def _awake(self) -> list[Node]:
@@ -213,4 +228,5 @@ _CHECKS: dict[str, Callable[..., None]] = {
     "rescue": Checks.rescued,
     "beat": Checks.beat,
     "insert": Checks.inserted_one,
+    "prune": Checks.pruned,
 }

@@ -198,6 +198,7 @@ def _row(job: Job, job_id: int, at: datetime) -> Row:
         "attempted_at": None,
         "uuid": None,
         "available_at": at,
+        "done_at": None,
     }
 
 

@@ -231,7 +231,7 @@ MUTATIONS = (
     Mutation(
         "the stager sleeps as long as it likes",
         lambda: [(Pace, "next_delay", _always(3600.0))],
-        "is due and was not started",
-        Shape(episodes=1, storm=0.0, jobs=0),
+        "no end",
+        Shape(episodes=1, storm=0.0, jobs=8, lengths=(0.01,)),
     ),
 )

@@ -15,7 +15,7 @@ from oban_actors.notifiers import make_publisher
 from oban_actors.peers import row_identity
 from oban_actors.peers.lease import Lease
 from oban_actors.performing import Performer
-from oban_actors.plugins import Cron, Lifeline
+from oban_actors.plugins import Cron, Lifeline, Pruner
 from oban_actors.queues.parts import Parts
 from tests.simulation.client import Place, SimRepo
 from tests.simulation.crew import Observer, SimWorkforce
@@ -23,6 +23,7 @@ from tests.simulation.cron_store import CronStore
 from tests.simulation.job_store import JobStore
 from tests.simulation.machine import Machine
 from tests.simulation.producer_store import ProducerStore
+from tests.simulation.prune_store import PruneStore
 from tests.simulation.seams import SimTimers
 
 LEASE = 6.0
@@ -31,6 +32,9 @@ STAGER = 1.0
 PULSE = 2.0
 WATCH = 14.0
 LOOKS = 3.0
+KEPT = 8.0
+"""Seconds for which a job that has ended is kept."""
+
 GRACE = 3.0
 STATEMENT = 2.0
 """Seconds; a beat that hangs has to be given up in time for the next ones to do so."""
@@ -39,7 +43,7 @@ START_AGAIN = 2.0
 """Seconds after which the host starts a tree anew that did not start."""
 
 
-class SimEngine(JobStore, ProducerStore, CronStore):
+class SimEngine(JobStore, ProducerStore, CronStore, PruneStore):
     """The model of `PostgresEngine`, as far as the tree uses it."""
 
 
@@ -51,7 +55,8 @@ def _incomplete(*_: Any) -> bool:
 def plugins() -> tuple[Any, ...]:
     """Make the plugins once: parsing cron expressions takes long."""
     crontab = [("* * * * *", "sim.cron", {"missed": "all", "queue": "alpha"})]
-    return Lifeline(interval=LOOKS, watch=WATCH), Cron(crontab=crontab)
+    pruner = Pruner(interval=LOOKS, max_age=KEPT)
+    return Lifeline(interval=LOOKS, watch=WATCH), Cron(crontab=crontab), pruner
 
 
 class Node:

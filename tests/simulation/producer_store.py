@@ -216,7 +216,7 @@ def _orphans(made: Transaction, given: _Given) -> list[int]:
 
 
 def _rescue(made: Transaction, ids: Sequence[int], state: RescueState, error: str) -> Rescued:
-    done = []
+    done, at = [], made.now()
     for job_id in ids:
         row = made.get(JOBS, job_id)
         used_up = row is not None and row["attempt"] >= row["max_attempts"]
@@ -224,7 +224,8 @@ def _rescue(made: Transaction, ids: Sequence[int], state: RescueState, error: st
             continue
         made.lock(JOBS, job_id)
         fate = "discarded" if used_up else "available"
-        made.put(JOBS, job_id, row | {"state": fate, "errors": [*row["errors"], {"error": error}]})
+        changed = {"state": fate, "errors": [*row["errors"], {"error": error}], "done_at": at}
+        made.put(JOBS, job_id, row | changed)
         if state == "executing":
             made.notes.append(("rescue", job_id, row["uuid"]))
         done.append((job_id, str(row["queue"]), fate))

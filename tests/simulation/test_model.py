@@ -9,6 +9,7 @@ import pytest
 
 from oban_actors.claim import Ack
 from oban_actors.engines import JobEngine, ProducerBeat
+from oban_actors.engines.prune import PruneLook
 from oban_actors.job import Job, JobState
 from oban_actors.repo import Repo
 from tests.engines.conftest import Store, store_on
@@ -40,6 +41,7 @@ class Drawn:
         self.both = both
         self.rng = random.Random(seed)
         self.fences: list[tuple[Fence, Fence]] = []
+        self.pruned = 0
 
     # Steps
 
@@ -131,6 +133,24 @@ class Drawn:
         """Take a producer's row away, which stays while it has jobs."""
         self.both.call("forget_producer", self.rng.choice(CLAIMANTS))
 
+    def prune_jobs(self) -> None:
+        """Delete some of what has ended."""
+        groups, others = self.both.call("ended_groups")
+        assert groups == others
+        age = self.rng.choice([None, 0.0, 0.0, LONG])
+        aside = [each for each in self.both.ids if self.rng.random() < 0.2]
+        for group in self.rng.sample(groups, min(len(groups), 1)):
+            look = PruneLook(group, None, self.rng.randint(1, 3))
+
+            def work(repo: Repo, engine: JobEngine, model: bool) -> Any:  # noqa: FBT001 (its shape)
+                left = [each[model] for each in aside]
+                return self.both.on(repo, engine, "prune_jobs", look, age, left, None)  # noqa: B023
+
+            real, model = self.both.each(work)
+            assert real.seen == model.seen
+            assert self.both.same(real.pruned, model.pruned)
+            self.pruned += len(real.pruned)
+
     # Cron
 
     def plant(self) -> None:
@@ -189,7 +209,8 @@ def test_the_model_does_what_postgresql_does(pg_store: Store, seed: int) -> None
         drawn = Drawn(both, seed)
         steps = [drawn.insert, drawn.insert, drawn.stage, drawn.look]
         steps += [drawn.turn, drawn.turn, drawn.turn, drawn.release]
-        steps += [drawn.beat, drawn.rescue, drawn.forget]
+        steps += [drawn.beat, drawn.rescue, drawn.forget, drawn.prune_jobs, drawn.prune_jobs]
         steps += [drawn.plant, drawn.mark, drawn.read, drawn.read, drawn.prune, drawn.neighbours]
-        for _ in range(120):
+        for _ in range(160):
             drawn.rng.choice(steps)()
+        assert drawn.pruned > 0

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 
 from oban_actors.claim import Ack
 from oban_actors.engines import JobEngine, ProducerBeat
+from oban_actors.engines.prune import EndedGroup, PruneLook
 from oban_actors.job import Job, JobState
 from oban_actors.repo import Repo
 from tests.engines.conftest import Store, store_on
@@ -26,6 +27,7 @@ PATIENCE = 0.1
 """Seconds that the second one waits for the first one's locks: it holds them for longer."""
 
 WAITS = "waits"
+ENDED = PruneLook(EndedGroup("completed", "ends", 0), None, 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ STEPS: dict[str, Step] = {
     "lock marks": _marks,
     "plant marks": lambda e, c, _: e.plant_crons(c, "Oban", {"hourly": MARK, "weekly": MARK}),
     "write marks": lambda e, c, _: e.mark_crons(c, "Oban", {"daily": MARK}),
+    "prune": lambda e, c, _: [len(e.prune_jobs(c, ENDED, 0.0, [], None).pruned)],
     "prune marks": lambda e, c, _: e.prune_crons(c, "Oban", ["hourly"], MARK.replace(year=2027)),
 }
 
@@ -152,6 +155,7 @@ def _scene(both: Both) -> tuple[Scene, Scene]:
         Job.new({}, worker="sim.plain", queue="waits", schedule_in=-60.0),
         Job.new({}, worker="sim.plain", queue="waits"),
         Job.new({}, worker="sim.plain", queue="runs"),
+        Job.new({}, worker="sim.plain", queue="ends"),
     ]
     inserted = both.call("insert_jobs", jobs, None)
     both.ids += zip(*map(_ids, inserted), strict=True)

@@ -147,7 +147,7 @@ class World:
         session = self.server.connect(Machine(self.hub, "host"))
         made = self.server.begin(session)
         if made.try_lock("oban_jobs", job_id):
-            made.put("oban_jobs", job_id, row | {"state": "cancelled"})
+            made.put("oban_jobs", job_id, row | {"state": "cancelled", "done_at": made.now()})
             signal = f'{{"action":"pkill","job_id":{job_id}}}'
             made.notices.append(("public.oban_signal", signal))
             self.say("host", f"cancels job {job_id}")
