@@ -41,11 +41,13 @@ class Trouble:
 
     Attributes:
         crashes: runs in a row that crashed their actor.
+        undated: whether it could not be said when the next run comes.
 
     """
 
     count: int = 0
     crashes: int = 0
+    undated: bool = False
 
     def worked(self) -> None:
         """Take it that a run succeeded."""

@@ -1,6 +1,7 @@
 """PluginActor: runs a plugin when it is time, or when it is told to."""
 
 import logging
+import math
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -66,26 +67,23 @@ class PluginActor(GenServer):
     def handle_continue(self, arg: Any) -> None:
         """Arm the timer: the first run comes after one interval, after a crash rather later."""
         telemetry.execute("oban.plugin.init", {}, self._about())
-        delay, crashes = self.plugin.next_delay(self.context), self._trouble.crashes
-        if crashes:
-            delay = max(delay, min(CRASHED_DELAY * 2.0 ** min(crashes - 1, 16), CRASHED_MOST))
-        self._arm(delay)
+        self._arm(self._first_delay())
 
     def handle_info(self, message: Any) -> None:
         """Run, and arm the timer for the next run."""
         if not isinstance(message, self.plugin.message):
             super().handle_info(message)
             return
-        result = self.run()
+        _, delay = self.run()
         # Not before: a run that takes longer than the delay would leave ever more messages behind.
-        self._arm(self._next_delay(result))
+        self._arm(delay)
 
     def handle_call(self, message: Any, sender: Sender) -> Any:
         """Run once and answer with the `PluginResult`."""
         if not isinstance(message, self.plugin.message):
             return super().handle_call(message, sender)
-        result = self.run()
-        self._arm_sooner(self._next_delay(result))
+        result, delay = self.run()
+        self._arm_sooner(delay)
         return result
 
     def terminate(self, reason: Reason) -> None:
@@ -99,16 +97,24 @@ class PluginActor(GenServer):
 
     # A run
 
-    def run(self) -> PluginResult:
-        """Do one run in its span."""
+    def run(self) -> tuple[PluginResult, float]:
+        """Do one run in its span, and find out in how many seconds the next one comes."""
         leads = self._leads()
         with telemetry.span("oban.plugin", self._about()) as event:
-            result = self._run(leader=leads)
-            event.set(**{**self.plugin.nothing, **result.extra, "leader": result.leader})
-            if result.error is not None:
-                event.set(error=result.error)
-        self._note(result.error)
-        return result
+            try:
+                result = self._run(leader=leads)
+                event.set(**{**self.plugin.nothing, **result.extra, "leader": result.leader})
+                if result.error is not None:
+                    event.set(error=result.error)
+                self._note(result.error)
+                delay = self._next_delay(result)
+            except Exception as error:
+                self._trouble.crashes += 1
+                self._fail(error, leader=leads)
+                raise
+        if result.error is None and not self._idle(result):
+            self._trouble.worked()
+        return result, delay
 
     def _run(self, *, leader: bool) -> PluginResult:
         if self.plugin.duty == "shared" and not leader:
@@ -122,11 +128,6 @@ class PluginActor(GenServer):
             if is_own(error):
                 self._fail(error, leader=leader)
             return PluginResult(leader, error=error)
-        except Exception as error:
-            self._trouble.crashes += 1
-            self._fail(error, leader=leader)
-            raise
-        self._trouble.worked()
         return PluginResult(leader, extra)
 
     def _fail(self, error: Exception, *, leader: bool) -> None:
@@ -141,14 +142,35 @@ class PluginActor(GenServer):
             logger.debug("no answer from the peer, so no leader: %s", error)
             return False
 
+    def _idle(self, result: PluginResult) -> bool:
+        return self.plugin.duty == "shared" and not result.leader
+
+    def _first_delay(self) -> float:
+        crashes = self._trouble.crashes
+        later = min(CRASHED_DELAY * 2.0 ** min(crashes - 1, 16), CRASHED_MOST) if crashes else 0.0
+        if self._trouble.undated:
+            # It would crash again, at once.
+            return later
+        try:
+            return max(self._delay(), later)
+        except Exception:
+            self._trouble.crashes += 1
+            raise
+
+    def _delay(self) -> float:
+        """Ask the plugin; whether it could say outlives this actor."""
+        self._trouble.undated = True
+        delay = _seconds(self.plugin, self.plugin.next_delay(self.context))
+        self._trouble.undated = False
+        return delay
+
     def _next_delay(self, result: PluginResult) -> float:
-        delay = self.plugin.next_delay(self.context)
+        delay = self._delay()
         if self._failures:
             backoff = FAILED_DELAY * 2.0 ** min(self._failures - 1, 16)
             return min(delay, backoff) if delay else backoff
         # At once is for whoever does something.
-        idle = self.plugin.duty == "shared" and not result.leader
-        return self.plugin.interval if idle and not delay else delay
+        return self.plugin.interval if self._idle(result) and not delay else delay
 
     def _arm_sooner(self, seconds: float) -> None:
         due = self.runtime.clock.monotonic() + seconds
@@ -169,6 +191,15 @@ class PluginActor(GenServer):
         elif error is None and self._failures:
             logger.info("%s works again", self.plugin.id)
         self._failures = 0 if error is None else self._failures + 1
+
+
+def _seconds(plugin: Plugin, returned: object) -> float:
+    """Check what `next_delay` returned, of which a timer's own error would not tell."""
+    if isinstance(returned, int) or (isinstance(returned, float) and not math.isnan(returned)):
+        return returned
+    raise TypeError(
+        f"{type(plugin).__name__}.next_delay: expected seconds, as a number, got: {shown(returned)}"
+    )
 
 
 def _told(plugin: Plugin, returned: object) -> Mapping[str, Any]:

@@ -224,7 +224,10 @@ class Plugin(ABC):
         """
 
     def next_delay(self, context: PluginContext) -> float:
-        """Say in how many seconds the next run comes; `interval` by default."""
+        """Say in how many seconds the next run comes; `interval` by default.
+
+        Asked at the actor's start, and after each run; what it raises is a bug as in `perform`.
+        """
         return self.interval
 
     def child_spec(self, context: PluginContext) -> ChildSpec:
