@@ -44,7 +44,8 @@ def import_workers(modules: Iterable[str]) -> None:
     for name in modules:
         try:
             importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            # A script that was meant to be run may also end with the program.
             why = head(error).removeprefix("** ")
             raise ConfigError(f"imports: module {name!r} can't be imported: {why}") from error
 

@@ -13,7 +13,7 @@ from oban_actors.cli.config import config
 from oban_actors.cli.doctor import doctor
 from oban_actors.cli.enqueue import enqueue
 from oban_actors.cli.jobs import jobs
-from oban_actors.cli.output import fail, log_to_stderr
+from oban_actors.cli.output import fail, log_to_stderr, show_import
 from oban_actors.cli.queues import queue, queues
 from oban_actors.cli.session import Session, add_working_directory, common, examples
 from oban_actors.cli.start import start
@@ -91,6 +91,8 @@ def run(args: Sequence[str]) -> int:
     except Exception as error:
         if session.debug:
             logging.getLogger("oban_actors").exception("the command failed")
+        else:
+            show_import(error)
         fail(f"{message(error) or type(error).__name__}{exits.advice(error)}")
         return exits.exit_code(error)
     return code if isinstance(code, int) else exits.DONE

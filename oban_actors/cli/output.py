@@ -1,9 +1,11 @@
 """What a command says: tables for people, JSON for programs, and nothing that data could forge."""
 
+import itertools
 import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
+
+from oban_actors.errors import ConfigError
 
 PLAIN_WIDTH = 200
 """Columns of a table that goes to no terminal, so that nothing is cut off for a program's eye."""
@@ -130,6 +134,30 @@ def table(
 def fail(text: str) -> None:
     """Say in one line on stderr what went wrong."""
     sys.stderr.write(f"error: {safe(' '.join(text.split()))}\n")
+
+
+def show_import(error: BaseException) -> None:
+    """Show on stderr the way through a module of the host's that can't be imported, if there is.
+
+    None is there where the module itself was not found: the error says all.
+    """
+    cause = error.__cause__
+    while cause is not None and isinstance(cause, ConfigError):
+        cause = cause.__cause__
+    if cause is None:
+        return
+    found = traceback.TracebackException.from_exception(cause)
+    outside = list(itertools.takewhile(lambda frame: not _imports(frame), found.stack))
+    within = found.stack[len(outside) :]
+    if not (isinstance(cause, SyntaxError) and within) and all(map(_imports, within)):
+        return
+    found.stack[:] = [frame for frame in within if not _imports(frame)]
+    for line in "".join(found.format()).splitlines():
+        sys.stderr.write(f"{safe(line)}\n")
+
+
+def _imports(frame: traceback.FrameSummary) -> bool:
+    return frame.filename.startswith("<frozen importlib")
 
 
 def log_to_stderr(level: int, form: str) -> None:

@@ -63,7 +63,7 @@ def _class(name: str) -> Any:
     module, _, attribute = place.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Whatever a module of the host's raises.
         why = shown(head(error).removeprefix("** "))
         raise ConfigError(
