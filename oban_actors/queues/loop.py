@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from oban_actors.claim import Claim
 from oban_actors.queues import stacks
+from oban_actors.queues.aides import RUN, Aides
 
 T = TypeVar("T")
 
@@ -73,6 +74,7 @@ class EventLoop:
 
     def _begin(self) -> asyncio.AbstractEventLoop:
         loop = self._loop = asyncio.new_event_loop()
+        loop.set_default_executor(Aides())
         thread = threading.Thread(
             target=_run,
             args=(loop, self.uses, self._ended),
@@ -232,6 +234,7 @@ class AsyncCrew:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 (for type checkers)
         self._begun.discard(task)
+        RUN.set(None)
         ident, clean = threading.get_ident(), contextvars.copy_context()
         waited = False
 
@@ -251,10 +254,13 @@ class AsyncCrew:
             self._tasks[claim] = task
             if claim.running.cancelled:
                 task.cancel()
+            RUN.set(claim.running)
             try:
                 await self._perform(claim)
             finally:
                 self._over(claim)
+            # Not where it is given up, which may come in another context.
+            RUN.set(None)
             if waited or task.cancelling() or _differ(clean, contextvars.copy_context()):
                 return
 

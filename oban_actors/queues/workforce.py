@@ -9,6 +9,7 @@ from oban_actors.claim import Claim
 from oban_actors.config import Config, QueueOptions
 from oban_actors.performing import Performer
 from oban_actors.queues import remote, stacks
+from oban_actors.queues.aides import aided
 from oban_actors.queues.crew import Crew, ThreadCrew
 from oban_actors.queues.foreign import ForeignCrew
 from oban_actors.queues.loop import AsyncCrew, EventLoop
@@ -245,12 +246,17 @@ class Workforce:
         return [each for each in rosters if each.active or each.held() or each.unsure]
 
     def job_here(self) -> str | None:
-        """Name a job that the calling thread runs, itself or on its event loop; None for none."""
+        """Name a job that the calling thread runs, itself or on its event loop; None for none.
+
+        Or one that runs on that loop, and has something done in the calling thread.
+        """
         if remote.runs_for(self.config.identity):
             return "a job"
         here = threading.get_ident()
         claims = (claim for roster in self.rosters() for claim in roster.held())
-        found = (each.id for each in claims if each.thread == here and each.ack is None)
+        run = aided()
+        held = (each for each in claims if each.thread == here or each.running is run)
+        found = (each.id for each in held if each.ack is None)
         return next((f"job {id_}" for id_ in found), None)
 
     def close(self) -> None:

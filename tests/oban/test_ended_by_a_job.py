@@ -1,8 +1,10 @@
 """A job that wants its node to end: it may not wait for that, but it can tell the tree to."""
 
+import asyncio
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from uuid import uuid4
 
 import pytest
@@ -55,6 +57,10 @@ def _state(oban: Oban, job: Job) -> str:
     return str(found.state)
 
 
+def _is_completed(oban: Oban, job: Job) -> bool:
+    return _state(oban, job) == "completed"
+
+
 @KINDS
 def test_a_job_may_not_wait_for_the_end_of_its_tree(start_oban: Starter, ender: _Ender) -> None:
     """`stop` and `wait` would wait for the job that calls them: refused at once, in its thread."""
@@ -67,7 +73,7 @@ def test_a_job_may_not_wait_for_the_end_of_its_tree(start_oban: Starter, ender: 
 
         assert isinstance(ender.error, Deadlock)
         assert ender.error.path == ["oban", f"job {job.id}", "oban"]
-        wait_until(lambda job=job: _state(oban, job) == "completed")
+        wait_until(partial(_is_completed, oban, job))
     assert oban.alive
     assert oban.wait(0) is None
 
@@ -80,7 +86,7 @@ def test_nor_one_on_an_executor_of_this_program(start_oban: Starter, ender: _End
         ender.does = oban.stop
         job = oban.insert(ender.new())
         assert ender.over.wait(60)
-        wait_until(lambda: _state(oban, job) == "completed")
+        wait_until(partial(_is_completed, oban, job))
         oban.stop()
     assert isinstance(ender.error, Deadlock)
 
@@ -132,4 +138,89 @@ def test_a_job_tells_its_node_to_end(start_oban: Starter, ender: _Ender) -> None
 
     assert reason.kind == "shutdown"
     assert ender.error is None
+    assert _state(oban, job) == "completed"
+
+
+async def _in_a_child(call: Callable[[], object]) -> None:
+    await asyncio.gather(asyncio.to_thread(call))
+
+
+async def _by_the_loop(call: Callable[[], object]) -> None:
+    await asyncio.get_running_loop().run_in_executor(None, call)
+
+
+@pytest.mark.parametrize("having", [asyncio.to_thread, _in_a_child, _by_the_loop])
+def test_nor_may_an_async_job_have_a_thread_wait(
+    start_oban: Starter, having: Callable[[Callable[[], object]], Awaitable[None]]
+) -> None:
+    """It would wait for the thread, which waits for the job, until that is told to end."""
+    caught: list[Deadlock] = []
+
+    async def end(_job: Job) -> None:
+        try:
+            await having(oban.stop)
+        except Deadlock as error:
+            caught.append(error)
+
+    target = worker(name=f"tests.ender.{uuid4().hex}", queue="alpha")(end)
+    oban = start_oban(queues=QUEUES, stager=None)
+    for _ in range(2):
+        job = oban.insert(target.new())
+        wait_until(partial(_is_completed, oban, job))
+        assert caught.pop().path == ["oban", f"job {job.id}", "oban"]
+    assert oban.alive
+
+
+def test_a_thread_of_an_async_job_may_stop_another_instance(start_oban: Starter) -> None:
+    """That one waits for its own jobs, and not for this one."""
+    others: list[Oban] = []
+    begun, stop = threading.Event(), threading.Event()
+
+    async def linger(_job: Job) -> None:
+        begun.set()
+        await asyncio.to_thread(stop.wait, 60)
+
+    async def end(_job: Job) -> None:
+        stop.set()
+        await asyncio.to_thread(others[0].stop)
+
+    names = [uuid4().hex, uuid4().hex]
+    first, second = (
+        worker(name=f"tests.ender.{name}", queue="alpha")(each)
+        for name, each in zip(names, (linger, end), strict=True)
+    )
+    others.append(start_oban(name="other", queues={"alpha": 1}, stager=None))
+    others[0].insert(first.new())
+    assert begun.wait(60)
+    oban = start_oban(queues={"beta": 1}, stager=None)
+    job = oban.insert(second.new(queue="beta"))
+
+    wait_until(partial(_is_completed, oban, job))
+    assert not others[0].alive
+
+
+def test_a_job_may_have_another_loop_stop_its_tree(start_oban: Starter) -> None:
+    """It waits for nothing, so that the host's loop may wait for it."""
+    ended: list[Future[object]] = []
+
+    async def end(_job: Job) -> None:
+        ended.append(asyncio.run_coroutine_threadsafe(stop(), host))
+        asked.set()
+
+    async def stop() -> None:
+        await asyncio.to_thread(oban.stop)
+
+    async def run() -> None:
+        await asyncio.to_thread(asked.wait, 60)
+        await asyncio.wrap_future(ended[0])
+
+    target = worker(name=f"tests.ender.{uuid4().hex}", queue="alpha")(end)
+    asked, host = threading.Event(), asyncio.new_event_loop()
+    oban = start_oban(queues=QUEUES, stager=None)
+    job = oban.insert(target.new())
+    host.run_until_complete(run())
+    host.run_until_complete(host.shutdown_default_executor())
+    host.close()
+
+    assert not oban.alive
     assert _state(oban, job) == "completed"
