@@ -34,7 +34,7 @@ from oban_actors.messages import (
 )
 from oban_actors.notifiers import Publisher, listen
 from oban_actors.proof import Proof
-from oban_actors.queues.heart import LOST_AFTER
+from oban_actors.queues.heart import LOST_AFTER, cut_off
 from oban_actors.queues.parts import LeftOver
 from oban_actors.queues.roster import Roster
 from oban_actors.repo import Repo
@@ -51,6 +51,10 @@ LOST_BEATS = 4.5
 
 BEAT_TIME = 8.0
 """Seconds that a beat may take: a node whose beat hangs has to see in time that it is lost."""
+
+FILE_TIME = 5.0
+"""Seconds that a beat waits for an SQLite file that somebody keeps to himself: long enough to get
+it if others do, and not for longer than a beat may take."""
 
 LISTEN_TIME = 2.0
 """Seconds that the first ping waits for the notifier to listen."""
@@ -198,6 +202,7 @@ class Pulse(GenServer):
                 partial(self._ping, rosters, cargo),
                 attempts=1,
                 statement_timeout=seconds,
+                lock_timeout=FILE_TIME if self.repo.dialect == "sqlite" else None,
                 vital=True,
             )
         except DatabaseError as error:
@@ -234,6 +239,8 @@ class Pulse(GenServer):
         if not self._failing:
             logger.warning("the pulse failed and will be tried again: %s", error)
         self._failing = True
+        if not cut_off(self.repo.dialect, error):
+            return
         lost_after = min(LOST_AFTER, LOST_BEATS * self.config.pulse.interval)
         if self.runtime.clock.boottime() - (self._last.at or 0.0) < lost_after:
             return

@@ -13,10 +13,10 @@ from oban_actors import engines, job_events, telemetry
 from oban_actors.actors.clock import real_monotonic
 from oban_actors.caller_run import CallerRun
 from oban_actors.claim import Claim, Claimant
-from oban_actors.errors import DatabaseError, TransientError
+from oban_actors.errors import DatabaseError
 from oban_actors.job import JobState
 from oban_actors.queues.claims import claims_of
-from oban_actors.queues.heart import LOST_AFTER, Heart
+from oban_actors.queues.heart import LOST_AFTER, Heart, cut_off
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.roster import producer_uuid
 from oban_actors.repo.times import parameter, to_text
@@ -250,9 +250,7 @@ class Drainer:
                 self._beat, attempts=1, statement_timeout=BEAT_TIME, vital=True
             )
         except DatabaseError as error:
-            # Whoever has an SQLite file for that long, perhaps this very job, keeps others from
-            # rescuing anything as well.
-            if self.parts.repo.dialect != "sqlite" or not isinstance(error, TransientError):
+            if cut_off(self.parts.repo.dialect, error):
                 self._miss(claim)
             raise
         self._beaten_at = began

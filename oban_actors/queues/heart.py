@@ -6,12 +6,21 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from oban_actors.errors import DatabaseError
+from oban_actors.errors import DatabaseError, TransientError
 
 LOST_AFTER = 45.0
 """Seconds without a beat, at most, after which jobs are told to end: others may run them soon."""
 
 logger = logging.getLogger("oban_actors")
+
+
+def cut_off(dialect: str, error: DatabaseError) -> bool:
+    """Whether others may be able to rescue, while a beat failed with this error.
+
+    Whoever keeps an SQLite file to himself, perhaps a job of ours, keeps them from it as well, and
+    they begin to watch anew once they have it.
+    """
+    return dialect != "sqlite" or not isinstance(error, TransientError)
 
 
 class Heart:

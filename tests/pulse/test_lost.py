@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from oban_actors import Beat, DatabaseUnavailable, Oban
+from oban_actors import Beat, DatabaseUnavailable, Oban, pulse
 from oban_actors.actors import VirtualClock
 from oban_actors.pulse import BEAT_TIME
 from oban_actors.queues.heart import LOST_AFTER
 from oban_actors.repo.repo import GRACE
 from tests.queues.test_crashes import crash
-from tests.queues.work import Work, jobs, renew
+from tests.queues.work import Work, claims, jobs, renew
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
 
@@ -84,6 +84,33 @@ def test_beats_that_come_sooner_are_missed_sooner(
     oban.ask("pulse", Beat(), timeout=30)
     assert work.inside == 1
     clock.advance(1)
+    oban.ask("pulse", Beat(), timeout=30)
+
+    wait_until(lambda: list(work.told.values()) == ["shutdown"])
+
+
+def test_a_file_that_somebody_keeps_is_not_lost(
+    start_sqlite: Starter,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Those who could rescue have it no more than this node; what breaks is another matter."""
+    monkeypatch.setattr(pulse, "FILE_TIME", 0.1)
+    clock = VirtualClock()
+    oban = start_sqlite(clock=clock, queues={"alpha": 5}, stager=None)
+    oban.insert(jobs("sync", 1, "heed")[0])
+    work.wait_inside(1)
+    oban.ask("pulse", Beat(), timeout=30)
+    with start_sqlite.tables.engine.connect() as other:
+        other.exec_driver_sql("BEGIN IMMEDIATE")
+        for _ in range(3):
+            clock.advance(46)
+            oban.ask("pulse", Beat(), timeout=60)
+        other.rollback()
+    assert "the pulse failed and will be tried again: database is locked" in caplog.text
+    assert [claim.running.cancelled for claim in claims(oban).values()] == [False]
+    mute(monkeypatch, oban)
     oban.ask("pulse", Beat(), timeout=30)
 
     wait_until(lambda: list(work.told.values()) == ["shutdown"])
