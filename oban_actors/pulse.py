@@ -265,7 +265,9 @@ class Pulse(GenServer):
             lost = [claim for claim in lost if not claim.running.cancelled]
             if lost:
                 ids = [claim.id for claim in lost]
-                logger.warning("jobs were taken from this node and are told to end: %s", ids)
+                # What a cancel says comes after its commit, and so perhaps after this beat.
+                said = "jobs were cancelled, or taken from this node, and are told to end: %s"
+                logger.warning(said, ids)
                 self.tell(("foreman", roster.queue), CancelClaims(lost, "cancelled"))
             held = {claim.id for claim in roster.held()}
             if roster.left_over:

@@ -261,7 +261,8 @@ class Drainer:
         if (claim.id, claim.attempted_at) not in {
             (c.job_id, c.attempted_at) for c in report.claims
         }:
-            logger.warning("job %d was taken from its drain and is told to end", claim.id)
+            said = "job %d was cancelled, or taken from its drain, and is told to end"
+            logger.warning(said, claim.id)
             claim.running.cancel("cancelled")
 
     def _miss(self, claim: Claim | None) -> None:
