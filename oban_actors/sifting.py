@@ -69,6 +69,23 @@ def sift(
         sqlalchemy.exc.DBAPIError: the database can't work.
 
     """
+    return halve(items, lambda some: in_savepoint(connection, partial(take, some)), look=look)
+
+
+def halve(
+    items: Sequence[T],
+    attempt: Callable[[Sequence[T]], R],
+    *,
+    look: Callable[[], object] | None = None,
+) -> Sifted[T, R]:
+    """Take many by halves, until those are alone that are refused; see `sift`.
+
+    Args:
+        items: what to take.
+        attempt: takes some of them, all or none; raises `Refused`.
+        look: as for `sift`.
+
+    """
     found: Sifted[T, R] = Sifted()
     parts = [items] if items else []
     while parts:
@@ -77,7 +94,7 @@ def sift(
             found.left += some
             continue
         try:
-            found.done.append(in_savepoint(connection, partial(take, some)))
+            found.done.append(attempt(some))
         except Refused as refused:
             if look is not None:
                 look()

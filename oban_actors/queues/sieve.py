@@ -4,15 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import TypeVar
 
 import sqlalchemy as sa
 
 from oban_actors.claim import Ack
 from oban_actors.engines import Turn
+from oban_actors.errors import DatabaseError
 from oban_actors.job import JobState
-from oban_actors.sifting import Refused, in_savepoint, sift
+from oban_actors.sifting import Refused, halve, in_savepoint, refuses_a_row
 
 Take = Callable[[Sequence[Ack], int], Turn]
+
+T = TypeVar("T")
+Alone = Callable[[Callable[[], Turn]], Turn]
 
 _NOBODYS = Ack(-1, datetime(1970, 1, 1, tzinfo=UTC), JobState.COMPLETED)
 
@@ -22,8 +27,9 @@ class Sieve:
     """Takes a turn without those acknowledgements and claims that are refused.
 
     Args:
-        connection: in a transaction.
-        take: takes a turn on it, given acknowledgements and how many jobs to claim.
+        take: takes a turn, given acknowledgements and how many jobs to claim.
+        alone: does something that can be undone without anything else: in a savepoint, or in a
+            transaction of its own; raises `Refused` where the database may have refused a row.
 
     Attributes:
         refused: why, by the ids of jobs whose acknowledgement was refused.
@@ -31,8 +37,8 @@ class Sieve:
 
     """
 
-    connection: sa.Connection
     take: Take
+    alone: Alone
     refused: dict[int, Exception] = field(default_factory=dict)
     unclaimable: Exception | None = None
 
@@ -52,7 +58,7 @@ class Sieve:
             sqlalchemy.exc.DBAPIError: the database can't work.
 
         """
-        written = sift(self.connection, acks, lambda some: self.take(some, 0))
+        written = halve(acks, lambda some: self.alone(partial(self.take, some, 0)))
         self.refused = {ack.job_id: why for ack, why in written.refused}
 
         def every(name: str) -> frozenset[int]:
@@ -71,10 +77,25 @@ class Sieve:
     def _claim(self, limit: int) -> Turn:
         while True:
             try:
-                return in_savepoint(self.connection, partial(self.take, (), limit))
+                return self.alone(partial(self.take, (), limit))
             except Refused as refused:
                 if limit < 1:
                     raise refused.why from None
                 if limit == 1:
                     self.unclaimable = refused.why
                 limit //= 2
+
+
+def by_savepoints(connection: sa.Connection) -> Alone:
+    """Undo what is refused within a transaction, which goes on."""
+    return lambda work: in_savepoint(connection, work)
+
+
+def by_transactions(work: Callable[[], T]) -> T:
+    """Take it that the work is a transaction of its own."""
+    try:
+        return work()
+    except DatabaseError as error:
+        if not refuses_a_row(error):
+            raise
+        raise Refused(error) from error

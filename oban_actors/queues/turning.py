@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -15,9 +17,11 @@ from oban_actors.errors import DatabaseError, DatabaseUnavailable, TransientErro
 from oban_actors.job import JobState
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.roster import Roster
-from oban_actors.queues.sieve import Sieve
+from oban_actors.queues.sieve import Sieve, by_savepoints, by_transactions
 from oban_actors.repo.sqlstates import translate
-from oban_actors.sifting import refuses_a_row, sift
+from oban_actors.sifting import halve, in_savepoint, refuses_a_row
+
+T = TypeVar("T")
 
 logger = logging.getLogger("oban_actors")
 
@@ -115,7 +119,13 @@ class Turns:
                 raise
             # A message may have claimed before the look at what it wrote was refused.
             self.unsure = True
+        try:
             return self._sifted(acks, limit)
+        except DatabaseError as error:
+            if self._repo.dialect != "sqlite" or not refuses_a_row(error):
+                raise
+            # A trigger may have ended the whole transaction.
+            return self._apart(acks, limit)
 
     def _sifted(self, acks: Sequence[Ack], limit: int) -> Turn:
         """Take it without what the database refuses."""
@@ -128,7 +138,7 @@ class Turns:
                     connection, claimant, queue, some, few, now, careful=True
                 )
 
-            sieve = Sieve(connection, take)
+            sieve = Sieve(take, by_savepoints(connection))
             sieve.look()
             tries.append((self._give_back_sifted(connection), sieve))
             turn = sieve.turn(acks, limit)
@@ -138,6 +148,32 @@ class Turns:
         turn = self._transaction(work)
         given_back, sieve = tries[-1]
         self._note_given_back(given_back)
+        self._tell_refused(sieve)
+        return turn
+
+    def _apart(self, acks: Sequence[Ack], limit: int) -> Turn:
+        """Take it likewise, each part in a transaction of its own."""
+        claimant, queue, now = self._roster.claimant, self._roster.queue, self._repo.now()
+
+        def take(some: Sequence[Ack], few: int) -> Turn:
+            def work(connection: sa.Connection) -> Turn:
+                turn = self._engine.take_turn(
+                    connection, claimant, queue, some, few, now, careful=True
+                )
+                self._tell_put_off(connection, some, turn)
+                return turn
+
+            return self._transaction(work)
+
+        sieve = Sieve(take, by_transactions)
+        sieve.look()
+        self._note_given_back(
+            self._give_back_parts(
+                lambda: self._transaction(self._claimed),
+                lambda work: by_transactions(partial(self._transaction, work)),
+            )
+        )
+        turn = sieve.turn(acks, limit)
         self._tell_refused(sieve)
         return turn
 
@@ -261,7 +297,7 @@ class Turns:
             self._note_given_back(given_back)
         return turn
 
-    def _transaction(self, work: Callable[[sa.Connection], Turn]) -> Turn:
+    def _transaction(self, work: Callable[[sa.Connection], T]) -> T:
         return self._repo.transaction(
             work, attempts=2, statement_timeout=self.seconds, lock_timeout=LOCK_TIME
         )
@@ -286,16 +322,27 @@ class Turns:
 
     def _give_back_sifted(self, connection: sa.Connection) -> _GivenBack:
         """Give back what nobody holds, but for what the database refuses."""
+        return self._give_back_parts(
+            partial(self._claimed, connection),
+            lambda work: in_savepoint(connection, partial(work, connection)),
+        )
+
+    def _give_back_parts(
+        self,
+        claimed: Callable[[], set[int]],
+        alone: Callable[[Callable[[sa.Connection], Sequence[int]]], Sequence[int]],
+    ) -> _GivenBack:
         held, cut = self._held()
-        lost = self._claimed(connection) - held
+        lost = claimed() - held
         # Those that were refused already come last, each in its turn.
         known = [each for each in self._roster.unreleased if each in lost]
         fresh = sorted(lost.difference(known))
 
         def release(some: Sequence[int]) -> Sequence[int]:
-            return self._release(connection, held.union(lost).difference(some))
+            kept = held.union(lost).difference(some)
+            return alone(lambda connection: self._release(connection, kept))
 
-        found = sift(connection, [*fresh, *known], release)
+        found = halve([*fresh, *known], release)
         released = [job_id for part in found.done for job_id in part]
         others = [job_id for job_id, _ in found.refused]
         locked = sorted(lost.difference(released, others, found.left))

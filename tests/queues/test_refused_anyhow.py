@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
-from oban_actors import Oban
-from tests.queues.work import Work, jobs
+from oban_actors import Beat, Oban
+from oban_actors.queues import producer
+from tests.queues.test_given_back import claim_by_hand
+from tests.queues.work import Work, jobs, read, view, wait_state
+from tests.support.events import recording
 from tests.support.instances import Starter
 from tests.support.refusing import NO_TABLE, OF_THEIR_OWN, PLAIN, keep_history, refuse
 from tests.support.waiting import wait_until
@@ -45,21 +48,67 @@ def test_an_end_on_sqlite(start_sqlite: Starter, work: Work) -> None:
     check_an_end(start_sqlite, "SELECT json_extract('{', '$.a')")
 
 
-def test_a_trigger_that_undoes_the_transaction(
+UNDOES = "SELECT RAISE(ROLLBACK, 'not this one')"
+
+
+def test_an_end_that_undoes_the_transaction(
+    start_sqlite: Starter,
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Likewise: all others are written in transactions of their own, and once."""
+    monkeypatch.setattr(producer, "REFUSED_DELAY", 0.05)
+    with recording("oban.job.stop") as told:
+        check_an_end(start_sqlite, UNDOES)
+        assert [text for text in caplog.messages if "can't reach the database" in text] == []
+        (said,) = [text for text in caplog.messages if "can't be written" in text]
+        assert "not this one" in said
+        start_sqlite.tables.execute("DROP TRIGGER refuse")
+
+        wait_until(lambda: start_sqlite.tables.count("completed") == 15)
+        told.wait_for_count(15, "oban.job.stop")
+    assert len(work.ran) == len(set(work.ran)) == 15
+
+
+def test_a_claim_that_undoes_the_transaction(
     start_sqlite: Starter, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is written outside of it: the turn failed, and is taken again until it does not."""
+    """Those before it run, and what has ended is written."""
     oban = start_sqlite.make(**ALPHA)
-    made = oban.insert_all(jobs("sync", 3))
-    end = f"NEW.id = {made[1].id} AND NEW.state = 'completed'"
-    refuse(start_sqlite, "SELECT RAISE(ROLLBACK, 'not this one')", end)
-    with caplog.at_level(logging.WARNING, "oban_actors"):
-        oban.start()
-        wait_until(lambda: "can't reach the database" in caplog.text)
+    made = oban.insert_all(jobs("sync", 4))
+    refuse(start_sqlite, UNDOES, f"NEW.id = {made[2].id} AND NEW.state = 'executing'")
+    oban.start()
+    wait_until(lambda: start_sqlite.tables.count("completed") == 2)
+    wait_until(lambda: "can't be claimed" in caplog.text)
     start_sqlite.tables.execute("DROP TRIGGER refuse")
+    oban.insert_all(jobs("sync", 1))
 
-    wait_until(lambda: start_sqlite.tables.count("completed") == 3)
-    assert sorted(work.ran) == [job.id for job in made]
+    wait_until(lambda: start_sqlite.tables.count("completed") == 5)
+    assert len(work.ran) == len(set(work.ran)) == 5
+
+
+def test_a_claim_whose_return_undoes_the_transaction(
+    start_sqlite: Starter, work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All others are given back and run, and it is told once."""
+    oban = start_sqlite(node="web.1", **ALPHA)
+    lost = oban.insert_all(jobs("sync", 4, state="scheduled"))
+    refuse(start_sqlite, UNDOES, f"NEW.id = {lost[1].id} AND NEW.state = 'available'")
+    for one in lost:
+        claim_by_hand(start_sqlite, one.id or 0, ["web.1", view(oban).uuid])
+    for _ in range(2):
+        oban.ask("pulse", Beat(), timeout=30)
+        new = oban.insert(jobs("sync", 1)[0])
+        for one in (new, lost[0], *lost[2:]):
+            assert wait_state(oban, one, "completed").attempt == 1
+    (told,) = [text for text in caplog.messages if "can't be given back" in text]
+    assert f"job {lost[1].id}, " in told
+    assert read(oban, lost[1]).state == "executing"
+    start_sqlite.tables.execute("DROP TRIGGER refuse")
+    oban.ask("pulse", Beat(), timeout=30)
+
+    assert wait_state(oban, lost[1], "completed").attempt == 1
 
 
 def test_ends_with_deferred_constraints(start_pg: Starter, work: Work) -> None:

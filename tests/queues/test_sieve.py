@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from oban_actors.claim import Ack
 from oban_actors.engines import Turn
 from oban_actors.job import JobState
-from oban_actors.queues.sieve import Sieve
+from oban_actors.queues.sieve import Sieve, by_savepoints
 from oban_actors.sifting import MOST_REFUSED
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -43,7 +43,7 @@ def sieve(bad: set[int], *, claimable: int = 100, error: Exception = REFUSAL) ->
         dialect=SimpleNamespace(name="sqlite"),
         connection=SimpleNamespace(driver_connection=None),
     )
-    return Sieve(cast("sa.Connection", connection), take)
+    return Sieve(take, by_savepoints(cast("sa.Connection", connection)))
 
 
 @given(count=st.integers(0, 60), bad=st.sets(st.integers(0, 59), max_size=10))
