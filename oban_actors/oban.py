@@ -193,12 +193,15 @@ class Oban(SchemaCalls, InsertCalls, AsyncQueueCalls, AsyncJobCalls, DrainCalls)
         """
         self._refuse_fork()
         root = self._root
-        if root is None:
-            # Inserting without a tree opens connections too.
-            if not self.alive:
-                self.repo.close()
-            return None
-        return root.stop(timeout)
+        reason = None if root is None else root.stop(timeout)
+        # Inserting without a tree opens connections too. Who has the lock starts one, or closes.
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self.alive:
+                    self.repo.close()
+            finally:
+                self._lock.release()
+        return reason
 
     def wait(self, timeout: float | None = None) -> Reason | None:
         """Wait until the tree that `start` started has ended.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,6 +107,25 @@ def test_start_stop_start_again(start_oban: Starter) -> None:
     assert reason.kind == "shutdown"
     assert oban.stop() == reason
     assert oban.wait(1) == reason
+
+
+def test_stop_closes_what_was_opened_after_the_tree(start_oban: Starter) -> None:
+    """Inserting goes on without a tree, on connections that the next stop closes."""
+    oban = start_oban.make()
+
+    def connections() -> int:
+        pool: Any = oban.repo.engine.pool
+        return int(pool.checkedin())
+
+    with oban:
+        pass
+    assert connections() == 0
+
+    oban.insert(available())
+    assert connections() == 1
+    oban.stop()
+
+    assert connections() == 0
 
 
 def test_async_with(start_oban: Starter) -> None:
