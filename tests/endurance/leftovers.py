@@ -1,8 +1,11 @@
 """What a process has: threads, open files and objects; and what a server has of it."""
 
 import gc
+import logging
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +75,19 @@ def nothing_beyond(before: Holdings, timeout: float = 30.0) -> None:
         wait_until(settled, timeout)
     except AssertionError:
         raise AssertionError(f"left behind: {left}") from None
+
+
+@contextmanager
+def logged_as_text() -> Iterator[None]:
+    """Keep log records from pytest, which holds on to them, and to the frames of their errors."""
+    logger, handler = logging.getLogger("oban_actors"), logging.StreamHandler()
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
 
 
 def sessions(conninfo: str) -> int:

@@ -1,6 +1,5 @@
 """Each actor of a tree is ended and started from ten threads at once; nothing of it is left."""
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,10 @@ import pytest
 from oban_actors import Oban
 from oban_actors.actors import Ref, RestartChild, TerminateChild, UnknownChild, WhichChildren
 from tests.endurance.leftovers import holdings, nothing_beyond
-from tests.endurance.test_cycles import CYCLES, check_database, make, place
+from tests.endurance.test_cycles import CYCLES, at_once, check_database, make, place
 from tests.support.databases import Database
 
 __all__ = ["place"]
-
-THREADS = 10
-ROUNDS = max(1, CYCLES // THREADS)
-"""Ends and starts of each actor by each thread."""
 
 QUEUE = ("queues", "alpha")
 ACTORS = [
@@ -35,7 +30,7 @@ ACTORS = [
 ]
 """By the ids on the way from the root; the plugins are found by themselves."""
 
-pytestmark = pytest.mark.timeout(max(240, 30 * ROUNDS))
+pytestmark = pytest.mark.timeout(max(240, 3 * CYCLES))
 
 
 def children(supervisor: Ref) -> dict[object, Ref]:
@@ -52,28 +47,26 @@ def above(oban: Oban, path: tuple[object, ...]) -> Ref:
     return supervisor
 
 
-def flip(supervisor: Ref, id_: object, _: int) -> int:
-    """End an actor and start it, unless another thread did; says how often it was this one."""
-    started = 0
-    for _ in range(ROUNDS):
+def flip(supervisor: Ref, id_: object) -> None:
+    """End an actor and start it, as often as it takes to be the one of all threads that did."""
+    while True:
         supervisor.ask(TerminateChild(id_), timeout=120)
         try:
-            started += supervisor.ask(RestartChild(id_), timeout=120) is not None
+            started = supervisor.ask(RestartChild(id_), timeout=120)
         except UnknownChild:
             continue  # Another thread started it.
-    return started
+        assert started is not None
+        return
 
 
 def flip_all(oban: Oban) -> None:
     """Do so with each actor, and see that it stands in the end."""
     plugins = [("plugins", id_) for id_ in children(oban.whereis("plugins"))]
     assert len(plugins) == 4
-    with ThreadPoolExecutor(THREADS) as threads:
-        for path in [*ACTORS, *plugins]:
-            supervisor = above(oban, path)
-            started = sum(threads.map(partial(flip, supervisor, path[-1]), range(THREADS)))
-            assert started >= ROUNDS, path
-            assert children(supervisor)[path[-1]].is_alive(), path
+    for path in [*ACTORS, *plugins]:
+        supervisor = above(oban, path)
+        at_once(CYCLES, partial(flip, supervisor, path[-1]))
+        assert children(supervisor)[path[-1]].is_alive(), path
 
 
 def test_each_actor_from_ten_threads_at_once(place: Database, tmp_path: Path) -> None:

@@ -1,16 +1,17 @@
-"""An instance that starts and stops by the hundred leaves nothing: neither here nor there."""
+"""Instances that start and stop by the hundred, ten at once, leave nothing: nowhere."""
 
 import os
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oban_actors import Job, Oban, worker
+from oban_actors import Job, Oban, StartFailed, worker
 from oban_actors.plugins import Cron, Lifeline, Pruner, Reindexer
-from tests.endurance.leftovers import holdings, locks, nothing_beyond, sessions
+from tests.endurance.leftovers import holdings, locks, logged_as_text, nothing_beyond, sessions
 from tests.support.databases import Database, new_database
 from tests.support.instances import Tables
 from tests.support.postgres import Server
@@ -19,7 +20,10 @@ from tests.support.waiting import wait_until
 CYCLES = int(os.environ.get("OBAN_ENDURANCE_CYCLES", "30"))
 """How often; `make endurance` has 500."""
 
-WARM = 5
+THREADS = 10
+"""How many play them at once."""
+
+WARM = THREADS
 """Cycles before the first count, in which modules and caches are filled."""
 
 pytestmark = pytest.mark.timeout(max(240, 4 * CYCLES))
@@ -33,12 +37,13 @@ def work(job: Job) -> None:
 @pytest.fixture(params=[pytest.param("postgresql", marks=pytest.mark.db), "sqlite"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """A database that nobody else uses, so that its sessions and locks are ours."""
-    if request.param == "sqlite":
-        yield Database("sqlite", f"sqlite:///{tmp_path / 'jobs.db'}")
-        return
-    server: Server = request.getfixturevalue("postgres_server")
-    with new_database(server) as name:
-        yield Database("postgresql", server.url(name))
+    with logged_as_text():
+        if request.param == "sqlite":
+            yield Database("sqlite", f"sqlite:///{tmp_path / 'jobs.db'}")
+            return
+        server: Server = request.getfixturevalue("postgres_server")
+        with new_database(server) as name:
+            yield Database("postgresql", server.url(name))
 
 
 def make(place: Database) -> Oban:
@@ -65,19 +70,24 @@ def check_database(place: Database, directory: Path, files: set[str]) -> None:
     assert {path.name for path in directory.iterdir()} == files
 
 
-def cycle(place: Database, cycles: int, one: Callable[[], None], directory: Path) -> None:
+def at_once(cycles: int, one: Callable[[], None]) -> None:
+    """Play so many cycles from all threads at once."""
+    with ThreadPoolExecutor(THREADS) as threads:
+        for played in [threads.submit(one) for _ in range(cycles)]:
+            played.result()
+
+
+def cycle(place: Database, one: Callable[[], None], directory: Path) -> None:
     """Play some cycles, then count, then play the rest and count again."""
-    for _ in range(WARM):
-        one()
+    at_once(WARM, one)
     before, files = holdings(), {path.name for path in directory.iterdir()}
-    for _ in range(cycles):
-        one()
+    at_once(CYCLES, one)
     nothing_beyond(before)
     check_database(place, directory, files)
 
 
 def test_new_instances(place: Database, tmp_path: Path) -> None:
-    """Each instance is made, started, stopped, and forgotten."""
+    """Each instance is made, started, stopped, and forgotten, beside nine others."""
     first = make(place)
     first.migrate()
     first.repo.close()
@@ -86,24 +96,33 @@ def test_new_instances(place: Database, tmp_path: Path) -> None:
     def one() -> None:
         make(place).start().stop()
 
-    cycle(place, CYCLES, one, tmp_path)
+    cycle(place, one, tmp_path)
 
 
 def test_one_instance_that_works(place: Database, tmp_path: Path) -> None:
-    """The same instance starts again and again, and runs a job each time."""
+    """Whichever thread starts the instance gives it a job; the others may stop it at any moment."""
     oban = make(place)
     oban.migrate()
     tables = Tables(place)
     ids: list[Any] = []
 
     def one() -> None:
-        oban.start()
-        ids.append(oban.insert(Job.new({}, worker="endurance.work", queue="alpha")).id)
-        wait_until(lambda: tables.states()[ids[-1]] == "completed", message="the job ran")
-        oban.stop()
+        while True:
+            try:
+                oban.start()
+            except StartFailed as error:
+                if error.reason != "it runs already":
+                    raise
+                oban.stop()
+                continue
+            ids.append(oban.insert(Job.new({}, worker="endurance.work", queue="alpha")).id)
+            oban.stop()
+            return
 
-    cycle(place, CYCLES, one, tmp_path)
-    assert set(tables.states().values()) == {"completed"}
+    cycle(place, one, tmp_path)
+    with oban:
+        wait_until(lambda: set(tables.states().values()) == {"completed"}, message="all jobs ran")
+    assert sorted(tables.states()) == sorted(ids)
     assert len(ids) == WARM + CYCLES
     tables.engine.dispose()
 
