@@ -64,7 +64,7 @@ class Node:
         self._position = 0
         with self.stderr.open("wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, url, prefix, json.dumps(given)],
+                [sys.executable, "-W", "error", "-m", module, url, prefix, json.dumps(given)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
