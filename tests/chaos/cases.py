@@ -79,7 +79,7 @@ class Row:
         again: runs beyond the first of each job.
         bound: how many there might have been.
         standstill: the longest time after a strike until jobs ran as before, in seconds.
-        before: jobs begun a second before the fault; None in the short form.
+        before: jobs done in a second before the fault; None in the short form.
         after: the same after it.
         failures: what was not as it must be.
 

@@ -1,7 +1,8 @@
 """A steady load: jobs that come as fast as they are done, whatever happens to the database."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from oban_actors import DatabaseError, Job, Oban
 from tests.support.databases import Database
@@ -48,6 +49,16 @@ class Load:
         """Begin, with a first batch that is there when this returns."""
         self._top_up()
         self._thread.start()
+
+    @contextmanager
+    def other(self, backlog: int, seconds: float) -> Iterator[None]:
+        """Insert jobs of another length meanwhile, as soon as no more are left than are to wait."""
+        before = self._backlog, self._seconds
+        self._backlog, self._seconds = backlog, seconds
+        try:
+            yield
+        finally:
+            self._backlog, self._seconds = before
 
     def stop(self) -> None:
         """Insert no more; may be called again."""

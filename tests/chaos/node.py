@@ -41,7 +41,7 @@ def tell(**facts: Any) -> None:
 
 def ran(job: Job) -> None:
     """Say that a job's run has begun."""
-    tell(ran=job.id, attempt=job.attempt)
+    tell(ran=job.id, attempt=job.attempt, seconds=job.args.get("seconds"))
 
 
 @worker(name="chaos.work", queue="alpha")

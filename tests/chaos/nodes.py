@@ -21,11 +21,19 @@ class Run:
     Attributes:
         job_id: of the job.
         at: when, by the machine's monotonic clock.
+        seconds: that it takes, as far as its job says.
 
     """
 
     job_id: int
     at: float
+    seconds: float | None
+
+    def share(self, begin: float, end: float) -> float:
+        """How much of the whole run lies between two moments, 1 at most."""
+        assert self.seconds is not None
+        overlap = min(self.at + self.seconds, end) - max(self.at, begin)
+        return max(overlap, 0.0) / self.seconds
 
 
 @dataclass(frozen=True)
@@ -86,8 +94,8 @@ class Node:
         runs = []
         for line in map(json.loads, whole.splitlines()):
             match line:
-                case {"ran": job_id, "at": at}:
-                    runs.append(Run(job_id, at))
+                case {"ran": job_id, "at": at, "seconds": seconds}:
+                    runs.append(Run(job_id, at, seconds))
                 case {"log": text, "level": level, "at": at}:
                     self.logs.append(Log(text, level, at))
                 case {"leader": leads}:

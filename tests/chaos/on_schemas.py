@@ -1,18 +1,21 @@
 """Tables that are not as we made them: of an older version, of a newer one, altered meanwhile."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from oban_actors import SchemaTooNew
-from tests.chaos.cases import case, no_node
+from tests.chaos.cases import case
 from tests.chaos.nodes import Node
 from tests.chaos.on_servers import AWAY, BACK
 from tests.chaos.scene import OPTIONS, Scene
 from tests.support.waiting import wait_until
 
 
-@case("old-schema", "tables of an older version", stage=no_node)
-def old_schema(scene: Scene) -> None:
-    """A node that misses a column refuses to start, and names the call that helps.
+@contextmanager
+def older(scene: Scene) -> Iterator[None]:
+    """Have two nodes on older tables, after one that found less than all versions have in common.
 
-    Of what all supported versions have in common, nothing is missing.
+    It refuses to start, and names the call that helps.
     """
     scene.tables.execute("ALTER TABLE {jobs} RENAME COLUMN cancelled_at TO gone")
     node = Node(scene.database.url, scene.database.prefix, OPTIONS, scene.directory, 100)
@@ -23,21 +26,29 @@ def old_schema(scene: Scene) -> None:
 
     scene.oban.rollback(version=11)
     scene.start(2)
+    yield
+
+
+@case("old-schema", "tables of an older version, migrated under running nodes", stage=older)
+def old_schema(scene: Scene) -> None:
+    """Nodes work on them, and go on when they are migrated."""
     with scene.strike():
         scene.oban.migrate()
 
 
-@case("newer-schema", "tables of a newer version", stage=no_node)
+@case("newer-schema", "tables of a newer version")
 def newer_schema(scene: Scene) -> None:
-    """What is used is there, so that nodes work with what they don't know; migrating refuses."""
-    for change in (
-        "ALTER TYPE oban_job_state ADD VALUE 'dreaming'",
-        "ALTER TABLE {jobs} ADD COLUMN mood text NOT NULL DEFAULT 'good'",
-        "COMMENT ON TABLE {jobs} IS '99'",
-    ):
-        scene.tables.execute(change)
-    scene.start(2)
+    """Nodes start on what they don't know, as all that they use is there; migrating refuses."""
     with scene.strike():
+        for change in (
+            "ALTER TYPE oban_job_state ADD VALUE 'dreaming'",
+            "ALTER TABLE {jobs} ADD COLUMN mood text NOT NULL DEFAULT 'good'",
+            "COMMENT ON TABLE {jobs} IS '99'",
+        ):
+            scene.tables.execute(change)
+        for node in scene.living:
+            assert node.end() == 0
+        scene.start(2)
         try:
             scene.oban.migrate()
         except SchemaTooNew as error:

@@ -15,7 +15,7 @@ from oban_actors import Oban
 from oban_actors.actors.clock import real_monotonic
 from oban_actors.queues.roster import LEAST_BACKLOG
 from tests.chaos.load import Load
-from tests.chaos.nodes import Node, pass_time
+from tests.chaos.nodes import Node, Run, pass_time
 from tests.support.databases import Database
 from tests.support.instances import Tables
 from tests.support.postgres import PostgresServer
@@ -24,7 +24,12 @@ from tests.support.waiting import wait_until
 
 LIMIT = 10
 SECONDS = {True: 0.05, False: 0.2}
-"""What a job takes, by whether the form is long: then the slots decide on throughput."""
+"""What a job takes, by whether the form is long: then strikes meet many that begin or end."""
+
+MEASURED = 0.5
+"""Seconds of a job while throughput is measured. A slot is filled again by a transaction of 3 to 20
+milliseconds, as the machine has it: beside that a job has to be long, for the slots to decide.
+"""
 
 BACKLOG = {True: 100 * LIMIT, False: 10 * LIMIT}
 """Jobs that wait, so that they outlast an inserter that comes back later than the nodes."""
@@ -86,7 +91,7 @@ class Scene:
     def __post_init__(self) -> None:
         self.tables = Tables(self.database)
         self.begun: Counter[int] = Counter()
-        self._times: list[float] = []
+        self._runs: list[Run] = []
         self._lock = threading.Lock()
         self.oban = Oban(self.database.url, prefix=self.database.prefix)
         self.oban.migrate()
@@ -144,7 +149,7 @@ class Scene:
             for node in self.nodes:
                 for run in node.hear():
                     self.begun[run.job_id] += 1
-                    self._times.append(run.at)
+                    self._runs.append(run)
 
     def count(self) -> int:
         """How many jobs have begun at least once."""
@@ -155,7 +160,13 @@ class Scene:
         """When all runs began, in order."""
         self.hear()
         with self._lock:
-            return sorted(self._times)
+            return sorted(run.at for run in self._runs)
+
+    def runs_of(self, seconds: float) -> list[Run]:
+        """Give the runs of jobs that take so long."""
+        self.hear()
+        with self._lock:
+            return [run for run in self._runs if run.seconds == seconds]
 
     def times_over(self, at: float) -> list[float]:
         """When the runs after that moment began."""
@@ -203,15 +214,28 @@ class Scene:
         self.quotes.append(found.group())
 
     def rate(self) -> float:
-        """Measure how many jobs begin in a second."""
+        """Measure how many jobs are done in a second, with such as fill their slots.
+
+        What lies in a window of a job that begins before it, or ends after it, counts as a part of
+        one, so that slots in step with each other don't count by turns.
+        """
         count, seconds = WINDOWS
         rates = []
-        for _ in range(count):
-            begin = real_monotonic()
-            pass_time(seconds)
-            end = real_monotonic()
-            rates.append(sum(begin < at <= end for at in self.times()) / (end - begin))
+        with self.load.other(BACKLOG[False], MEASURED):
+            self._flows(MEASURED)
+            for _ in range(count):
+                begin = real_monotonic()
+                pass_time(seconds)
+                end = real_monotonic()
+                shares = (run.share(begin, end) for run in self.runs_of(MEASURED))
+                rates.append(sum(shares) / (end - begin))
+        self._flows(SECONDS[self.long])
         return statistics.median(rates)
+
+    def _flows(self, seconds: float) -> None:
+        """Wait until every slot has had a job of that length, for which others have to be done."""
+        count = len(self.runs_of(seconds)) + 2 * LIMIT * len(self.living)
+        wait_until(lambda: len(self.runs_of(seconds)) >= count, 90, f"jobs of {seconds} s")
 
     def rate_again(self, before: float) -> float:
         """Measure that again after the fault, until it is enough or was tried often."""

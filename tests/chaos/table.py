@@ -14,7 +14,7 @@ def cells(row: Row) -> tuple[str, ...]:
     """Give the cells of a row."""
     database = "SQLite: " if row.case.kind == "sqlite" else ""
     again = f"{row.again} of at most {row.bound}" if row.bound else str(row.again)
-    rate = "" if row.before is None else f"{row.before:.0f}, then {row.after:.0f}"
+    rate = "" if row.before is None else f"{row.before:.1f}, then {row.after:.1f}"
     told = "; ".join(f"`{text}`" for text in row.told)
     return (database + row.case.fault, told, str(row.jobs), again, f"{row.standstill:.1f} s", rate)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from oban_actors import Job
-from tests.chaos import table
+from tests.chaos import scene, table
 from tests.chaos.cases import Case, Row, no_node, play
-from tests.chaos.scene import Scene
+from tests.chaos.scene import LIMIT, Scene
 from tests.support.databases import Database
 from tests.support.waiting import wait_until
 
@@ -82,12 +82,32 @@ def test_what_is_not_said_fails(
         )
 
 
+def test_lost_slots_are_seen(
+    tmp_path: Path, sqlite: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Throughput is what the slots allow, so that it falls with their number."""
+    monkeypatch.setattr(scene, "WINDOWS", (1, 2.0))
+    monkeypatch.setattr(scene, "TRIES", 1)
+    monkeypatch.setattr(scene, "BACKLOG", dict.fromkeys((True, False), 4 * LIMIT))
+
+    def taken(scene: Scene) -> None:
+        with scene.strike():
+            scene.oban.scale_queue("alpha", limit=LIMIT // 2)
+
+    row = play(Case("taken", "sqlite", "half the slots", taken), Scene(sqlite, tmp_path, long=True))
+
+    assert row.before is not None
+    assert row.after is not None
+    assert row.after * scene.MEASURED < LIMIT < row.before * scene.MEASURED < 2 * LIMIT
+    assert any("throughput" in failure for failure in row.failures)
+
+
 def test_the_table_has_its_place(tmp_path: Path) -> None:
     """A row replaces the one of the same fault, and nothing else changes."""
     page = tmp_path / "page.md"
     page.write_text(f"above\n{table.BEGIN}\n{table.END}\nbelow\n")
     case = Case("kill", "sqlite", "kill -9", lambda _: None)
-    row = Row(case, ("it is gone",), 700, 3, 210, 0.25, 200.0, 199.0, ())
+    row = Row(case, ("it is gone",), 700, 3, 210, 0.25, 39.26, 38.9, ())
 
     table.write([row, replace(row, case=replace(case, fault="other", kind="postgresql"))], page)
     table.write([replace(row, standstill=7.0)], page)
@@ -98,7 +118,7 @@ def test_the_table_has_its_place(tmp_path: Path) -> None:
     assert text.endswith("below\n")
     assert (
         text.count(
-            "| SQLite: kill -9 | `it is gone` | 700 | 3 of at most 210 | 0.2 s | 200, then 199 |"
+            "| SQLite: kill -9 | `it is gone` | 700 | 3 of at most 210 | 0.2 s | 39.3, then 38.9 |"
         )
         == 1
     )
