@@ -21,7 +21,15 @@ NEWEST = {"postgresql": "14", "sqlite": "1"}
 @contextmanager
 def ready(database: Database, count: int) -> Iterator[list["subprocess.Popen[str]"]]:
     """Give processes that only wait for a word."""
-    command = [sys.executable, "-m", "tests.cluster.migrating", database.url, database.prefix]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        "-m",
+        "tests.cluster.migrating",
+        database.url,
+        database.prefix,
+    ]
     with ExitStack() as stack:
         processes = []
         for _ in range(count):

@@ -24,7 +24,7 @@ class Node:
     def __init__(self, database: Database, options: dict[str, Any]) -> None:
         given = dict(options)
         module = given.pop("module", "tests.cluster.node")
-        command = [sys.executable, "-m", module, database.url, database.prefix]
+        command = [sys.executable, "-W", "error", "-m", module, database.url, database.prefix]
         self.process = subprocess.Popen(
             [*command, json.dumps(given)], stdout=subprocess.PIPE, text=True
         )
