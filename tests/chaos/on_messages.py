@@ -1,6 +1,7 @@
 """Notifications that are none, by the thousand, on every channel that nodes listen to."""
 
 import itertools
+import math
 
 import psycopg
 
@@ -43,7 +44,8 @@ RUBBISH = (
 )
 def notifications(scene: Scene) -> None:
     """What can't be read is dropped, and said once a minute; what means nothing is passed over."""
-    count = (100_000 if scene.long else 5_000) // len(CHANNELS) // len(RUBBISH)
+    # No fewer than that: of each as many as of the others.
+    count = math.ceil((100_000 if scene.long else 5_000) / (len(CHANNELS) * len(RUBBISH)))
     with scene.strike(), psycopg.connect(scene.server.conninfo(_name(scene))) as connection:
         # Each with more blanks, as a transaction sends what is the same once.
         send = "SELECT pg_notify(%s, %s || repeat(' ', n)) FROM generate_series(1, %s) AS n"
