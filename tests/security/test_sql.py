@@ -13,26 +13,20 @@ from hypothesis import strategies as st
 from oban_actors import (
     Config,
     ConfigError,
-    Evaluate,
     InvalidJob,
     Job,
     Notify,
     Oban,
-    worker,
 )
-from oban_actors.cli.queue_report import look
 from oban_actors.doctor import examine
 from oban_actors.doctor.exam import identifier, literal
 from oban_actors.errors import WireError
-from oban_actors.metrics.ages import Ages
-from oban_actors.plugins import Cron, Lifeline, Pruner
+from oban_actors.plugins import Cron
 from oban_actors.unique import ALL, Unique
-from oban_actors.worker_registry import forget
-from tests.queues.work import wait_state
+from tests.security.hostile_tree import NAMES, use_a_tree
 from tests.security.statements import CANARY, HOSTILE, TEXTS, statements, tables_of
 from tests.support.databases import Database
 from tests.support.instances import Starter
-from tests.support.waiting import wait_until
 
 FEW = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -240,43 +234,13 @@ def test_any_name(text: str, what: str) -> None:
         assert UNSTORABLE.search(text) or not text.isprintable() or " " in text or len(text) > 127
 
 
-@pytest.mark.parametrize("text", [HOSTILE[0], HOSTILE[1], HOSTILE[5], HOSTILE[6]], ids=range(4))
+@pytest.mark.parametrize("text", NAMES, ids=range(len(NAMES)))
 def test_a_tree_of_hostile_names(start_oban: Starter, text: str) -> None:
-    """Instance, node, queue, worker and cron entry have such a name, and all of the tree works."""
-    w = worker(name=text)(lambda _job: None)
-    node = text.replace(" ", "")
-    cron = Cron([("@reboot", text, {"name": text, "queue": text})])
-    try:
-        with statements() as seen:
-            oban = start_oban.leading(
-                name=text,
-                node=node,
-                queues={text: {"limit": 2}},
-                plugins=[cron, Pruner(), Lifeline()],
-            )
-            heard = start_oban.hear(oban, "insert", text)
-            job = oban.insert(w.new({"a": 1}, queue=text))
-            wait_state(oban, job, "completed")
-            oban.ask(("plugin", cron.id), Evaluate(), timeout=30)
-            oban.ask("notifier", Notify(text, [{text: text}]), timeout=30)
-            assert heard.wait_for(text) == [{text: text}]
-            oban.scale_queue(text, 5, node=node)
-            wait_until(lambda: oban.check_queue(text).limit == 5)
-            oban.pause_queue(text)
-            wait_until(lambda: oban.check_queue(text).paused)
-            found = examine(oban.repo)
-            assert text in look(oban)
-            assert Ages().read(oban) != {}
-            rows = start_oban.tables.execute("SELECT name, node FROM {peers}")
-            oban.stop()
-    finally:
-        forget(text)
+    """Nothing of them is a part of a statement that goes through SQLAlchemy, but a parameter."""
+    with statements() as seen:
+        use_a_tree(start_oban, text)
 
     assert clean(seen)
-    assert rows[0].name == text
-    assert rows[0].node.startswith(node)
-    assert found is not None
-    assert start_oban.tables.count("completed") >= 1
 
 
 @FEW

@@ -105,6 +105,9 @@ class TcpProxy:
             thread.join()
         self._listener.close()
 
+    def passing(self, source: socket.socket, chunk: bytes) -> None:
+        """See what an end has sent, before it goes on; there to be overridden."""
+
     def _accept(self) -> None:
         while True:
             try:
@@ -146,6 +149,7 @@ class TcpProxy:
             while (chunk := source.recv(CHUNK)) and self._gets_through():
                 self._open.wait()
                 gate.wait()
+                self.passing(source, chunk)
                 sink.sendall(chunk)
         self._open.wait()
         gate.wait()
