@@ -62,10 +62,14 @@ class Announcer:
         if due is not None:
             self.tell_due(connection, due)
 
-    def wake(self, connection: sa.Connection, queues: Iterable[str]) -> None:
+    def wake(self, connection: sa.Connection, queues: Iterable[object]) -> None:
         """Tell queues that they have work, each one once."""
         # Another program may have written what is no queue's name, and nobody waits for that.
-        named = (queue for queue in dict.fromkeys(queues) if len(queue) <= LONGEST_QUEUE)
+        named = (
+            queue
+            for queue in dict.fromkeys(queues)
+            if isinstance(queue, str) and len(queue) <= LONGEST_QUEUE
+        )
         payloads = [{"queue": queue} for queue in named]
         if payloads:
             self.publisher.publish(connection, "insert", payloads)

@@ -317,7 +317,7 @@ def job_id(job: Job | int) -> int:
 
     """
     found = job.id if isinstance(job, Job) else job
-    if isinstance(found, bool) or not isinstance(found, int) or abs(found) >= 2**63:
+    if isinstance(found, bool) or not isinstance(found, int) or not -(2**63) <= found < 2**63:
         got = "a job that was not inserted" if isinstance(job, Job) else repr(found)[:80]
         raise ConfigError(f"invalid value for 'job': expected a job or its id, got: {got}")
     return found

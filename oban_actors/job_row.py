@@ -25,6 +25,9 @@ MOMENTS = (
     "cancelled_at",
 )
 
+UNREADABLE = "unreadable"
+"""A further column that a row may have: which of its times Python has no year for, if any."""
+
 
 def decode(row: Mapping[str, Any]) -> dict[str, Any]:
     """Give the fields of a job.
@@ -46,6 +49,8 @@ def decode(row: Mapping[str, Any]) -> dict[str, Any]:
     for name, kind in _PLAIN.items():
         if not isinstance(row[name], kind):
             raise TypeError(f"expected {name} to be {kind.__name__}, got: {_kind(row[name])}")
+    if moment := row.get(UNREADABLE):
+        raise ValueError(f"expected {moment} to be in the years 1 to 9999")
     # Of the JSON columns none tells: PostgreSQL gives a JSON string as text, too.
     read = _parsed if isinstance(row["inserted_at"], str) else _as_is
     values = {name: row[name] for name in _PLAIN}

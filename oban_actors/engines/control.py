@@ -26,6 +26,9 @@ CANCELLABLE = (
 RETRYABLE = tuple(s for s in JobState if s not in (JobState.AVAILABLE, JobState.EXECUTING))
 DELETABLE = tuple(s for s in JobState if s is not JobState.EXECUTING)
 
+MOST_ATTEMPTS = 2**31 - 1
+"""What PostgreSQL's column can hold."""
+
 Changing = ReturningUpdate[Any] | ReturningDelete[Any]
 
 
@@ -147,7 +150,10 @@ class Control(ABC):
         values = {
             "state": JobState.AVAILABLE.value,
             "scheduled_at": self._now(now),
-            "max_attempts": sa.case((most > attempt, most), else_=attempt + 1),
+            # One more than the column can hold would fail all that are retried with it.
+            "max_attempts": sa.case(
+                (most > attempt, most), (attempt < MOST_ATTEMPTS, attempt + 1), else_=most
+            ),
             "completed_at": None,
             "cancelled_at": None,
             "discarded_at": None,
@@ -211,7 +217,11 @@ class Control(ABC):
             if sqlstate(error) != LOCK_NOT_AVAILABLE:
                 raise
             raise JobLocked("jobs are locked by another transaction", ids=tuple(ids)) from error
-        return [ChangedJob(row[0], row[1], JobState(row[2]), row[3]) for row in rows]
+        return [
+            # SQLite's columns hold bytes, too, and no claim has such a time.
+            ChangedJob(row[0], row[1], JobState(row[2]), row[3] if type(row[3]) is str else None)
+            for row in rows
+        ]
 
     def _update(
         self, connection: sa.Connection, locked: list[ChangedJob], values: dict[str, Any]

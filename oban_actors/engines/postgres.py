@@ -17,14 +17,21 @@ from oban_actors.engines.postgres_staging import PostgresStaging
 from oban_actors.engines.postgres_turns import PostgresTurns
 from oban_actors.engines.postgres_unique import PostgresUniques
 from oban_actors.job import Job
-from oban_actors.repo.times import NOW, parameter, to_moment
+from oban_actors.job_row import MOMENTS, UNREADABLE
+from oban_actors.repo.times import NOW, READABLE, parameter, to_moment
 
 _NOW = NOW["postgresql"]
 
-_GET = """
-SELECT id, state, queue, worker, args, errors, attempt, max_attempts, inserted_at, scheduled_at,
-  attempted_at, completed_at, attempted_by, discarded_at, priority, tags, meta, cancelled_at
-FROM {jobs} WHERE id = :id
+# The driver would fail at a time that Python has not, and name no row.
+_TIMES = ", ".join(
+    f"CASE WHEN {name} BETWEEN {READABLE} THEN {name} END AS {name}" for name in MOMENTS
+)
+_UNREADABLE = " ".join(f"WHEN {name} NOT BETWEEN {READABLE} THEN '{name}'" for name in MOMENTS)
+
+_GET = f"""
+SELECT id, state, queue, worker, args, errors, attempt, max_attempts, attempted_by, priority, tags,
+  meta, {_TIMES}, CASE {_UNREADABLE} END AS {UNREADABLE}
+FROM {{jobs}} WHERE id = :id
 """
 
 

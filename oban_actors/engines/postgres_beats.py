@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from oban_actors.claim import Claimant
 from oban_actors.engines.engine import BeatReport, ProducerBeat, TableClaim
-from oban_actors.repo.times import NOW, parameter
+from oban_actors.repo.times import NOW, READABLE, parameter
 
 # `ORDER BY` as the index has it, so that no other one serves: without it, and without statistics,
 # a planner may take one that leads through all rows of the state.
@@ -37,7 +37,7 @@ SELECT beats.uuid, claim.id, claim.attempted_at, NULL AS busy
 FROM beats, LATERAL (
   SELECT id, attempted_at FROM {{jobs}}
   WHERE state = 'executing' AND queue = beats.queue AND attempted_by[2] = beats.uuid
-    AND attempted_at BETWEEN '0001-01-01' AND '9999-12-31 23:59:59.999999'
+    AND attempted_at BETWEEN {READABLE}
   {_OF_QUEUE} LIMIT 1000000
 ) AS claim
 UNION ALL

@@ -10,9 +10,11 @@ from oban_actors.engines.control import Changing, Control
 from oban_actors.engines.postgres_traces import trace_of_change
 from oban_actors.filters import Chosen
 from oban_actors.job import JobState
+from oban_actors.job_row import MOMENTS, UNREADABLE
 from oban_actors.repo.commits import leave
 from oban_actors.repo.containment import Clause
 from oban_actors.repo.job_table import make_job_table
+from oban_actors.repo.times import READABLE
 
 
 class PostgresControl(Control):
@@ -64,9 +66,18 @@ class PostgresControl(Control):
     def columns(self) -> list[sa.ColumnElement[Any]]:
         """See `Control`."""
         texts = ARRAY(sa.Text)
+        jobs = self.table.c
+        # The driver would fail at a time that Python has not, and with it all other rows.
+        bad: list[tuple[sa.ColumnElement[bool], sa.ColumnElement[Any]]] = [
+            (sa.not_(_is_readable(jobs[name])), sa.literal_column(f"'{name}'")) for name in MOMENTS
+        ]
+        special: dict[str, sa.ColumnElement[Any]] = {
+            name: sa.case((_is_readable(jobs[name]), jobs[name])) for name in MOMENTS
+        }
+        special["tags"] = sa.cast(jobs.tags, texts)
         return [
-            sa.cast(column, texts).label(column.name) if column.name == "tags" else column
-            for column in self.table.c
+            *(special[c.name].label(c.name) if c.name in special else c for c in jobs),
+            sa.case(*bad).label(UNREADABLE),
         ]
 
     def changed(self, connection: sa.Connection, statement: Changing) -> set[int]:
@@ -81,3 +92,7 @@ class PostgresControl(Control):
 
     def keep_others_out(self, connection: sa.Connection) -> None:
         """See `Control`; its rows are locked one by one."""
+
+
+def _is_readable(moment: sa.ColumnElement[Any]) -> Clause:
+    return moment.op("BETWEEN", is_comparison=True)(sa.literal_column(READABLE))

@@ -20,7 +20,7 @@ from oban_actors.engines.turns import (
     turn_of,
 )
 from oban_actors.job import JobState
-from oban_actors.repo.times import NOW, parameter
+from oban_actors.repo.times import NOW, READABLE, parameter
 
 # By the primary key only: `state = 'executing'` or a join on more than the id would let the
 # planner take the index on states, and walk through all that is or was executing.
@@ -114,9 +114,7 @@ claimed AS (
 
 
 def _readable(column: str) -> str:
-    # Python has no other years.
-    bounds = "'0001-01-01' AND '9999-12-31 23:59:59.999999'"
-    return f"CASE WHEN {column} BETWEEN {bounds} THEN {column} END"
+    return f"CASE WHEN {column} BETWEEN {READABLE} THEN {column} END"
 
 
 _COLUMNS = CLAIMED.format(

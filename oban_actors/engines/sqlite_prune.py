@@ -85,6 +85,8 @@ class SqlitePrune:
             EndedGroup(state, queue, priority)
             for state in ENDED
             for queue, priority in connection.execute(_GROUPS, {"state": state})
+            # Text that is no UTF-8 comes as bytes.
+            if isinstance(queue, str)
         ]
 
     def prune_jobs(

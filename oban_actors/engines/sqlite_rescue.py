@@ -88,7 +88,12 @@ class SqliteRescue:
         claims = connection.execute(_CLAIMS, {"age": age, "now": parameter("sqlite", now)}).all()
         if mark is not None:
             connection.execute(_REMOVE, {"uuid": mark})
-        groups = [ClaimGroup(uuid, queue, bool(aged)) for uuid, queue, aged in claims]
+        # Text that is no UTF-8 is no queue's name, and comes as bytes.
+        groups = [
+            ClaimGroup(uuid, queue, bool(aged))
+            for uuid, queue, aged in claims
+            if isinstance(queue, str)
+        ]
         return ProducerReport("", {row[0]: row[1] for row in beats}, groups)
 
     def hold_producer(self, connection: Connection, uuid: str, beat: str | None) -> bool:

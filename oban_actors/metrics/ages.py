@@ -29,13 +29,17 @@ MOST_STEPS = 300
 """Steps through the index, one for each queue and priority with available jobs."""
 
 _STEP = """
-SELECT queue, priority, scheduled_at, {age} FROM {jobs}
+SELECT queue, priority, {age} FROM {jobs}
 WHERE state = 'available'{further}
 ORDER BY queue, priority, scheduled_at, id LIMIT 1
 """
 _FURTHER = " AND (queue, priority) > (:queue, :priority)"
 _AGES = {
-    "postgresql": "cast(extract(epoch FROM {now} - scheduled_at) AS double precision)",
+    # What was due at no time at all is as old as nothing.
+    "postgresql": (
+        "CASE WHEN isfinite(scheduled_at) "
+        "THEN cast(extract(epoch FROM {now} - scheduled_at) AS double precision) END"
+    ),
     "sqlite": "(julianday({now}) - julianday(scheduled_at)) * 86400.0",
 }
 
@@ -135,8 +139,10 @@ def find_ages(connection: Connection, repo: Repo) -> dict[str, float]:
         return connection.execute(next_, place).one_or_none()
 
     def note(row: Any) -> Any:
-        queue, priority, _due, seconds = row
-        ages[queue] = max(ages.get(queue, 0.0), seconds or 0.0)
+        queue, priority, seconds = row
+        # Columns of SQLite hold any type, and what is no text is no queue.
+        if isinstance(queue, str):
+            ages[queue] = max(ages.get(queue, 0.0), seconds or 0.0)
         return further(queue, priority)
 
     for _ in range(MOST_STEPS):

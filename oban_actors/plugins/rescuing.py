@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
+from oban_actors.announcing import Announcer
 from oban_actors.carrying import Carried, Work
 from oban_actors.engines.rescue import ProducerReport, Rescued
 from oban_actors.errors import (
@@ -235,9 +236,8 @@ class Rescuer:
             full = full or len(ids) >= room
         if producer:
             engine.settle_producer(connection, producer, orphans.beat, orphans.queues)
-        if queues := dict.fromkeys(job.queue for job in done.rescued):
-            payloads = [{"queue": queue} for queue in queues]
-            run.context.publisher.publish(connection, "insert", payloads)
+        announcer = Announcer(run.context.config, run.context.publisher)
+        announcer.wake(connection, (job.queue for job in done.rescued))
         return _Batch(done, full)
 
     def _discard_used_up(self, run: PluginRun, queues: Sequence[str]) -> Rescued:

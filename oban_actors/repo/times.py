@@ -13,6 +13,9 @@ NOW: dict[Dialect, str] = {
 }
 """The database's clock in SQL; a parameter `now` that is not NULL stands in for it."""
 
+READABLE = "'0001-01-01' AND '9999-12-31 23:59:59.999999'"
+"""Which of PostgreSQL's timestamps Python has, for a BETWEEN in SQL."""
+
 
 def parameter(dialect: Dialect, moment: datetime | None) -> datetime | str | None:
     """Make a moment a parameter that a statement of this database can take.

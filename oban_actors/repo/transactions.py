@@ -2,8 +2,9 @@
 
 import math
 import sqlite3
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import psycopg
@@ -53,6 +54,8 @@ class Terms:
         idempotent: whether doing it twice is the same as doing it once.
         attempts: how many connections may fail before it is given up.
         patience: seconds after which a conflict with others is no longer tried again.
+        lenient: whether text of SQLite's that is no UTF-8 is read as bytes; else it fails the
+            statement.
 
     """
 
@@ -60,6 +63,7 @@ class Terms:
     idempotent: bool = True
     attempts: int = 5
     patience: float = math.inf
+    lenient: bool = False
 
 
 class _Unanswered(Exception):
@@ -77,6 +81,16 @@ def run(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
         DatabaseError: what went wrong in the end, in our terms.
 
     """
+    try:
+        return _insist(engine, call, terms, work)
+    except DatabaseError as error:
+        if not _is_no_text(engine, error):
+            raise
+    # Where a row of somebody else's holds it, all others are to be read all the same.
+    return _insist(engine, call, replace(terms, lenient=True), work)
+
+
+def _insist(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
     conflicts = failures = 0
     until = SYSTEM_CLOCK.monotonic() + terms.patience
     while True:
@@ -162,7 +176,7 @@ def _in_transaction(connection: Connection, call: Call, terms: Terms, work: Work
     driver = connection.connection.driver_connection
     call.hold(driver)
     take(connection)
-    with connection.begin() as transaction:
+    with connection.begin() as transaction, _reading(driver, lenient=terms.lenient):
         for statement in terms.begin:
             connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
         result = work(connection)
@@ -176,6 +190,31 @@ def _in_transaction(connection: Connection, call: Call, terms: Terms, work: Work
                 raise _Unanswered(error, trace, result) from error
             raise
     return result
+
+
+def _is_no_text(engine: Engine, error: DatabaseError) -> bool:
+    # SQLite keeps any bytes as text, and its driver has no other word for those that are none.
+    return engine.dialect.name == "sqlite" and "decode to UTF-8" in str(error)
+
+
+@contextmanager
+def _reading(driver: Any, *, lenient: bool) -> Iterator[None]:
+    """Let text that is none be read as its bytes."""
+    if not lenient:
+        yield
+        return
+    before, driver.text_factory = driver.text_factory, _text_or_bytes
+    try:
+        yield
+    finally:
+        driver.text_factory = before
+
+
+def _text_or_bytes(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
 
 
 def _refuse_aborted(driver: Any) -> None:
