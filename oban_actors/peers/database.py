@@ -142,7 +142,7 @@ class DatabasePeer(GenServer):
 
     def handle_info(self, message: Any) -> None:
         """Hold an election, or hear of what may call for one."""
-        now = self._now()
+        now, before = self._now(), self._lease
         match message:
             case _Wake():
                 pass
@@ -158,10 +158,11 @@ class DatabasePeer(GenServer):
                 self._lease = self._lease.lock_lost(now)
             case _:
                 super().handle_info(message)
-        # Others' messages only arm the timer, so that a flood of them is one election.
+        # Others' messages only arm the timer, so that a flood of them is one election. Most of
+        # them are beats, of which a leader has nothing to learn.
         if isinstance(message, _Wake | Election | LockLost):
             self._act()
-        else:
+        elif self._lease is not before:
             self._arm()
 
     def terminate(self, reason: Reason) -> None:

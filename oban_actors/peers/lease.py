@@ -293,7 +293,8 @@ class Lease:
 
     def announced(self, pid: int | None, node: object) -> "Lease":
         """A Python node announces its next ping."""
-        return replace(self, rivals=self.rivals.announce(pid, node))
+        rivals = self.rivals.announce(pid, node)
+        return self if rivals is self.rivals else replace(self, rivals=rivals)
 
     def pinged(self, pid: int | None, node: object, now: float) -> Step:
         """A node pings."""

@@ -33,9 +33,10 @@ class Rivals:
 
     def announce(self, pid: int | None, node: object) -> Self:
         """Hear a message of ours; `node` is who it announces, if it does."""
-        if pid is None:
+        announced = (pid, node) if pid is not None and isinstance(node, str) else None
+        if pid is None or announced == self.announced:
             return self
-        return replace(self, announced=(pid, node) if isinstance(node, str) else None)
+        return replace(self, announced=announced)
 
     def ping(self, pid: int | None, node: object, now: float) -> Self:
         """Hear a ping of Oban's. Without a session to tell by, nobody is taken for a rival."""

@@ -136,7 +136,8 @@ class CronActor(PluginActor):
         super().handle_continue(arg)
         if isinstance(self.plugin, Cron):
             self.plugin.evaluator.boot = self.boot
-        listen(self, ["actors"])
+        # For `Reconnected` alone, which all listeners get: where little else comes.
+        listen(self, ["leader"])
         if not self._trouble.crashes:
             self.tell(self.actor_ref, Evaluate())
 

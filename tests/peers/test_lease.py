@@ -159,6 +159,14 @@ def test_elects_at_once_when_told_down() -> None:
     assert 1.0 <= lease.next_at(1.0) <= 1.05
 
 
+def test_a_leader_learns_nothing_from_its_own_beats() -> None:
+    """It stays as it is, so that its timer is not set anew for each of them."""
+    lease = leader()
+
+    assert lease.announced(7, None).beat(RULES.node, 1.0, 2.0) is lease
+    assert lease.announced(7, "another").announced(7, None) == lease
+
+
 def test_down_does_not_make_a_leader_write_all_the_time() -> None:
     """A leader that is told `down` again and again renews at most every second."""
     assert leader(now=3.0).down(3.1).wake_at == 3.0 + AGAIN
