@@ -291,9 +291,11 @@ def _listening(engine: Engine, config: Config) -> Engine:
     else:
 
         @event.listens_for(engine, "connect")
-        def unprepared(connection: "psycopg.Connection[Any]", _entry: ConnectionPoolEntry) -> None:
+        def prepared(connection: "psycopg.Connection[Any]", _entry: ConnectionPoolEntry) -> None:
             # Behind a pooler the next statement may reach another server process.
             connection.prepare_threshold = None
+            # A migration may take any time, but not that of a server which is gone.
+            _keep_alive(connection)
 
     return engine
 

@@ -198,13 +198,29 @@ def test_raw_connection(pg: Database) -> None:
     """The listener's connection is its own, commits at once, is named, and is kept alive."""
     with opened_on(pg, name="Mine") as repo, repo.raw_connection() as lone:
         row = lone.execute("SELECT current_setting('application_name')").fetchone()
-        with socket.socket(fileno=socket.dup(lone.fileno())) as copy:
-            alive = copy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-            idle = copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
 
         assert lone.autocommit
         assert row == ("oban_actors Mine listen",)
-        assert (alive, idle) == (1, 30)
+        assert _kept_alive(lone) == (1, 30)
+
+
+def _kept_alive(connection: Any) -> tuple[int, int]:
+    with socket.socket(fileno=socket.dup(connection.fileno())) as copy:
+        return (
+            copy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            copy.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+        )
+
+
+@pytest.mark.parametrize("given", ["an address", "an engine"])
+def test_pooled_connections_are_kept_alive(pg: Database, given: str) -> None:
+    """What may take any time, a migration, does not wait for a server that is gone."""
+    host = create_engine(pg.url)
+    with opened(host if given == "an engine" else pg.url) as repo:
+        driver = repo.transaction(lambda connection: connection.connection.driver_connection)
+
+        assert _kept_alive(driver) == (1, 30)
+    host.dispose()
 
 
 def test_listen_url(pg: Database, postgres_server: Server) -> None:
