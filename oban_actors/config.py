@@ -77,6 +77,8 @@ class Config:
         connect_timeout: seconds that connecting may take, default 5.
         pool_size: most connections in the instance's pool, default 4.
         elixir_indexes: whether `migrate()` makes Elixir's two GIN indexes, default False.
+        unique_keys: keys of args by which jobs are unique and for which `migrate()` makes an
+            index on PostgreSQL, each a key or a list of those that go together; default none.
         testing: `disabled` (default); `manual`: no queues, plugins, peer, stager or health run,
             whatever else was given; `inline`: likewise, and a job runs in the thread that
             inserts it.
@@ -107,6 +109,7 @@ class Config:
     connect_timeout: float = 5.0
     pool_size: int = 4
     elixir_indexes: bool = False
+    unique_keys: tuple[tuple[str, ...], ...] = ()
     testing: TestingMode = "disabled"
 
     @classmethod
@@ -193,5 +196,6 @@ _CHECKS: Mapping[str, check.Check] = {
     "connect_timeout": OPTIONS.seconds,
     "pool_size": check.positive,
     "elixir_indexes": OPTIONS.boolean,
+    "unique_keys": check.unique_keys,
     "testing": check.testing,
 }

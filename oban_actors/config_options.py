@@ -38,6 +38,8 @@ CHANNELS = ("insert", "leader", "signal", "gossip", "sonar", "stager", "actors")
 
 _MAX_LABEL = 255
 _MAX_PORT = 65_535
+_MAX_KEY = 200
+_MAX_KEYS = 8
 _MAX_BEAT = 10.0  # seconds: any node's Lifeline goes by six of them
 _MAX_IDENTIFIER = 63  # bytes that PostgreSQL keeps of a name
 _MAX_PREFIX = _MAX_IDENTIFIER - len(".oban_") - max(map(len, CHANNELS))
@@ -167,6 +169,23 @@ def imports(path: str, given: object) -> tuple[str, ...]:
         if not isinstance(each, str) or not all(part.isidentifier() for part in each.split(".")):
             raise OPTIONS.refusal(f"{path}[{index}]", "the name of a module", each)
     return tuple(given)
+
+
+def unique_keys(path: str, given: object) -> tuple[tuple[str, ...], ...]:
+    """Check the keys that have an index: each a key of args, or several that go together."""
+    expected = "a list of keys of args, or of lists of keys that go together"
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise OPTIONS.refusal(path, expected, given)
+    return tuple(dict.fromkeys(_keys(f"{path}[{index}]", each) for index, each in enumerate(given)))
+
+
+def _keys(path: str, given: object) -> tuple[str, ...]:
+    if isinstance(given, str):
+        return (OPTIONS.text(path, given, high=_MAX_KEY),)
+    if not isinstance(given, Sequence) or not 1 <= len(given) <= _MAX_KEYS:
+        raise OPTIONS.refusal(path, f"a key of args, or a list of 1 to {_MAX_KEYS} of them", given)
+    keys = (OPTIONS.text(f"{path}[{n}]", key, high=_MAX_KEY) for n, key in enumerate(given))
+    return tuple(sorted(set(keys)))
 
 
 def plugins(path: str, given: object) -> tuple[Any, ...]:

@@ -40,6 +40,7 @@ class Options(TypedDict, total=False):
     connect_timeout: Seconds
     pool_size: int
     elixir_indexes: bool
+    unique_keys: Sequence[str | Sequence[str]]
     testing: TestingMode
 
 

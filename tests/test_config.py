@@ -78,6 +78,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         connect_timeout=5.0,
         pool_size=4,
         elixir_indexes=False,
+        unique_keys=(),
         testing="disabled",
     )
 
@@ -217,6 +218,8 @@ def test_the_typed_options_are_the_config() -> None:
         ("insert_notify", False, False),
         ("pool_size", 1, 1),
         ("elixir_indexes", True, True),
+        ("unique_keys", ["id"], (("id",),)),
+        ("unique_keys", ("id", ["b", "a", "b"], ("a", "b")), (("id",), ("a", "b"))),
     ],
 )
 def test_options_that_pass(option: str, given: object, kept: object) -> None:

@@ -28,6 +28,10 @@ KINDS = "one of 'auto', 'postgres', 'sqlite', 'isolated'"
 QUEUE = "a non-blank string of at most 127 characters"
 URL = "a URL that begins with 'postgresql://' or None"
 EXECUTOR = "'threads', 'processes' or a concurrent.futures.Executor"
+UNIQUE_KEYS = "a list of keys of args, or of lists of keys that go together"
+SOME_KEYS = "a key of args, or a list of 1 to 8 of them"
+STORABLE = "text without NUL characters and lone surrogates"
+A_KEY = "a non-blank string of at most 200 characters"
 HOST = "a non-blank string of at most 255 characters"
 PARTS: dict[str, type] = {
     "": Config,
@@ -173,6 +177,13 @@ REFUSED: list[tuple[dict[str, Any], str, str, str | None]] = [
     ({"connect_timeout": 1e9}, "connect_timeout", "at most 2147483 seconds", "1000000000.0"),
     ({"pool_size": 0}, "pool_size", "a positive integer", "0"),
     ({"elixir_indexes": "no"}, "elixir_indexes", "a boolean", "'no'"),
+    ({"unique_keys": "id"}, "unique_keys", UNIQUE_KEYS, "'id'"),
+    ({"unique_keys": 7}, "unique_keys", UNIQUE_KEYS, "7"),
+    ({"unique_keys": [""]}, "unique_keys[0]", A_KEY, "''"),
+    ({"unique_keys": ["id", []]}, "unique_keys[1]", SOME_KEYS, "[]"),
+    ({"unique_keys": [list("abcdefghi")]}, "unique_keys[0]", SOME_KEYS, None),
+    ({"unique_keys": [["id", 7]]}, "unique_keys[0][1]", A_KEY, "7"),
+    ({"unique_keys": [["a\0"]]}, "unique_keys[0][0]", STORABLE, None),
 ]
 
 

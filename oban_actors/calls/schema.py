@@ -27,7 +27,12 @@ class SchemaCalls(Calls):
 
         """
         self._refuse_fork()
-        return migrate(self.repo, elixir_indexes=self.config.elixir_indexes, version=version)
+        return migrate(
+            self.repo,
+            elixir_indexes=self.config.elixir_indexes,
+            unique_keys=self.config.unique_keys,
+            version=version,
+        )
 
     def rollback(self, version: int = 0) -> int:
         """Take the tables back to an older version; 0, the default, drops them with all jobs.

@@ -10,6 +10,7 @@ from functools import lru_cache
 from sqlalchemy import TextClause, text
 
 from oban_actors.engines.shapes import Shape
+from oban_actors.repo.key_indexes import hash_of, name_of
 from oban_actors.repo.times import NOW
 
 PROBED = 200
@@ -54,8 +55,8 @@ def look(schema: str, shape: Shape) -> TextClause:
     """Build the statement for one shape.
 
     Its parameters are `items`, a JSON array of objects with place, worker, queue, args and meta,
-    and, where the shape has a period, `period` and `now`. It gives rows of a place and the id of a
-    job, NULL where there is none.
+    where the shape has a period, `period` and `now`, and where one index may serve its keys, those
+    by their `key_names`. It gives rows of a place and the id of a job, NULL where there is none.
 
     Args:
         schema: of the tables, quoted.
@@ -81,7 +82,14 @@ def _ways(schema: str, shape: Shape) -> list[str]:
         return [_indexed(schema, shape, column, _by_state(schema, shape))]
     by_worker = [_by_worker(schema, shape, part) for part in parts]
     anyway = _indexed(schema, shape, column, f"coalesce({', '.join(by_worker)})")
+    if shape.keyed:
+        anyway = _by_keys(schema, shape, anyway)
     return [_probed(schema, shape, parts, anyway)]
+
+
+def key_names(shape: Shape) -> dict[str, str]:
+    """Give the keys for which an index may be there, by the names of their parameters."""
+    return {f"key_{number}": key for number, key in enumerate(shape.keyed)}
 
 
 def _executing(schema: str, shape: Shape) -> list[str]:
@@ -134,6 +142,20 @@ def _indexed(schema: str, shape: Shape, column: str, otherwise: str) -> str:
     found = f"(SELECT min(job.id + 0) FROM {schema}.oban_jobs AS job WHERE {_all(conditions)})"
     index = f"to_regclass('{schema}.oban_jobs_{column}_index')"
     return f"CASE WHEN {index} IS NOT NULL THEN {found} ELSE {otherwise} END"
+
+
+def _by_keys(schema: str, shape: Shape, otherwise: str) -> str:
+    # An index of ours, for just these keys, where the table has it.
+    keys = [f"cast(:{name} AS text)" for name in key_names(shape)]
+    hashes = [hash_of("job.args", key) for key in keys]
+    same = [f"{hash_of('job.args', key)} = {hash_of('item.args', key)}" for key in keys]
+    conditions = ["job.worker = item.worker", *same, *_rest(shape)]
+    found = _one(schema, conditions, f"ORDER BY job.worker, {', '.join(hashes)}, job.inserted_at")
+    index = (
+        "SELECT 1 FROM pg_catalog.pg_index WHERE indisvalid "
+        f"AND indexrelid = to_regclass('{schema}.{name_of(shape.keyed)}')"
+    )
+    return f"CASE WHEN EXISTS ({index}) THEN {found} ELSE {otherwise} END"
 
 
 def _probed(schema: str, shape: Shape, parts: list[str], anyway: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, TextClause, text
 
-from oban_actors.engines.postgres_look import document_of, look
+from oban_actors.engines.postgres_look import document_of, key_names, look
 from oban_actors.engines.postgres_traces import trace_of_change
 from oban_actors.engines.shapes import by_shape
 from oban_actors.errors import LockTimeout, UnfitTransaction
@@ -136,6 +136,8 @@ class PostgresUniques:
             values: dict[str, Any] = {"items": json.dumps(items, ensure_ascii=False)}
             if shape.unique.period is not None:
                 values |= {"period": shape.unique.period, "now": parameter("postgresql", now)}
+            if document_of(shape):
+                values |= key_names(shape)
             statement = look(self._unique_schema, shape)
             with _bitmaps(connection) if document_of(shape) else nullcontext():
                 rows = connection.execute(statement, values).all()

@@ -1,6 +1,6 @@
 """How the jobs that are the same as a unique one are looked for: one statement for each shape."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,12 +23,15 @@ class Shape:
         unique: what the jobs that are looked for have in common.
         args: how args have to match.
         meta: how meta has to match.
+        keyed: keys of args by whose values an index for them can find it; none if there is
+            another way only.
 
     """
 
     unique: Unique
     args: Match
     meta: Match
+    keyed: tuple[str, ...] = ()
 
     @property
     def worker(self) -> bool:
@@ -44,7 +47,8 @@ class Shape:
 def shape_of(job: Job) -> Shape:
     """Tell how to look for the jobs that are the same as a unique one."""
     unique = job.unique or Unique()
-    return Shape(unique, _match(unique, job, "args"), _match(unique, job, "meta"))
+    matches = _match(unique, job, "args"), _match(unique, job, "meta")
+    return Shape(unique, *matches, _keyed(unique, job))
 
 
 def by_shape(jobs: Iterable[Job]) -> Iterator[tuple[Shape, list[tuple[int, Job]]]]:
@@ -53,6 +57,18 @@ def by_shape(jobs: Iterable[Job]) -> Iterator[tuple[Shape, list[tuple[int, Job]]
     for place, job in enumerate(jobs):
         groups.setdefault(shape_of(job), []).append((place, job))
     yield from groups.items()
+
+
+def _keyed(unique: Unique, job: Job) -> tuple[str, ...]:
+    if not {"args", "worker"} <= set(unique.fields):
+        return ()
+    # Of an object or an array another may hold more, and be the same all the same.
+    plain = all(key in job.args and not _holds_others(job.args[key]) for key in unique.keys)
+    return unique.keys if plain else ()
+
+
+def _holds_others(value: object) -> bool:
+    return isinstance(value, Mapping | list | tuple)
 
 
 def _match(unique: Unique, job: Job, field: str) -> Match:

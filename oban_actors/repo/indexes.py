@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -10,7 +11,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects import postgresql
 
-from oban_actors.repo import schema
+from oban_actors.repo import key_indexes, schema
 from oban_actors.repo.sqlstates import translate
 
 if TYPE_CHECKING:
@@ -55,16 +56,24 @@ def create(connection: Connection, prefix: str) -> None:
         )
 
 
-def ensure(repo: "Repo", prefix: str) -> None:
+def ensure(repo: "Repo", prefix: str, unique_keys: Sequence[key_indexes.Keys] = ()) -> None:
     """Build those on PostgreSQL that are not there; an invalid leftover is replaced.
 
     Without the right to, or when old transactions don't end, a warning is logged: everything
     works without them, only slower. If another process builds them now, that one is left to it.
 
+    Args:
+        repo: the way to the database.
+        prefix: schema of the tables.
+        unique_keys: keys of args that have an index too.
+
     Raises:
         DatabaseError: the database failed in another way.
 
     """
+    wanted = _DEFINITIONS | {
+        key_indexes.name_of(keys): key_indexes.definition_of(keys) for keys in unique_keys
+    }
 
     def build(guard: Connection) -> None:
         # The lock lives in an idle transaction, which the build does not wait for: it has no
@@ -73,23 +82,35 @@ def ensure(repo: "Repo", prefix: str) -> None:
             logger.info("another process builds the indexes of our own")
             return
         found = schema.inspect(guard, prefix)
-        missing = [name for name in _DEFINITIONS if not found.indexes.get(name)]
+        missing = [name for name in wanted if not found.indexes.get(name)]
         if missing and found.version != schema.EXTERNAL:
             # A query without parameters ends the one before, and with it its snapshot.
             guard.exec_driver_sql("SELECT 1", execution_options={"no_parameters": True})
             with repo.raw_connection() as connection:
-                _build(connection, prefix, {name: name in found.indexes for name in missing})
+                leftovers = {name for name in missing if name in found.indexes}
+                _build(connection, prefix, {name: wanted[name] for name in missing}, leftovers)
 
     repo.transaction(build, statement_timeout=0)
 
 
-def _build(connection: "psycopg.Connection[Any]", prefix: str, missing: dict[str, bool]) -> None:
+def _build(
+    connection: "psycopg.Connection[Any]",
+    prefix: str,
+    missing: Mapping[str, str],
+    leftovers: Collection[str],
+) -> None:
     try:
         connection.execute("SET statement_timeout = 0")
         patience = Literal(math.ceil(PATIENCE * 1000))
         connection.execute(SQL("SET lock_timeout = {}").format(patience))
-        for name, leftover in missing.items():
-            _build_one(connection, prefix, name, leftover=leftover)
+        for name, definition in missing.items():
+            if name in leftovers:
+                drop = SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
+                connection.execute(drop.format(Identifier(prefix, name)))
+            table = Identifier(prefix, "oban_jobs")
+            build = SQL("CREATE INDEX CONCURRENTLY {} ON {} ").format(Identifier(name), table)
+            # Made of our own words and of keys that are quoted already.
+            connection.execute(build + SQL(definition))
     except psycopg.Error as error:
         if error.sqlstate not in _BEARABLE:
             raise translate(error) from error
@@ -104,18 +125,6 @@ def _build(connection: "psycopg.Connection[Any]", prefix: str, missing: dict[str
         with contextlib.suppress(psycopg.Error):
             connection.execute("RESET statement_timeout")
             connection.execute("RESET lock_timeout")
-
-
-def _build_one(
-    connection: "psycopg.Connection[Any]", prefix: str, name: str, *, leftover: bool
-) -> None:
-    if leftover:
-        connection.execute(
-            SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Identifier(prefix, name))
-        )
-    table = Identifier(prefix, "oban_jobs")
-    build = SQL("CREATE INDEX CONCURRENTLY {} ON {} ").format(Identifier(name), table)
-    connection.execute(build + SQL(_DEFINITIONS[name]))
 
 
 def _quoted(prefix: str) -> str:

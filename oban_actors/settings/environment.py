@@ -173,7 +173,12 @@ def _json(path: str, text: str, expected: str) -> Any:
         raise OPTIONS.veiled(path, expected, "text that is no JSON") from None
 
 
+def _unique_keys(path: str, text: str) -> Any:
+    return _json(path, text, "a JSON array") if text.startswith("[") else _words(text)
+
+
 _SPECIAL: Mapping[tuple[str, ...], Callable[[str, str], Any]] = {
     ("queues",): queues,
     ("plugins",): _plugins,
+    ("unique_keys",): _unique_keys,
 }

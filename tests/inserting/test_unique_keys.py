@@ -1,0 +1,138 @@
+"""Jobs that are unique by keys, where the table has an index for these keys."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from oban_actors import Job, Oban
+from oban_actors.repo.key_indexes import name_of
+from tests.support.instances import Starter
+
+MANY = 250
+"""Jobs of a worker of which not all are looked at."""
+
+KEYS = ["n", ["a", "b"]]
+ODD = ["it's", "a:b", "50%", "%(x)s", "back\\slash", "a\\:b", "{x}", 'q"q', "ä", "$1", "$$"]
+
+
+Admin = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def admin(pg_conninfo: str) -> Iterator[Admin]:
+    """A connection with every right."""
+    with psycopg.connect(pg_conninfo, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def oban(start_oban: Starter) -> Oban:
+    """An instance whose tables have the indexes, and many jobs of the worker."""
+    made = start_oban.make(unique_keys=KEYS)
+    made.insert_all([Job.new({"other": n}, worker="w", queue="q") for n in range(MANY)])
+    return made
+
+
+def insert(oban: Oban, args: dict[str, Any], *keys: str, **options: Any) -> Job:
+    """Insert a job that is unique by keys, for ever."""
+    unique = {"keys": keys, "period": None} | options.pop("unique", {})
+    return oban.insert(Job.new(args, worker="w", queue="q", unique=unique, **options))
+
+
+@pytest.mark.parametrize(
+    ("there", "new", "same"),
+    [
+        ({"n": 1}, {"n": 1, "more": 2}, True),
+        ({"n": 1}, {"n": 1.0}, True),
+        ({"n": 1}, {"n": "1"}, False),
+        ({"n": 1}, {"n": True}, False),
+        ({"n": None}, {"n": None, "more": 1}, True),
+        ({"m": 1}, {"n": None}, False),
+        ({"n": "x" * 5_000}, {"n": "x" * 5_000}, True),
+        ({"n": {"a": 1, "b": 2}}, {"n": {"a": 1}}, True),
+        ({"n": [1, 2]}, {"n": [2]}, True),
+        ({"n": {"a": 1}}, {"n": {"a": 2}}, False),
+    ],
+    ids=str,
+)
+def test_by_one_key(oban: Oban, there: dict[str, Any], new: dict[str, Any], same: bool) -> None:  # noqa: FBT001 (as given)
+    """It is the same by the rules that hold without an index."""
+    first = oban.insert(Job.new(there, worker="w", queue="q"))
+
+    assert insert(oban, new, "n").conflict is same
+    assert insert(oban, there, *there).id == first.id
+
+
+def test_in_no_state_that_an_inserted_job_has(oban: Oban) -> None:
+    """None is looked for by its keys, then."""
+    insert(oban, {"n": 1}, "n")
+
+    with pytest.warns(UserWarning, match="executing"):
+        assert not insert(oban, {"n": 1}, "n", unique={"states": ["executing"]}).conflict
+
+
+def test_by_two_keys(oban: Oban) -> None:
+    """All of them count, in whatever order they are given; one that is missing counts not."""
+    first = insert(oban, {"a": 1, "b": 2}, "b", "a")
+
+    assert insert(oban, {"b": 2, "a": 1, "c": 3}, "a", "b").id == first.id
+    assert not insert(oban, {"a": 1, "b": 3}, "a", "b").conflict
+    assert insert(oban, {"a": 1}, "a", "b").conflict
+    assert not insert(oban, {"a": 9}, "a", "b").conflict
+
+
+def test_what_else_has_to_be_equal(oban: Oban) -> None:
+    """Other workers, queues, states and times are others with an index too."""
+    others: list[dict[str, Any]] = [
+        {"worker": "other", "queue": "q"},
+        {"worker": "w", "queue": "other"},
+        {"worker": "w", "queue": "q", "state": "cancelled"},
+    ]
+    oban.insert_all([Job.new({"n": 1}, **other) for other in others])
+
+    first = insert(oban, {"n": 1}, "n", unique={"period": 60})
+
+    assert not first.conflict
+    assert insert(oban, {"n": 1}, "n", unique={"period": 60}).id == first.id
+    assert insert(oban, {"n": 1}, "n", unique={"fields": ["args"]}).conflict
+
+
+@pytest.mark.db
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_any_key_may_have_an_index(start_oban: Starter, admin: Admin) -> None:
+    """Whatever stands in it, it is a key and no SQL."""
+    oban = start_oban.make(unique_keys=ODD)
+    oban.migrate()
+    oban.insert_all([Job.new({"other": n}, worker="w", queue="q") for n in range(MANY)])
+    names = "SELECT indexname FROM pg_indexes WHERE schemaname = %s"
+    found = {name for (name,) in admin.execute(names, [oban.config.prefix])}
+
+    assert {name_of((key,)) for key in ODD} <= found
+    for key in ODD:
+        first = insert(oban, {key: key}, key)
+        assert insert(oban, {key: key, "more": 1}, key).id == first.id
+        assert not insert(oban, {key: "another"}, key).conflict
+
+
+@pytest.mark.db
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_an_index_that_is_invalid(oban: Oban, admin: Admin) -> None:
+    """It serves nobody, and the next `migrate` builds it anew."""
+    name = name_of(("n",))
+    where = sql.Identifier(oban.config.prefix, name)
+    admin.execute(
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(%s)",
+        [where.as_string()],
+    )
+    valid = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)"
+    first = insert(oban, {"n": 1}, "n")
+    assert insert(oban, {"n": 1}, "n").id == first.id
+    assert admin.execute(valid, [where.as_string()]).fetchone() == (False,)
+
+    oban.migrate()
+
+    assert admin.execute(valid, [where.as_string()]).fetchone() == (True,)
+    assert insert(oban, {"n": 1}, "n").id == first.id
