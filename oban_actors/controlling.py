@@ -64,7 +64,9 @@ class Controller:
         found = job_id(wanted)
         if host is not None:
             return self.engine.get_job(host, found)
-        return self.repo.transaction(lambda own: self.engine.get_job(own, found), read_only=True)
+        return self.repo.transaction(
+            lambda own: self.engine.get_job(own, found), read_only=True, lenient=True
+        )
 
     def all(
         self,
@@ -105,7 +107,9 @@ class Controller:
             if host is not None:
                 updated = work(host)
             else:
-                updated = self.repo.transaction(partial(work, alone=True), idempotent=False)
+                updated = self.repo.transaction(
+                    partial(work, alone=True), idempotent=False, lenient=True
+                )
             event.set(job=updated)
         return updated
 
@@ -229,7 +233,7 @@ class Controller:
                 leave(connection, UNWRITTEN)
             return jobs
 
-        return self.repo.transaction(alone, idempotent=False)
+        return self.repo.transaction(alone, idempotent=False, lenient=True)
 
     def _changed(
         self,
@@ -270,7 +274,7 @@ class Controller:
                 connection.exec_driver_sql(BROAD, execution_options=options)
             return work(connection)
 
-        return self.repo.transaction(look, read_only=True)
+        return self.repo.transaction(look, read_only=True, lenient=True)
 
     # The host's transaction
 

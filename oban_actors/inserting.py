@@ -64,7 +64,7 @@ class Inserter:
             if done is not None:
                 return done
         work = partial(self._insert, chunks=chunks, host=False, alone=True)
-        return self.repo.transaction(work, idempotent=False)
+        return self.repo.transaction(work, idempotent=False, lenient=True)
 
     def insert_within(self, connection: sa.Connection, jobs: Sequence[Job]) -> list[Job]:
         """Insert them in a transaction of the tree's own, which does more than that.

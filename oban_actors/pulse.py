@@ -204,6 +204,8 @@ class Pulse(GenServer):
                 statement_timeout=seconds,
                 lock_timeout=FILE_TIME if self.repo.dialect == "sqlite" else None,
                 vital=True,
+                # What is carried reads rows of any writer.
+                lenient=True,
             )
         except DatabaseError as error:
             self._unload(cargo, began, error)

@@ -62,17 +62,22 @@ def look(oban: Oban) -> dict[str, QueueReport]:
         now = to_moment(connection.execute(clock, {"now": oban.repo.now_parameter()}).scalar_one())
         reports: dict[str, QueueReport] = {}
         for queue, state, count, earliest in connection.execute(sa.text(_COUNTS.format(**names))):
+            # Columns of SQLite hold any type, and what is no text is no queue.
+            if not isinstance(queue, str):
+                continue
             report = reports.setdefault(queue, QueueReport())
             report.states[state] = count
             if state == JobState.AVAILABLE:
                 report.oldest = _age(earliest, now)
         if schema.inspect(connection, oban.config.prefix).producers:
             for row in connection.execute(sa.text(_PRODUCERS.format(**names))).mappings():
+                if not isinstance(row["queue"], str):
+                    continue
                 report = reports.setdefault(row["queue"], QueueReport())
                 report.producers.append(_producer(row, now))
         return dict(sorted(reports.items()))
 
-    return oban.repo.transaction(read, read_only=True)
+    return oban.repo.transaction(read, read_only=True, lenient=True)
 
 
 def _names(oban: Oban) -> dict[str, str]:

@@ -125,12 +125,13 @@ def _read(
     connection: Connection, statement: str, column: str, parameters: Mapping[str, Any]
 ) -> Sequence[Sequence[Any]]:
     try:
-        return connection.execute(_query(statement, column), parameters).all()
+        rows = connection.execute(_query(statement, column), parameters).all()
     except OperationalError as error:
         if "decode to UTF-8" not in str(error.orig):
             raise
-        query = _query(statement, f"cast({column} AS BLOB)")
-        return [tuple(map(_decoded, row)) for row in connection.execute(query, parameters)]
+        rows = connection.execute(_query(statement, f"cast({column} AS BLOB)"), parameters).all()
+    # Of a lenient transaction they are bytes at once.
+    return [tuple(map(_decoded, row)) for row in rows]
 
 
 @cache

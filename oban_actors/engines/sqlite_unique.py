@@ -162,7 +162,12 @@ def _same(connection: Connection, job: Job, at: datetime) -> int | None:
     statement, values = _look(job, shape, at, pieces)
     with contextlib.closing(connection.execute(_prepared(statement), values)) as rows:
         for job_id, args, meta in rows:
-            same = is_one_of(args, pieces) if pieces else _fits(shape.args, args, wanted["args"])
+            # Bytes are text that is no UTF-8, and no way in which ours could be written.
+            same = (
+                isinstance(args, str) and is_one_of(args, pieces)
+                if pieces
+                else _fits(shape.args, args, wanted["args"])
+            )
             if same and _fits(shape.meta, meta, wanted["meta"]):
                 return int(job_id)
     return None
@@ -227,7 +232,7 @@ def _earlier(at: datetime, seconds: float) -> datetime:
         return datetime.min.replace(tzinfo=at.tzinfo)
 
 
-def _fits(match: Match, written: str, wanted: dict[str, Any]) -> bool:
+def _fits(match: Match, written: str | bytes, wanted: dict[str, Any]) -> bool:
     if match == "any":
         return True
     try:

@@ -97,6 +97,7 @@ class _Seen:
             ages = repo.transaction(
                 lambda connection: find_ages(connection, repo),
                 read_only=True,
+                lenient=True,
                 attempts=1,
                 statement_timeout=STATEMENT_TIME,
             )

@@ -182,7 +182,9 @@ class _Work:
         return extra | ({"set_aside": tuple(refused)} if refused else {})
 
     def _begin(self, pruner: Pruner, run: PluginRun) -> None:
-        groups = run.context.repo.transaction(run.context.engine.ended_groups, read_only=True)
+        groups = run.context.repo.transaction(
+            run.context.engine.ended_groups, read_only=True, lenient=True
+        )
         found = [group for group in groups if pruner.age_of(group) is not None]
         self.empty = not found
         self.walk.begin(found)
@@ -238,6 +240,7 @@ class _Work:
                 for look, age in zip(batch, ages, strict=True)
             ],
             jobs=partial(_pruned, batch),
+            lenient=True,
         )
 
 

@@ -298,6 +298,7 @@ class Rescuer:
             "statement_timeout": min(STATEMENT_TIME, config.statement_timeout),
             "lock_timeout": min(LOCK_TIME, config.lock_timeout),
             "idle_timeout": IDLE_TIME,
+            "lenient": True,
         }
 
     def _error(self, orphans: Orphans) -> str:

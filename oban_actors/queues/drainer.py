@@ -247,7 +247,7 @@ class Drainer:
         claim, began = self._claim, real_monotonic()
         try:
             report: engines.BeatReport = self.parts.repo.transaction(
-                self._beat, attempts=1, statement_timeout=BEAT_TIME, vital=True
+                self._beat, attempts=1, statement_timeout=BEAT_TIME, vital=True, lenient=True
             )
         except DatabaseError as error:
             if cut_off(self.parts.repo.dialect, error):
@@ -303,7 +303,7 @@ class Drainer:
         self._transaction(lambda c: self.parts.engine.forget_producer(c, self.claimant))
 
     def _transaction(self, work: Any) -> Any:
-        return self.parts.repo.transaction(work)
+        return self.parts.repo.transaction(work, lenient=True)
 
 
 _LATEST = datetime(9999, 12, 31, tzinfo=UTC)

@@ -299,7 +299,11 @@ class Turns:
 
     def _transaction(self, work: Callable[[sa.Connection], T]) -> T:
         return self._repo.transaction(
-            work, attempts=2, statement_timeout=self.seconds, lock_timeout=LOCK_TIME
+            work,
+            attempts=2,
+            statement_timeout=self.seconds,
+            lock_timeout=LOCK_TIME,
+            lenient=True,
         )
 
     def _tell_put_off(self, connection: sa.Connection, acks: Sequence[Ack], turn: Turn) -> None:

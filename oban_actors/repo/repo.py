@@ -94,6 +94,7 @@ class Repo:
         read_only: bool = False,
         vital: bool = False,
         durable: bool = True,
+        lenient: bool = False,
     ) -> T:
         """Run `work` in a transaction of its own and return what it returns, once committed.
 
@@ -119,6 +120,8 @@ class Repo:
                 waits for a connection.
             durable: whether the commit waits for the disk. Without it what was done last may be
                 undone by a crash of the server or the machine, but never a part of it.
+            lenient: whether text that SQLite holds and that is no UTF-8 comes as bytes, for work
+                that can take them; a statement that reads it fails otherwise.
 
         Raises:
             DatabaseUnavailable: there was no connection, or it broke or stayed silent.
@@ -136,7 +139,7 @@ class Repo:
             read_only=read_only,
             durable=durable,
         )
-        terms = Terms(begin, idempotent, attempts, patience)
+        terms = Terms(begin, idempotent, attempts, patience, lenient)
         return self._run(terms, allowance, work, vital=vital)
 
     def message(

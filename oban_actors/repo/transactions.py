@@ -4,7 +4,7 @@ import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
@@ -81,16 +81,6 @@ def run(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
         DatabaseError: what went wrong in the end, in our terms.
 
     """
-    try:
-        return _insist(engine, call, terms, work)
-    except DatabaseError as error:
-        if not _is_no_text(engine, error):
-            raise
-    # Where a row of somebody else's holds it, all others are to be read all the same.
-    return _insist(engine, call, replace(terms, lenient=True), work)
-
-
-def _insist(engine: Engine, call: Call, terms: Terms, work: Work[T]) -> T:
     conflicts = failures = 0
     until = SYSTEM_CLOCK.monotonic() + terms.patience
     while True:
@@ -192,15 +182,11 @@ def _in_transaction(connection: Connection, call: Call, terms: Terms, work: Work
     return result
 
 
-def _is_no_text(engine: Engine, error: DatabaseError) -> bool:
-    # SQLite keeps any bytes as text, and its driver has no other word for those that are none.
-    return engine.dialect.name == "sqlite" and "decode to UTF-8" in str(error)
-
-
 @contextmanager
 def _reading(driver: Any, *, lenient: bool) -> Iterator[None]:
     """Let text that is none be read as its bytes."""
-    if not lenient:
+    # SQLite keeps any bytes as text.
+    if not lenient or not isinstance(driver, sqlite3.Connection):
         yield
         return
     before, driver.text_factory = driver.text_factory, _text_or_bytes

@@ -103,7 +103,8 @@ class _Search:
 
     def look(self) -> list[Job]:
         """Find those that are there."""
-        now, self.waiting = self.oban.repo.transaction(self._read, read_only=True)
+        found = self.oban.repo.transaction(self._read, read_only=True, lenient=True)
+        now, self.waiting = found
         return [job for job in self.waiting if self.pattern.matches(plain(job), now)]
 
     def wait(self, timeout: float | timedelta | None) -> list[Job]:

@@ -279,6 +279,29 @@ def test_queues_show_who_runs_them(cli: Cli, tables: Starter) -> None:
     assert cli("queues").code == 0
 
 
+def test_queues_whose_names_are_no_text_are_left_out(bare: Cli, start_sqlite: Starter) -> None:
+    """Columns of a file hold anything; all others are shown."""
+    oban = start_sqlite(queues={"alpha": 7}, stager=None)
+    oban.ask("pulse", Beat(), timeout=30)
+    table = start_sqlite.tables.jobs.replace("oban_jobs", "oban_actors_producers")
+    for name in ("x'ff'", "cast(x'ff' AS TEXT)"):
+        (job_id,) = insert(start_sqlite, queue="beta")
+        start_sqlite.tables.execute(f"UPDATE {{jobs}} SET queue = {name} WHERE id = :id", id=job_id)
+        start_sqlite.tables.execute(
+            f"INSERT INTO {table} (uuid, identity, name, node, queue, queue_limit, started_at) "
+            f"VALUES (:uuid, {name}, {name}, {name}, {name}, 3, {name})",
+            uuid=name,
+        )
+    insert(start_sqlite, queue="gamma")
+    given = ("--database-url", start_sqlite.database.url)
+    found = bare("queues", *given, "--json")
+
+    assert [each["queue"] for each in found.json["queues"]] == ["alpha", "gamma"]
+    assert bare("queues", *given).code == 0
+    assert bare("jobs", "list", *given).code == 0
+    assert bare("doctor", *given, "--json").json is not None
+
+
 def test_queues_are_steered(cli: Cli, tables: Starter) -> None:
     """Every node that runs one follows, or the one that is named; who was told is said."""
     oban = tables(queues={"alpha": 7}, node="web1", stager=None)

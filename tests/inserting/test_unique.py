@@ -350,3 +350,25 @@ def test_notifies(start_oban: Starter) -> None:
     oban.insert(new(queue="alpha"))
 
     assert heard.wait_for("insert", 2) == [{"queue": "alpha"}] * 2
+
+
+MANY_WAYS = {**dict.fromkeys("abcde", 1), "f": {"long": "x" * 300 + "!"}}
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("args", MANY_WAYS), ("args", {"a": ["!"]}), ("meta", {"a": ["!"]})]
+)
+def test_a_row_that_is_no_text_is_no_other(
+    start_sqlite: Starter, column: str, value: dict[str, Any]
+) -> None:
+    """Unique jobs are inserted beside it, and found."""
+    oban = start_sqlite.make()
+    given = {"unique": {"fields": ["worker", column]}, column: value}
+    odd = oban.insert(new(**given))
+    start_sqlite.tables.execute(
+        f"UPDATE {{jobs}} SET {column} = replace({column}, '!', cast(x'ff' AS TEXT))"
+    )
+    made, again = (oban.insert(new(**given)) for _ in range(2))
+
+    assert (made.conflict, again.conflict) == (False, True)
+    assert odd.id != made.id == again.id

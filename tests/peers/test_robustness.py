@@ -20,7 +20,9 @@ from oban_actors.messages import (
 )
 from oban_actors.peers import DatabasePeer
 from tests.peers.harness import LONG, Cluster, clustered
+from tests.queues.work import crashes, jobs, renew
 from tests.support.databases import Database
+from tests.support.instances import Starter
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import wait_until
 
@@ -260,3 +262,26 @@ def test_a_database_that_goes_away_and_comes_back(
         assert [node.peer for node in nodes] == peers
         said = [one for one in caplog.records if "election failed" in one.getMessage()]
         assert 1 <= len(said) <= 2 * len(nodes)
+
+
+@pytest.mark.parametrize("column", ["node", "started_at", "expires_at"])
+def test_a_lease_that_is_no_text_ends_no_tree(
+    start_sqlite: Starter, caplog: pytest.LogCaptureFixture, column: str
+) -> None:
+    """Nobody can be elected beside it, which is said; jobs run all the same."""
+    work = renew()
+    values = dict.fromkeys(("node", "started_at", "expires_at"), "'2999-01-01T00:00:00.000000Z'")
+    values[column] = "cast(x'ff' AS TEXT)"
+    start_sqlite.make()
+    start_sqlite.tables.execute(
+        f"INSERT INTO {{peers}} (name, {', '.join(values)}) VALUES ('Oban', "
+        f"{', '.join(values.values())})"
+    )
+    oban = start_sqlite(queues={"alpha": 1})
+    for _ in range(3):
+        oban.ask("peer", Election(), timeout=30)
+    oban.insert(jobs("sync", 1)[0])
+
+    wait_until(lambda: len(work.ran) == 1)
+    assert crashes(oban) == []
+    assert "decode to UTF-8" in caplog.text

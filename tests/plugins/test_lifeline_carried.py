@@ -228,3 +228,24 @@ def test_told_to_look_it_does_not_wait_for_a_beat(start_oban: Starter, events: R
     one.oban.tell(LIFELINE, Rescue())
 
     events.wait_for("oban.plugin.stop", lambda e: "rescued_count" in e.metadata)
+
+
+def test_a_row_that_is_no_text_keeps_no_look_from_the_others(
+    start_sqlite: Starter, events: Recorder
+) -> None:
+    """A beat goes on past it, so that the dead are found in time."""
+    one = scene(start_sqlite, events)
+    (odd,) = one.insert()
+    one.tables.execute(
+        "UPDATE {jobs} SET state = 'executing', queue = cast(x'ff' AS TEXT) WHERE id = :id",
+        id=odd.id,
+    )
+    one.death()
+    one.look()
+    for _ in range(6):
+        one.clock.advance(9.9)
+        beat(one)
+    one.clock.advance(1)
+    one.settle()
+
+    assert one.states() == ["executing", "available"]

@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from oban_actors import ConfigError, Election, Oban, Perform, Plugin, PluginResult, PluginRun
+from oban_actors import (
+    ConfigError,
+    DatabaseError,
+    Election,
+    Oban,
+    Perform,
+    Plugin,
+    PluginResult,
+    PluginRun,
+)
 from oban_actors.actors import ServerCrashed, VirtualClock
 from oban_actors.plugins.actor import PluginActor
 from tests.support.events import Event, Recorder
@@ -243,3 +252,14 @@ def test_what_it_does_not_know_it_drops(start_oban: Starter) -> None:
     assert ask(oban).extra == {"found": 1}
     assert oban.whereis(("plugin", "counter")) == actor
     assert issubclass(actor.actor_class, PluginActor)
+
+
+def test_text_that_is_none_fails_the_statement(start_sqlite: Starter) -> None:
+    """Nobody is given bytes where he has asked for text."""
+    oban = start_sqlite(peer=False, plugins=[Own(statement="SELECT cast(x'ff' AS TEXT)")])
+    actor = oban.whereis(("plugin", "own"))
+    error = ask(oban, "own").error
+
+    assert isinstance(error, DatabaseError)
+    assert "decode to UTF-8" in str(error)
+    assert oban.whereis(("plugin", "own")) == actor

@@ -168,7 +168,9 @@ def test_each_can_be_read_or_is_named(hostile: Starter) -> None:
         oban.all_jobs()
     there = {job.id for job in oban.all_jobs(skip_unreadable=True)}
     assert there == set(ids) - unreadable
-    ages = oban.repo.transaction(lambda connection: find_ages(connection, oban.repo))
+    ages = oban.repo.transaction(
+        lambda connection: find_ages(connection, oban.repo), read_only=True, lenient=True
+    )
     assert "alpha" in ages
     assert all(isinstance(queue, str) for queue in ages)
 
