@@ -1,11 +1,13 @@
 """Threads in which async jobs have something done, by `asyncio.to_thread` say, and whose it is."""
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
+from oban_actors.actors import Deadlock
 from oban_actors.running import Running
 
 P = ParamSpec("P")
@@ -13,6 +15,8 @@ T = TypeVar("T")
 
 RUN: ContextVar[Running | None] = ContextVar("oban_actors_run", default=None)
 """Which run a task of the event loop belongs to; of tasks that it starts too."""
+
+logger = logging.getLogger("oban_actors")
 
 _here = threading.local()
 
@@ -42,5 +46,13 @@ def _for_run(run: Running | None, fn: Callable[P, T], /, *args: P.args, **kwargs
     _here.run = run
     try:
         return fn(*args, **kwargs)
+    except Deadlock as error:
+        # A job that does not await it never hears of it.
+        logger.error(  # noqa: TRY400 (the error says all)
+            "what an async job has a thread do may not wait for the job: %s; "
+            'oban.tell("oban", Exit()) ends a tree without a wait',
+            error,
+        )
+        raise
     finally:
         _here.run = None

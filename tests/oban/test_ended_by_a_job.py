@@ -171,6 +171,27 @@ def test_nor_may_an_async_job_have_a_thread_wait(
     assert oban.alive
 
 
+def test_a_refusal_that_no_job_awaits_is_told(
+    start_oban: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says which job, and what to do instead."""
+    asked: list[asyncio.Future[object]] = []
+
+    async def end(_job: Job) -> None:
+        asked.append(asyncio.get_running_loop().run_in_executor(None, oban.stop))
+        await asyncio.wait(asked)
+
+    target = worker(name=f"tests.ender.{uuid4().hex}", queue="alpha")(end)
+    oban = start_oban(queues=QUEUES, stager=None)
+    job = oban.insert(target.new())
+    wait_until(partial(_is_completed, oban, job))
+
+    assert isinstance(asked[0].exception(), Deadlock)
+    (told,) = [r.getMessage() for r in caplog.records if "may not wait" in r.getMessage()]
+    assert f"oban -> job {job.id} -> oban" in told
+    assert 'oban.tell("oban", Exit())' in told
+
+
 def test_a_thread_of_an_async_job_may_stop_another_instance(start_oban: Starter) -> None:
     """That one waits for its own jobs, and not for this one."""
     others: list[Oban] = []
