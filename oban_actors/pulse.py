@@ -52,9 +52,9 @@ LOST_BEATS = 4.5
 BEAT_TIME = 8.0
 """Seconds that a beat may take: a node whose beat hangs has to see in time that it is lost."""
 
-FILE_TIME = 5.0
-"""Seconds that a beat waits for an SQLite file that somebody keeps to himself: long enough to get
-it if others do, and not for longer than a beat may take."""
+FILE_TIME = 4.0
+"""Seconds that a beat waits for an SQLite file that somebody keeps to himself, and then once more:
+long enough to get it if others do, and both together as long as a beat may take."""
 
 LISTEN_TIME = 2.0
 """Seconds that the first ping waits for the notifier to listen."""
