@@ -12,9 +12,8 @@ Random = Callable[[], float]
 CHANCE = random.Random()  # noqa: S311 (spreads, hides nothing)
 """Our own: the sequence of `random` is the host's, who may have seeded it and counts on it."""
 
-if hasattr(os, "register_at_fork"):
-    # Or all forks of a program would do the same.
-    os.register_at_fork(after_in_child=CHANCE.seed)
+# Or all forks of a program would do the same.
+os.register_at_fork(after_in_child=CHANCE.seed)
 
 _CLAMP = 20
 _MIN_PAD = 15.0
