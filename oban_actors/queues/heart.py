@@ -17,8 +17,10 @@ logger = logging.getLogger("oban_actors")
 def cut_off(dialect: str, error: DatabaseError) -> bool:
     """Whether others may be able to rescue, while a beat failed with this error.
 
-    Whoever keeps an SQLite file to himself, perhaps a job of ours, keeps them from it as well, and
-    they begin to watch anew once they have it.
+    Whoever keeps an SQLite file to himself, perhaps a job of ours, keeps them from it as well for
+    as long as he does not let go of it, and they begin to watch anew once they have it. Where he
+    does again and again, they may still get it in gaps that every beat here misses; that is taken
+    for unlikely, and ends in a job that runs twice, as after any longer silence.
     """
     return dialect != "sqlite" or not isinstance(error, TransientError)
 
