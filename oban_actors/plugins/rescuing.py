@@ -20,6 +20,7 @@ from oban_actors.plugins.orphans import Orphans, beats_of, orphans_of
 from oban_actors.plugins.plugin import PluginContext, PluginRun
 from oban_actors.plugins.salvaging import Salvage
 from oban_actors.plugins.watch import Sighting, Watch
+from oban_actors.validation import shown
 
 logger = logging.getLogger("oban_actors")
 
@@ -209,7 +210,7 @@ class Rescuer:
         if batch is not None and batch.done:
             logger.warning(
                 "%s is gone: %d of its jobs are available again, %d are discarded",
-                orphans.uuid or "a node that does not beat",
+                _named(orphans),
                 len(batch.done.rescued),
                 len(batch.done.discarded),
             )
@@ -277,7 +278,7 @@ class Rescuer:
             )
         except DatabaseError as error:
             if orphans not in self._failing:
-                logger.warning("jobs of %s can't be rescued yet: %s", orphans.uuid, error)
+                logger.warning("jobs of %s can't be rescued yet: %s", _named(orphans), error)
             self._failing.add(orphans)
             if isinstance(error, StatementTimeout):
                 self._halved = min(self._halved + 1, self.terms.limit.bit_length())
@@ -307,6 +308,11 @@ class Rescuer:
         else:
             why = f"it was executing for more than {self.terms.rescue_after:g} s"
         return f"** (ProcessDied) {why}, and no attempt is left"
+
+
+def _named(orphans: Orphans) -> str:
+    # Another program may have written anything there, a line of the log too.
+    return "a node that does not beat" if orphans.uuid is None else shown(orphans.uuid)
 
 
 def _now(run: PluginRun) -> float:

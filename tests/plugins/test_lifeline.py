@@ -155,6 +155,21 @@ def test_claims_of_nodes_that_do_not_beat_go_by_age(start_oban: Starter, events:
     assert one.wait(30) == (1, 0)
 
 
+def test_a_claimant_forges_no_line_of_the_log(
+    start_oban: Starter, events: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever writes rows may name himself as he likes; it stands on one line, and short."""
+    one = scene(start_oban, events, rescue_after=600)
+    one.insert()
+    one.node(uuid=f"x\nERROR forged\x1b[31m{'y' * 200}").claim()
+
+    assert one.wait(610) == (1, 0)
+    (told,) = [r.getMessage() for r in caplog.records if "is gone" in r.getMessage()]
+    assert told.isprintable()
+    assert told.startswith("'x\\nERROR forged")
+    assert len(told) < 200
+
+
 def test_jobs_that_no_fetch_takes_are_discarded(start_oban: Starter, events: Recorder) -> None:
     """Those that wait with no attempt left, in batches; what can run stays."""
     one = scene(start_oban, events, limit=4)
