@@ -9,7 +9,7 @@ import pytest
 from oban_actors import InvalidJob, Oban, Prune, Rescue
 from oban_actors.metrics.ages import find_ages
 from oban_actors.plugins import Lifeline, Pruner
-from tests.queues.work import Work, crashes, jobs
+from tests.queues.work import Work, claims, crashes, jobs
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
 
@@ -183,3 +183,20 @@ def test_all_can_be_changed(hostile: Starter) -> None:
     assert set(hostile.tables.states().values()) == {"available"}
     assert oban.delete_all_jobs(everything=True) > 0
     assert ids_of(hostile) == []
+
+
+def test_an_end_is_settled_beside_an_error_that_is_no_text(
+    start_sqlite: Starter, work: Work
+) -> None:
+    """What somebody wrote into a row of ours while it ran keeps no other end from being written."""
+    oban = start_sqlite(queues={"alpha": 2}, stager=None)
+    oban.insert(jobs("sync", 1, "wait")[0])
+    wait_until(lambda: work.inside == 1)
+    start_sqlite.tables.execute(
+        f"UPDATE {{jobs}} SET state = 'cancelled', errors = replace('[\"!\"]', '!', {NO_TEXT})"
+    )
+    work.open()
+    wait_until(lambda: claims(oban) == {})
+    oban.insert(jobs("sync", 1)[0])
+
+    wait_until(lambda: sorted(start_sqlite.tables.states().values()) == ["cancelled", "completed"])
