@@ -186,7 +186,7 @@ def _decorate(target: Any, *, options: Mapping[str, Any]) -> Any:
         return FunctionWorker(target, spec)
     setattr(target, _SPEC, spec)
     if not hasattr(target, "new"):
-        target.new = classmethod(Worker.new.__func__)  # type: ignore[attr-defined]
+        target.new = classmethod(Worker.new.__func__)  # type: ignore[attr-defined]  # a class method has it
     return target
 
 

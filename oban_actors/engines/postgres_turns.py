@@ -268,7 +268,7 @@ class PostgresTurns:
 def _read(rows: list[Row], claimant: Claimant, queue: str) -> tuple[int, ClaimedRows]:
     # Without claims there is one row, of what was written only.
     written, at = rows[0][-2:]
-    claimed = rows if rows[0][0] is not None and len(rows[0]) > 2 else []  # noqa: PLR2004
+    claimed = rows if rows[0][0] is not None and len(rows[0]) > 2 else []  # noqa: PLR2004 (these two alone)
     return written, ClaimedRows(claimed, claimant, queue, at.replace(tzinfo=UTC))
 
 

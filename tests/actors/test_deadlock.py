@@ -77,7 +77,7 @@ def test_caught_deadlock_frees_all(tree: StartTree) -> None:
         return "refused"
 
     assert root.ask("a", Run(_asking("b", Run(careful))), LONG) == "refused"
-    assert [process_of(root.whereis(name)).waiting for name in "ab"] == [None, None]  # type: ignore[arg-type]
+    assert [process_of(root.whereis(name)).waiting for name in "ab"] == [None, None]  # type: ignore[arg-type]  # both run
 
 
 def test_chain_is_no_cycle(tree: StartTree) -> None:

@@ -140,7 +140,7 @@ def _beside_bare(report: Report, server: PostgresServer, oban: Oban) -> None:
                 connection.execute("TRUNCATE oban_jobs")
                 connection.commit()
                 jobs = _jobs()
-                rates.append(_timed(lambda i=insert, j=jobs: i(j), BULK))  # type: ignore[misc]
+                rates.append(_timed(lambda i=insert, j=jobs: i(j), BULK))  # type: ignore[misc]  # mypy infers no such lambda
     report.add("PostgreSQL, the bare INSERT", max(theirs), "jobs/s")
     report.add("PostgreSQL, bulk", max(ours), "jobs/s")
     report.add("PostgreSQL, from an iterator", max(streamed), "jobs/s")
@@ -156,7 +156,7 @@ def _cost_of_indexes(report: Report, server: PostgresServer) -> None:
             connection.execute("TRUNCATE oban_jobs")
             connection.commit()
             before = _wal(connection)
-            rates = [_timed(lambda c=connection: _life(c), BULK) for _ in range(ROUNDS)]  # type: ignore[misc]
+            rates = [_timed(lambda c=connection: _life(c), BULK) for _ in range(ROUNDS)]  # type: ignore[misc]  # as above
             wal = (_wal(connection) - before) / (ROUNDS * BULK)
         report.add(f"PostgreSQL, lives {name} the indexes for unique jobs", max(rates), "jobs/s")
         report.add(f"PostgreSQL, WAL of a life {name} them", wal, "bytes")

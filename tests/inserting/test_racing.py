@@ -50,7 +50,7 @@ def oban(start_oban: Starter) -> Oban:
 def test_own_transactions(oban: Oban, start_oban: Starter) -> None:
     """In transactions of ours there is exactly one row, every time."""
     for number in range(ROUNDS):
-        check_one(start_oban, race(lambda _, n=number: oban.insert(job(n))))  # type: ignore[misc]
+        check_one(start_oban, race(lambda _, n=number: oban.insert(job(n))))  # type: ignore[misc]  # mypy infers no such lambda
 
 
 def test_host_transactions(oban: Oban, start_oban: Starter) -> None:
@@ -66,7 +66,7 @@ def test_host_transactions(oban: Oban, start_oban: Starter) -> None:
                 return done
 
         for number in range(ROUNDS):
-            check_one(start_oban, race(lambda _, n=number: insert(n)))  # type: ignore[misc]
+            check_one(start_oban, race(lambda _, n=number: insert(n)))  # type: ignore[misc]  # as above
 
 
 def test_batches(oban: Oban, start_oban: Starter) -> None:

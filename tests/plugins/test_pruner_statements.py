@@ -42,7 +42,7 @@ def test_by_the_time_at_which_it_ended(store: Store, state: str) -> None:
     young = ended(store, state, 59.9, due=early - timedelta(days=1))
     others = [ended(store, other, 61, due=early) for other in ENDED if other != state]
 
-    looked = prune(store, EndedGroup(state, "default", 0))  # type: ignore[arg-type]
+    looked = prune(store, EndedGroup(state, "default", 0))  # type: ignore[arg-type]  # one of ENDED
 
     assert (looked.seen, looked.pruned) == (3, (old, exact))
     assert ids(store) == [young, *others]

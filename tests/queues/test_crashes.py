@@ -263,7 +263,7 @@ def test_queues_that_give_up_over_one_keep_the_others(start_oban: Starter, work:
         with contextlib.suppress(NoProcess):
             child = oban.whereis(("queue", "alpha"))
             child.tell(Exit(Reason("crashed")))
-            wait_until(lambda c=child: not c.is_alive())  # type: ignore[misc]
+            wait_until(lambda c=child: not c.is_alive())  # type: ignore[misc]  # mypy infers no such lambda
     wait_until(lambda: all(map(oban.check_queue, ["alpha", "beta", "gamma"])))
 
     beta, gamma = oban.check_queue("beta"), oban.check_queue("gamma")

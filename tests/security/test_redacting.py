@@ -286,7 +286,7 @@ def test_a_failed_assertion_of_a_test(start_oban: Starter) -> None:
 def test_refused(given: object) -> None:
     """What is no list of keys is refused when the program is loaded, by name."""
     with pytest.raises(ConfigError, match="redact"):
-        worker(name="security.refused", redact=given)(work.act)  # type: ignore[call-overload]
+        worker(name="security.refused", redact=given)(work.act)  # type: ignore[call-overload]  # what is tested
 
 
 def test_none() -> None:

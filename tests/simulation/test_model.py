@@ -144,7 +144,7 @@ class Drawn:
 
             def work(repo: Repo, engine: JobEngine, model: bool) -> Any:  # noqa: FBT001 (its shape)
                 left = [each[model] for each in aside]
-                return self.both.on(repo, engine, "prune_jobs", look, age, left, None)  # noqa: B023
+                return self.both.on(repo, engine, "prune_jobs", look, age, left, None)  # noqa: B023 (called in this turn)
 
             real, model = self.both.each(work)
             assert real.seen == model.seen

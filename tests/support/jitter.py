@@ -31,7 +31,7 @@ def wanted() -> bool:
 def install() -> None:
     """Hold up what runs in this process from now on."""
     from oban_actors.actors import GenServer  # noqa: PLC0415 (most runs ask for none of this)
-    from oban_actors.repo import transactions  # noqa: PLC0415
+    from oban_actors.repo import transactions  # noqa: PLC0415 (as above)
 
     wrap(GenServer, "_dispatch", before=True, after=False)
     wrap(transactions, "_attempt", before=True, after=True)

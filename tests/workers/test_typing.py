@@ -59,8 +59,8 @@ def test_mistakes_are_seen() -> None:
     """An unneeded `type: ignore` is an error itself, so these are errors for the type checker."""
     assert callable(sync)
     if sync.spec.name != "typing.sync":
-        sync(1)  # type: ignore[arg-type]
-        sync.new(quue="a")  # type: ignore[call-arg]
-        sync.new({"a": 1}, queue=3)  # type: ignore[arg-type]
-        worker(max_attempts="5")  # type: ignore[call-overload]
-        Klass.new(nothing=1)  # type: ignore[call-arg]
+        sync(1)  # type: ignore[arg-type]  # what is tested
+        sync.new(quue="a")  # type: ignore[call-arg]  # what is tested
+        sync.new({"a": 1}, queue=3)  # type: ignore[arg-type]  # what is tested
+        worker(max_attempts="5")  # type: ignore[call-overload]  # what is tested
+        Klass.new(nothing=1)  # type: ignore[call-arg]  # what is tested
