@@ -70,7 +70,8 @@ class Config:
         queues: by name, given as `{"mailers": 10}` or `{"mailers": {"limit": 10}}`.
         imports: modules with workers, imported when the tree starts; default none.
         shutdown_grace_period: seconds that running jobs have to end in, default 15.
-        insert_notify: whether queues are told of inserted jobs, default True.
+        insert_notify: whether inserting tells queues of jobs that can run, and the leader of those
+            due soon, default True; without, jobs begin up to the leader's `stager.interval` later.
         clock: where time is read, default the system's.
         statement_timeout: seconds that one SQL statement may take, default 30.
         lock_timeout: seconds that a statement may wait for a lock, default 5.
