@@ -274,6 +274,8 @@ class Shutdown:
 class QueueView:
     """A queue as this node runs it. Mirrors the map that `Oban.check_queue/2` gives.
 
+    There is no `refresh_interval`: the Pulse beats for all queues of a node.
+
     Attributes:
         queue: its name.
         name: the instance's.
@@ -287,6 +289,7 @@ class QueueView:
         started_at: when the queue was started here.
         updated_at: when it was paused, resumed or scaled last.
         shutting_down: whether it is about to end.
+        shutdown_started_at: since when it is; None while it isn't.
 
     """
 
@@ -302,6 +305,7 @@ class QueueView:
     started_at: datetime
     updated_at: datetime
     shutting_down: bool
+    shutdown_started_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -311,7 +311,7 @@ class Producer(GenServer):
             self.tell(("foreman", self.queue), CancelClaims(claims, "cancelled"))
 
     def _view(self) -> QueueView:
-        roster = self.roster
+        roster, ending_since = self.roster, self.roster.shutdown_started_at
         return QueueView(
             queue=self.queue,
             name=self.config.name,
@@ -324,7 +324,8 @@ class Producer(GenServer):
             unwritten=roster.waiting,
             started_at=roster.started_at,
             updated_at=roster.updated_at,
-            shutting_down=roster.shutdown_at is not None,
+            shutting_down=ending_since is not None,
+            shutdown_started_at=ending_since,
         )
 
     # The end

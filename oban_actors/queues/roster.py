@@ -54,6 +54,7 @@ class Roster:
         started_at: when the queue was started.
         updated_at: when it was told something last.
         shutdown_at: monotonic seconds at which it began to end, None while it doesn't.
+        shutdown_started_at: the same as a time.
         drained_at: monotonic seconds at which it had nothing more to wait for then, None before.
         hurried: whether nobody waits for its jobs to end by themselves.
         active: whether there is a producer for it.
@@ -76,6 +77,7 @@ class Roster:
         self.started_at: datetime = config.clock.now()
         self.updated_at = self.started_at
         self.shutdown_at: float | None = None
+        self.shutdown_started_at: datetime | None = None
         self.drained_at: float | None = None
         self.hurried = False
         self.active = False
@@ -274,6 +276,7 @@ class Roster:
         with self._lock:
             self.paused = True
             if self.shutdown_at is None:
+                self.shutdown_started_at = self.config.clock.now()
                 self.shutdown_at, self.drained_at = real_monotonic(), None
                 self._notify_drained()
             return self.shutdown_at

@@ -164,7 +164,7 @@ class Workforce:
                 old.replace_sync(self._sync(queue, options.executor, old.roster))
             old.options = options
             old.roster.limit, old.roster.paused = options.limit, options.paused
-            old.roster.shutdown_at = None
+            old.roster.shutdown_at = old.roster.shutdown_started_at = None
             old.roster.unsure = old.roster.hurried = False
 
     def dismiss(self, queue: str) -> None:

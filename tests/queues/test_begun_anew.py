@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from oban_actors import Oban
+from oban_actors.actors.clock import SYSTEM_CLOCK
 from oban_actors.actors.requests import WhichChildren
 from oban_actors.config import QueueOptions
 from oban_actors.messages import Check, Notification
@@ -51,7 +52,12 @@ def wait_begun(oban: Oban, queue: str, limit: int, *, paused: bool) -> None:
 def test_what_it_is_told_while_it_ends(start_oban: Starter, work: Work) -> None:
     """It is paused, resumed and scaled as one that runs, which it shows once it does."""
     oban = start_oban(**ALPHA)
+    before = SYSTEM_CLOCK.now()
+    assert view(oban).shutdown_started_at is None
     one = ending(oban, work, "alpha")
+    began = view(oban).shutdown_started_at
+    assert began is not None
+    assert before <= began <= SYSTEM_CLOCK.now()
     oban.pause_queue("alpha")
     wait_next(oban, QueueOptions(limit=4, paused=True))
     oban.resume_all_queues()
@@ -63,6 +69,7 @@ def test_what_it_is_told_while_it_ends(start_oban: Starter, work: Work) -> None:
     work.open()
 
     wait_begun(oban, "alpha", 2, paused=True)
+    assert view(oban).shutdown_started_at is None
     wait_state(oban, one, "completed")
     oban.resume_queue("alpha")
     wait_state(oban, oban.insert(jobs("sync", 1)[0]), "completed")
