@@ -240,7 +240,10 @@ def shut_down(process: Process, seconds: float | None, reason: Reason = SHUTDOWN
     if process.ref is not None and seconds != 0:
         send(process.ref, Exit(reason))
     with waiting_for_child(process, process.exited):
-        if seconds == 0 or not await_event(process.exited, seconds):
+        if seconds == 0:
+            kill(process)
+        elif not await_event(process.exited, seconds):
+            process.overdue = True
             kill(process)
     return process.exit_reason or KILLED
 

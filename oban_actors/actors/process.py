@@ -36,7 +36,8 @@ class Process:
         exit_reason: why it ended; None while it lives.
         exited: set when it has ended, its names freed.
         started: set when `init` is over, well or not.
-        killed: its time to end is over: it handles nothing more.
+        killed: it was told to end at once: it handles nothing more.
+        overdue: it was, because the time that its supervisor gave it was over.
         abandoned: it was killed, and its thread would not end.
         waiting: what it waits for, and so on whom.
         handling: the type of the message in hand, and `since` when.
@@ -65,6 +66,7 @@ class Process:
         self.exit_reason: Reason | None = None
         self.exited = threading.Event()
         self.killed = False
+        self.overdue = False
         self.abandoned = False
         self.waiting: Awaited | None = None
         self.handling: str | None = None

@@ -269,13 +269,18 @@ class Supervisor(GenServer):
     def _end_child(self, child: _Child, reason: Reason) -> None:
         child.restarting = False
         if child.ref is not None:
-            ended = shut_down(process_of(child.ref), child.spec.shutdown, reason)
+            process = process_of(child.ref)
+            ended = shut_down(process, child.spec.shutdown, reason)
             child.ref = None
-            if ended.kind == "killed" and child.spec.shutdown:
+            killed = ended.kind == "killed"
+            if killed and process.overdue:
                 logger.error(
                     "child %s did not end within %g seconds", child.spec.id, child.spec.shutdown
                 )
-            elif ended.abnormal and ended.kind != "killed":
+            # Who is killed takes its children along: it is told of, not they.
+            elif ended.abnormal and not (
+                killed and (child.spec.shutdown == 0 or self._process.killed)
+            ):
                 logger.error("child %s ended: %s", child.spec.id, ended)
         if not keeps_spec(child.spec.restart):
             del self._children[child.spec.id]

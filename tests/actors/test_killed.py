@@ -169,6 +169,33 @@ def test_who_is_starting_is_killed_first(tree: StartTree, journal: Journal) -> N
     assert ids(root) == []
 
 
+def test_log_names_who_was_late(tree: StartTree, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a supervisor whose time is over it says so, and not of the children it takes along."""
+    gate = Gate()
+    slow = lab("b", hooks=Hooks(ends=gate, killed=gate.open), shutdown=60)
+    inner = Supervisor.child_spec([lab("a"), slow], id="inner", name="inner", shutdown=0.2)
+    root = tree([inner])
+    refs = [root.whereis(name) for name in ("b", "inner")]
+    root.ref.ask(TerminateChild("inner"), timeout=60)
+    assert [gone(ref).exit_reason for ref in refs] == [KILLED, KILLED]
+    assert caplog.messages == ["child inner did not end within 0.2 seconds"]
+
+
+def test_log_names_who_was_killed_by_others(
+    tree: StartTree, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A child that somebody else killed had its time still: its end is told, and nothing more."""
+    gate = Gate()
+    root = tree([lab("a", hooks=Hooks(ends=gate, killed=gate.open), shutdown=60)])
+    a = root.whereis("a")
+    assert a is not None
+    ending = root.ref.ask(TerminateChild("a"), block=False)
+    gate.wait()
+    lifecycle.kill(process_of(a))
+    ending.get(timeout=60)
+    assert caplog.messages == ["child a ended: killed"]
+
+
 def test_who_is_asked_is_not_killed(tree: StartTree) -> None:
     """A supervisor that is killed while it waits for an answer takes only its children along."""
 
