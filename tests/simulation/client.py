@@ -149,6 +149,7 @@ class SimEngine:
         self.place = place
         self.watchdog = watchdog
         self.pool = object()
+        self.dialect = SimpleNamespace(name="postgresql")
         self._idle: list[Session] = []
 
     @contextmanager
