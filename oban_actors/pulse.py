@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -114,7 +113,8 @@ class Pulse(GenServer):
         self.rosters = rosters
         self._last = last or LastBeat()
         self._announcer = announcer or Announcer(config, publisher)
-        self.proof = Proof(uuid.uuid4().hex)
+        # Also its successor's, which hears a ping that was committed before a crash.
+        self.proof = Proof(config.identity)
         self._cargo = Cargo()
         self._status: Status = "unknown"
         self._timer: Timer | None = None

@@ -3,11 +3,13 @@
 import threading
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from oban_actors import Beat, GetStatus, Job, Notify, Oban
 from oban_actors.actors import TerminateChild, VirtualClock
 from oban_actors.pulse import PROOF_TIME
+from tests.queues.test_crashes import crash
 from tests.stager.passes import SLOW, stage
 from tests.support.events import Recorder
 from tests.support.instances import Heard, Starter, available, named_actor
@@ -105,6 +107,26 @@ def test_nodes_see_each_other(start_oban: Starter) -> None:
 
     first.ask("notifier", Notify("sonar", ({"node": "elixir@host", "ping": True},)), timeout=30)
     wait_until(lambda: status(first) == "clustered")
+
+
+def test_a_crashed_pulses_ping_makes_no_cluster(
+    start_oban: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had committed comes back to its successor, which knows it for the node's own."""
+    oban = start_oban(stager=None, peer="isolated")
+    wait_until(lambda: status(oban) == "solitary")
+    heard = start_oban.hear(oban, "actors")
+    beat(oban)
+    heard.wait_for("actors")
+    pings = heard.payloads("actors")
+    crash(monkeypatch, oban.whereis("pulse"))
+    wait_until(lambda: oban._runtime.registry.whereis("pulse"))
+    wait_until(lambda: status(oban) == "solitary")
+
+    oban.ask("notifier", Notify("actors", (*pings, {"marker": True})), timeout=30)
+
+    wait_until(lambda: {"marker": True} in heard.payloads("actors"))
+    assert status(oban) == "solitary"
 
 
 def test_without_a_notifier_the_stager_tells_the_queues_here(
