@@ -334,6 +334,14 @@ class Oban(SchemaCalls, InsertCalls, AsyncQueueCalls, AsyncJobCalls, DrainCalls)
         """Whether the tree runs, under whichever supervisor."""
         return self._runtime.registry.whereis("oban") is not None
 
+    @property
+    def abandoned(self) -> int:
+        """How many actors of its trees would not end, and were left to themselves.
+
+        The thread of each goes on, and holds what it held, until it ends by itself.
+        """
+        return self._runtime.abandoned
+
     def tree(self) -> Node:
         """Look at all actors of the tree, sending them no message.
 

@@ -72,12 +72,13 @@ def phase(root: Node) -> Phase:
     return "stopping" if root.handling == "terminate" else "running"
 
 
-def alive(root: Node, patience: float) -> Report:
+def alive(root: Node, patience: float, abandoned: int = 0) -> Report:
     """Judge whether every actor answered lately.
 
     Args:
         root: the tree.
         patience: seconds that a message may take, or wait; for plugins at least `LONGEST_RUN`.
+        abandoned: how many actors were left to themselves; told, and no fault of those that live.
 
     """
     late = [node for node, seconds in _judged(root, patience) if _late(node, seconds)]
@@ -86,6 +87,7 @@ def alive(root: Node, patience: float) -> Report:
         "phase": phase(root),
         "actors": sum(1 for _ in root.walk()),
         "late": [_about(node) for node in late],
+        "abandoned": abandoned,
     }
     return Report(not late, body)
 

@@ -144,7 +144,8 @@ class HealthServer(GenServer):
     def _answer(self, request: Request) -> Answer:
         match request.path:
             case "/live":
-                return _told(judging.alive(self._tree(), self.options.patience))
+                patience, abandoned = self.options.patience, self.runtime.abandoned
+                return _told(judging.alive(self._tree(), patience, abandoned))
             case "/ready":
                 now, interval = self.runtime.clock.monotonic(), self.options.interval
                 return _told(judging.ready(self._tree(), self._vitals, now, interval))

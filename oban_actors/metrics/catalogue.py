@@ -74,6 +74,9 @@ OLDEST = Metric(
     unit="s",
 )
 RESTARTS = Metric("oban.actor.restarts", "total", "Restarts of an actor after a crash", ("actor",))
+ABANDONED = Metric(
+    "oban.actors.abandoned", "gauge", "Actors that would not end and were left to themselves"
+)
 
 TOLD = (JOBS, DURATION, QUEUE_TIME, INSERTED, STAGED, STAGING, FAILURES, CHANGES)
-READ = (LEADER, AGE, INBOX, OLDEST, RESTARTS)
+READ = (LEADER, AGE, INBOX, OLDEST, RESTARTS, ABANDONED)

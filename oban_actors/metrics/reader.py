@@ -69,6 +69,7 @@ class Reader:
                 yield from self._actors(oban)
                 leads = self.recorder.leads.get(oban.config.identity, False)
                 yield Sample(catalogue.LEADER, float(leads), (oban.config.name,))
+                yield Sample(catalogue.ABANDONED, oban.abandoned, (oban.config.name,))
                 yield from self._queues(oban)
 
     def _queues(self, oban: Oban) -> Iterator[Sample]:
@@ -100,6 +101,6 @@ class Reader:
 
 
 def _both(one: Sample, other: Sample) -> Sample:
-    added = one.metric in (catalogue.INBOX, catalogue.RESTARTS)
+    added = one.metric in (catalogue.INBOX, catalogue.RESTARTS, catalogue.ABANDONED)
     values = one.value, other.value
     return replace(one, value=sum(values) if added else max(values))

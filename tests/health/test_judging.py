@@ -58,11 +58,12 @@ SEEN = Vitals(100.0, WELL, WELL, WELL, WELL)
 )
 def test_who_is_late(tree: Node, late: list[str]) -> None:
     """A node fails when a message is in hand, or waits, for longer than its patience."""
-    report = alive(tree, 60.0)
+    report = alive(tree, 60.0, 2)
 
     assert report.ok is (late == [])
     assert [each["id"] for each in report.body["late"]] == late
     assert report.body["actors"] == len(list(tree.walk()))
+    assert report.body["abandoned"] == 2
 
 
 def test_the_phase_of_a_tree() -> None:

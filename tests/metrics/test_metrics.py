@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from oban_actors import Job, Oban, ServerCrashed, Stage
+from oban_actors.actors import TerminateChild
 from oban_actors.metrics import ages, otel, prometheus
 from oban_actors.metrics.ages import Ages, find_ages
 from oban_actors.metrics.labels import MOST, OTHER, Labels
+from tests.actors.lab import Gate, Run, lab
+from tests.health.client import ANY, address, get
 from tests.metrics import work
 from tests.support.events import recording
 from tests.support.instances import Starter, scheduled
@@ -121,6 +125,23 @@ def test_actors(start_oban: Starter, scraped: Scraped) -> None:
 
     wait_until(lambda: scraped.value("oban_actor_restarts_total", actor="stager") == 1)
     assert scraped.value("oban_actor_oldest_message_seconds", actor="stager") is not None
+
+
+def test_an_actor_that_is_left_to_itself(start_oban: Starter, scraped: Scraped) -> None:
+    """It stands in no tree any more, so metrics and health count it."""
+    gate = Gate()
+    hanging = SimpleNamespace(child_spec=lambda: lab("hanging", shutdown=0.001))
+    oban = start_oban(plugins=[hanging], health=ANY)
+    assert scraped.value("oban_actors_abandoned") == 0
+    oban.tell("hanging", Run(gate))
+    gate.wait()
+    try:
+        oban.ask("plugins", TerminateChild("hanging"), timeout=60)
+
+        assert scraped.value("oban_actors_abandoned") == oban.abandoned == 1
+        assert get(address(oban), "/live").body["abandoned"] == 1
+    finally:
+        gate.open()
 
 
 def test_the_age_of_queues(
