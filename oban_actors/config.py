@@ -69,7 +69,8 @@ class Config:
         plugins: objects with `child_spec()`; `validate()` is called, where there is one.
         queues: by name, given as `{"mailers": 10}` or `{"mailers": {"limit": 10}}`.
         imports: modules with workers, imported when the tree starts; default none.
-        shutdown_grace_period: seconds that running jobs have to end in, default 15.
+        shutdown_grace_period: seconds that running jobs have to end in, default 15; also at the
+            interpreter's exit, where the tree was not stopped before.
         insert_notify: whether inserting tells queues of jobs that can run, and the leader of those
             due soon, default True; without, jobs begin up to the leader's `stager.interval` later.
         clock: where time is read, default the system's.

@@ -19,6 +19,9 @@ from oban_actors.queues.workforce import Workforce
 from oban_actors.repo import Repo
 from oban_actors.stager import Stager
 
+STOP_TIME = 80.0
+"""Seconds beyond the grace period that an end may take in which the database is silent."""
+
 PLUGIN_RESTARTS = 5
 PLUGIN_SECONDS = 60.0
 
@@ -49,6 +52,7 @@ class Instance(Supervisor):
         self.repo = repo
         self.workforce = workforce
         self._process.work_here = workforce.job_here
+        self._process.exit_time = config.shutdown_grace_period + STOP_TIME
 
     def init(self) -> None:
         """Check the tables, then start the children."""

@@ -45,6 +45,8 @@ class Process:
         stopping: it ended itself, and `farewell` is the answer to the message in hand.
         children: gives a supervisor's children, to any thread.
         note: likewise, what an actor has to say of itself in the tree.
+        exit_time: seconds that it and all below it may take to end in order, where that has to be
+            granted when the interpreter exits.
         work_here: names what the calling thread does that the actor's end waits for, or None.
 
     """
@@ -80,6 +82,7 @@ class Process:
         self.children: Callable[[], tuple[ChildView, ...]] | None = None
         self.recent_restarts: Callable[[], int] | None = None
         self.note: Callable[[], str] | None = None
+        self.exit_time = 0.0
         self.work_here: Callable[[], str | None] | None = None
         _LIVE.add(self)
 

@@ -1,7 +1,6 @@
 """What a host holds of a tree: a handle on its root."""
 
 import atexit
-import contextlib
 import threading
 from collections.abc import Callable
 from types import TracebackType
@@ -10,14 +9,18 @@ from typing import Any, Self
 from oban_actors.actors.errors import CallTimeout, NoProcess
 from oban_actors.actors.lifecycle import call, send
 from oban_actors.actors.messages import Exit, Name, Ref
-from oban_actors.actors.process import await_event, process_of
+from oban_actors.actors.process import Process, await_event, process_of
 from oban_actors.actors.reasons import KILLED, Reason
 from oban_actors.actors.runtime import Runtime
+from oban_actors.actors.safe_logger import SafeLogger
 from oban_actors.actors.tree import Node, look
 from oban_actors.actors.waits import refuse_below
 
+logger = SafeLogger("oban_actors.actors")
+
 EXIT_TIMEOUT = 30.0
-"""Seconds that trees left running have to end in when the interpreter exits."""
+"""Seconds that trees left running have to end in when the interpreter exits, or what their actors
+say that they need, if that is more."""
 
 
 class Root:
@@ -147,8 +150,23 @@ class Root:
             callback(reason)
 
     def _stop_at_exit(self) -> None:
-        with contextlib.suppress(CallTimeout):
-            self.stop(EXIT_TIMEOUT)
+        seconds = max(EXIT_TIMEOUT, exit_time(self._process))
+        try:
+            self.stop(seconds)
+        except CallTimeout:
+            logger.error(  # noqa: TRY400 (where it waited says nothing)
+                "%s did not end within %g seconds and is given up, as the interpreter exits:\n%s",
+                self._process.label,
+                seconds,
+                self.tree(),
+            )
+
+
+def exit_time(process: Process) -> float:
+    """Give the seconds that an actor and all below it say that they may take to end in order."""
+    below = process.children() if process.children else ()
+    # One after the other, as a supervisor ends its children.
+    return process.exit_time + sum(exit_time(one.process) for one in below if one.process)
 
 
 _ROOTS: set[Root] = set()

@@ -24,10 +24,27 @@ from oban_actors.actors import (
     Timers,
     VirtualClock,
 )
+from oban_actors.actors import root as roots
 from oban_actors.actors.process import process_of
 from tests.actors.conftest import StartTree
 from tests.actors.lab import Boom, Gate, Hooks, Journal, Lab, Run, crash, lab
 from tests.support.waiting import wait_until
+
+
+def test_exit_gives_up_aloud(
+    tree: StartTree, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A tree that does not end in time as the interpreter exits is logged, with what still runs."""
+    gate = Gate()
+    root = tree([lab("a", hooks=Hooks(ends=gate), shutdown=None)])
+    monkeypatch.setattr(roots, "EXIT_TIMEOUT", 0.0)
+    root._stop_at_exit()
+    gate.wait()
+    gate.open()
+    assert root.wait(60) == SHUTDOWN
+    (line,) = caplog.messages
+    assert line.startswith("Supervisor did not end within 0 seconds and is given up")
+    assert "a " in line.splitlines()[-1]
 
 
 def test_context_manager(journal: Journal) -> None:
