@@ -39,7 +39,8 @@ class Ack:
         error: an element for the row's `errors`, None for none.
         delay: seconds until it is due again, for retryable and scheduled; for discarded, should
             its row have an attempt left all the same.
-        killed: it was cancelled by somebody while it ran, so its row may be cancelled already.
+        killed: it ends cancelled, and somebody may have cancelled its row while it ran: the error
+            is added all the same.
         completed: its worker completed it in a transaction of its own, so its row may be completed
             already, and this counts only where that was not committed.
 

@@ -284,7 +284,7 @@ class Performer:
         if claim.running.completed:
             return False
         if claim.running.reason == "cancelled":
-            self._cancelled(claim, KILLED, killed=True)
+            self._cancelled(claim, KILLED)
             return True
         if claim.running.reason == "timeout":
             element = None if claim.recorded else self.timed_out(claim)
@@ -299,7 +299,7 @@ class Performer:
                 result.close()
             return
         if isinstance(result, Cancel):
-            self._cancelled(claim, result.reason, killed=False)
+            self._cancelled(claim, result.reason)
         elif isinstance(result, Snooze):
             self._snoozed(claim, result)
         else:
@@ -321,13 +321,14 @@ class Performer:
         claim.verdict = "snoozed"
         claim.acknowledge(JobState.SCHEDULED, delay=seconds)
 
-    def _cancelled(self, claim: Claim, reason: object, *, killed: bool) -> None:
+    def _cancelled(self, claim: Claim, reason: object) -> None:
         said = error_text.shown(reason)
         claim.error = PerformError(f"{claim.job.worker} failed with Cancel({said})")
         claim.result = reason
         claim.verdict = "cancelled"
         element = self._element(claim, error_text.describe(claim.error))
-        claim.acknowledge(JobState.CANCELLED, element, killed=killed)
+        # Also where it ended so by itself: somebody else's cancel may have come right before.
+        claim.acknowledge(JobState.CANCELLED, element, killed=True)
 
     def _fail(self, claim: Claim, error: BaseException, element: dict[str, Any] | None) -> None:
         claim.error = error

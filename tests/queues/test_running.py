@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from oban_actors import Beat, Job, telemetry
-from tests.queues.work import Work, job, jobs, read, view, wait_state
+from tests.queues.work import Work, job, jobs, read, view, wait_state, without_beats
 from tests.support.events import Recorder
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
@@ -161,6 +161,26 @@ def test_a_worker_cancels_its_job(
     assert "no more" in error["error"]
     assert event.metadata["state"] == "cancelled"
     assert event.metadata["result"] == "no more"
+
+
+def test_a_worker_cancels_what_somebody_has_cancelled(
+    start_oban: Starter, work: Work, told: Recorder
+) -> None:
+    """A cancel whose word has not come yet keeps no worker's own reason from its errors."""
+    oban = without_beats(start_oban(**ALPHA, stager=None))
+    one = oban.insert(job("sync", "wait-cancel"))
+    work.wait_inside(1)
+    cancel = "UPDATE {jobs} SET state = 'cancelled', cancelled_at = inserted_at WHERE id = :id"
+    start_oban.tables.execute(cancel, id=one.id)
+    work.open()
+    event = told.wait_for("oban.job.stop")
+
+    after = read(oban, one)
+    assert (after.state, after.cancelled_at) == ("cancelled", after.inserted_at)
+    assert [error["error"] for error in after.errors] == [
+        "** (PerformError) tests.obey failed with Cancel('no more')"
+    ]
+    assert (event.metadata["state"], event.metadata["result"]) == ("cancelled", "no more")
 
 
 @KINDS

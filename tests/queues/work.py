@@ -122,6 +122,9 @@ def _obey(work: Work, job: Job) -> Any:
     match job.args.get("do", "return"):
         case "wait":
             work.gate.result(PATIENCE)
+        case "wait-cancel":
+            work.gate.result(PATIENCE)
+            return SIMPLE["cancel"]()
         case "heed":
             wait_until(lambda: job.cancelled or work.gate.done(), PATIENCE)
         case "meet":

@@ -41,8 +41,7 @@ def test_cancel_returned_or_raised(kind: Any, what: str) -> None:
     claim = run(do(kind, what))
 
     assert (claim.verdict, claim.result) == ("cancelled", "enough")
-    assert claim.ack.state == JobState.CANCELLED
-    assert not claim.ack.killed
+    assert (claim.ack.state, claim.ack.killed) == (JobState.CANCELLED, True)
     assert text(claim) == f"** (PerformError) {claim.job.worker} failed with Cancel('enough')"
 
 
