@@ -248,6 +248,7 @@ def test_a_queue_is_started_again_with_a_job_left(start_oban: Starter, work: Wor
     wait_until(lambda: oban.check_queue("alpha") is None)
     oban.start_queue("alpha", 2, local_only=True)
     assert view(oban).running == (one.id,)
+    assert view(oban).shutdown_started_at is None
     oban.insert_all(jobs("sync", 3, "wait"))
     work.wait_inside(2)
     work.open()
