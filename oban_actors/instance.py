@@ -7,6 +7,7 @@ from typing import Any
 from oban_actors import telemetry
 from oban_actors.actors import SYSTEM_CLOCK, ChildSpec, Reason, Supervisor
 from oban_actors.config import Config
+from oban_actors.estate import Estate
 from oban_actors.health import health_spec
 from oban_actors.inserting import Inserter
 from oban_actors.notifiers import Publisher, notifier_spec
@@ -15,8 +16,6 @@ from oban_actors.plugins import Plugin, PluginContext
 from oban_actors.pulse import LastBeat, Pulse
 from oban_actors.queues.parts import Parts
 from oban_actors.queues.supervisor import Queues
-from oban_actors.queues.workforce import Workforce
-from oban_actors.repo import Repo
 from oban_actors.stager import Stager
 
 STOP_TIME = 80.0
@@ -39,33 +38,26 @@ class Instance(Supervisor):
     Args:
         children: in start order.
         config: the instance's options.
-        repo: the way to the database; opened as the tree starts, closed as it ends.
-        workforce: those who run jobs; they end with the tree.
+        estate: what its children work with; opened as the tree starts, closed as it ends.
 
     """
 
-    def __init__(
-        self, children: Sequence[ChildSpec], config: Config, repo: Repo, workforce: Workforce
-    ) -> None:
+    def __init__(self, children: Sequence[ChildSpec], config: Config, estate: Estate) -> None:
         super().__init__(children, strategy="one_for_one", max_restarts=3, max_seconds=5.0)
         self.config = config
-        self.repo = repo
-        self.workforce = workforce
-        self._process.work_here = workforce.job_here
+        self.estate = estate
+        self._process.work_here = estate.workforce.job_here
         self._process.exit_time = config.shutdown_grace_period + STOP_TIME
 
     def init(self) -> None:
         """Check the tables, then start the children."""
-        self.repo.open()
-        self.runtime.timers.reopen()
         # Not before: whoever starts a tree that runs already gets this far not.
-        for queue, options in self.config.queues.items():
-            self.workforce.renew(queue, options)
+        self.estate.open(self._process)
         try:
-            self.repo.verify()
+            self.estate.repo.verify()
             super().init()
         except BaseException:
-            self._close()
+            self.estate.close(self._process)
             raise
         times = {"system_time": SYSTEM_CLOCK.system_time_ns()}
         about = {"conf": self.config, "pid": self.actor_ref}
@@ -75,18 +67,20 @@ class Instance(Supervisor):
         """End the children, then what they shared."""
         self._beat_until_drained()
         super().terminate(reason)
-        self._close()
+        self.estate.close(self._process)
+
+    def on_kill(self) -> None:
+        """Kill the children, then close what they shared: this one's thread may come to it late."""
+        try:
+            super().on_kill()
+        finally:
+            self.estate.close(self._process)
 
     def _beat_until_drained(self) -> None:
         # A node that shows no beat while its jobs end, however long they take, would be taken for
         # dead, and they would run twice. In reverse, what stands before the queues ends after them.
         after = {id_: child for id_, child in self._children.items() if id_ in _AFTER_QUEUES}
         self._children = after | self._children
-
-    def _close(self) -> None:
-        self.workforce.close()
-        self.runtime.timers.close()
-        self.repo.close()
 
 
 def children(parts: Parts, publisher: Publisher, inserter: Inserter) -> list[ChildSpec]:

@@ -38,6 +38,7 @@ from oban_actors.config import Config
 from oban_actors.controlling import Controller
 from oban_actors.engines import make_engine
 from oban_actors.errors import ConfigError, NotStarted, StartFailed
+from oban_actors.estate import Estate
 from oban_actors.inserting import Inserter
 from oban_actors.messages import Watch
 from oban_actors.notifiers import make_publisher
@@ -82,6 +83,8 @@ class Oban(SchemaCalls, InsertCalls, AsyncQueueCalls, AsyncJobCalls, DrainCalls)
         self._inserter = Inserter(self.config, self.repo, self._engine, self._publisher)
         self._controller = Controller(self.config, self.repo, self._engine, self._publisher)
         self._parts = self._make_parts()
+        timers, workforce = self._runtime.timers, self._parts.workforce
+        self._estate = Estate(self.config, self.repo, timers, workforce)
         self._lock = threading.RLock()
         self._root: Root | None = None
         self._pid = os.getpid()
@@ -366,7 +369,7 @@ class Oban(SchemaCalls, InsertCalls, AsyncQueueCalls, AsyncJobCalls, DrainCalls)
         specs = instance.children(self._parts, self._publisher, self._inserter)
         ref = spawn(
             instance.Instance,
-            (specs, self.config, self.repo, self._parts.workforce),
+            (specs, self.config, self._estate),
             {},
             parent=parent,
             name="oban",

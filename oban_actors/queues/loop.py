@@ -61,7 +61,7 @@ class EventLoop:
         """Whether this is the loop in use, or with None, whether there is none."""
         return self._loop is loop
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = True) -> None:
         """Cancel what runs and end the loop; what does not end in time is left to itself."""
         with self._lock:
             loop, thread = self._loop, self._thread
@@ -69,7 +69,7 @@ class EventLoop:
             if loop is None or thread is None:
                 return
             loop.call_soon_threadsafe(loop.stop)
-        if thread is not threading.current_thread():
+        if wait and thread is not threading.current_thread():
             thread.join(END_TIME + 1.0)
 
     def _begin(self) -> asyncio.AbstractEventLoop:

@@ -1,7 +1,7 @@
 """Workforce: what runs an instance's jobs, and outlives the actors that look after it."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any
 
@@ -259,13 +259,24 @@ class Workforce:
         found = (each.id for each in held if each.ack is None)
         return next((f"job {id_}" for id_ in found), None)
 
-    def close(self) -> None:
-        """End all threads, processes and the event loop that run no job."""
+    def closing(self) -> Iterator[Callable[[float], None]]:
+        """Give the steps that end all threads, processes and the event loop that run no job.
+
+        Each takes the seconds that it may wait for them; of the loop only whether.
+        """
         with self._lock:
             posts = list(self._posts.values())
         for post in posts:
-            post.close()
-        self._loop.close()
+            yield post.close
+        yield lambda seconds: self._end_loop(wait=seconds > 0)
+
+    def _end_loop(self, *, wait: bool) -> None:
+        # What the loop's end interrupts has not failed, and runs again.
+        for roster in self.rosters():
+            for claim in roster.running():
+                if _is_async(claim) and not claim.running.cancelled:
+                    claim.running.cancel("shutdown")
+        self._loop.close(wait=wait)
 
     def _make(self, queue: str, options: QueueOptions) -> Post:
         roster = Roster(self.config, queue, options.limit, paused=options.paused)
