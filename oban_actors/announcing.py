@@ -11,6 +11,7 @@ from oban_actors.config import Config
 from oban_actors.engines.staging import LONGEST_QUEUE
 from oban_actors.job import Job, JobState
 from oban_actors.notifiers import Publisher
+from oban_actors.notifiers.wire import seconds_of
 
 AHEAD = 60.0
 """Seconds ahead for which the leader is told of a job, where its interval is not known."""
@@ -41,13 +42,13 @@ class Announcer:
 
     def hear(self, payload: Mapping[str, Any]) -> None:
         """Learn the leader's interval from what came on the channel `actors`."""
-        node, seconds = payload.get("beat"), payload.get("next")
+        node, seconds = payload.get("beat"), seconds_of(payload, "next")
         if payload.get("name") != self.config.name or not isinstance(node, str):
             return
         if node != self._leader:
             self._leader, self.interval = node, None
         # Its Peer beats too, more often, where that renews the lease; the Stager once an interval.
-        if "renewed" not in payload and isinstance(seconds, int | float):
+        if "renewed" not in payload and seconds is not None:
             self.interval = seconds
 
     def forget(self) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
@@ -11,6 +12,7 @@ from uuid import UUID
 
 from oban_actors.config import Config
 from oban_actors.errors import WireError
+from oban_actors.validation import MAX_SECONDS
 
 MAX_BYTES = 7_999
 """The longest payload that PostgreSQL takes; all notifiers share the limit."""
@@ -70,6 +72,26 @@ def decode(text: str) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise WireError(f"not a JSON object but of type {type(payload).__name__}")
     return payload
+
+
+def seconds_of(payload: Mapping[str, Any], key: str) -> float | None:
+    """Read a number of seconds, which may be any number that JSON can hold.
+
+    Args:
+        payload: what came.
+        key: where in it.
+
+    Returns:
+        0 to `MAX_SECONDS`, whatever is beyond either; None where there is no number.
+
+    """
+    given = payload.get(key)
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        return None
+    if isinstance(given, float) and math.isnan(given):
+        return None
+    # Not a float before it is bounded: an integer may be larger than any.
+    return float(min(max(given, 0), MAX_SECONDS))
 
 
 def check_channel(config: Config, channel: object) -> str:

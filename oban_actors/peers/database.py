@@ -31,6 +31,7 @@ from oban_actors.messages import (
     Unlock,
 )
 from oban_actors.notifiers import Publisher, listen
+from oban_actors.notifiers.wire import seconds_of
 from oban_actors.peers import terms
 from oban_actors.peers.elections import MOST_TIME, Elections
 from oban_actors.peers.identity import lock_key, owner, row_identity
@@ -276,12 +277,11 @@ class DatabasePeer(GenServer):
                 self._change(self._lease.pinged(pid, payload.get("node"), now))
         elif channel == "actors":
             self._lease = self._lease.announced(pid, payload.get("pulse"))
-            node, seconds = payload.get("beat"), payload.get("next")
+            node, seconds = payload.get("beat"), seconds_of(payload, "next")
             ours = payload.get("name") == self.config.name
-            if ours and isinstance(node, str) and isinstance(seconds, int | float):
-                renewed = payload.get("renewed")
-                known = renewed if isinstance(renewed, int | float) else None
-                self._lease = self._lease.beat(node, seconds, now, known)
+            if ours and isinstance(node, str) and seconds is not None:
+                renewed = seconds_of(payload, "renewed")
+                self._lease = self._lease.beat(node, seconds, now, renewed)
         elif channel == "leader" and payload.get("down") == self.config.name:
             self._lease = self._lease.down(now)
 

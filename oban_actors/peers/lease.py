@@ -287,7 +287,8 @@ class Lease:
         if not self.rules.fast:
             return self
         after = replace(self, silent_at=at_beat(self.rules, seconds, now))
-        until = min(now + (renewed or 0.0), self.acted_at + FARTHEST)
+        # Bounded first: a sum with an integer that is larger than any float is an error.
+        until = min(now + min(max(renewed or 0.0, 0.0), FARTHEST), self.acted_at + FARTHEST)
         # A look that is due is not put off: it may have been called for.
         return _sleep(after, until, NUDGE) if now < self.wake_at < until else after
 

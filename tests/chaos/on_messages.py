@@ -32,6 +32,8 @@ RUBBISH = (
     '{"due": "yesterday"}',
     '{"due": 1e308}',
     '{"down": 7, "name": {}}',
+    '{"name": "Oban", "beat": "web.9", "next": 1, "renewed": 1' + "0" * 400 + "}",
+    '{"name": "Oban", "beat": "web.9", "next": -1e999, "renewed": true}',
     '{"node": [], "name": 1, "ping": {}}',
     '{"ident": {}}',
 )

@@ -24,7 +24,9 @@ from oban_actors.notifiers.wire import (
     check_channel,
     decode,
     encode,
+    seconds_of,
 )
+from oban_actors.validation import MAX_SECONDS
 
 LEAVES = (
     st.none()
@@ -173,3 +175,26 @@ def test_a_channels_name_fits_with_its_prefix() -> None:
     assert check_channel(config, "c" * room) == "c" * room
     with pytest.raises(WireError, match="too long"):
         check_channel(config, "c" * (room + 1))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (1, 1.0),
+        (0.25, 0.25),
+        (-1, 0.0),
+        (-(10**400), 0.0),
+        (-math.inf, 0.0),
+        (10**400, MAX_SECONDS),
+        (math.inf, MAX_SECONDS),
+        (math.nan, None),
+        (True, None),
+        ("1", None),
+        (None, None),
+        ([], None),
+    ],
+)
+def test_seconds_are_bounded(given: object, expected: float | None) -> None:
+    """Any number may come, and whoever reads it can reckon with what it gets."""
+    assert seconds_of({"next": given}, "next") == expected
+    assert seconds_of({}, "next") is None

@@ -19,7 +19,7 @@ from oban_actors.messages import (
     Reconnected,
 )
 from oban_actors.peers import DatabasePeer
-from tests.peers.harness import LONG, Cluster, clustered
+from tests.peers.harness import LONG, Cluster, clustered, listening
 from tests.queues.work import crashes, jobs, renew
 from tests.support.databases import Database
 from tests.support.instances import Starter
@@ -39,6 +39,14 @@ TOLD = [
         "actors",
         {"name": "Oban", "beat": "web.9/oban_actors:x", "next": 1.0, "renewed": "long"},
         7,
+    ),
+    Notification(
+        "actors",
+        {"name": "Oban", "beat": "web.9/oban_actors:x", "next": 10**400, "renewed": 10**400},
+        7,
+    ),
+    Notification(
+        "actors", {"name": "Oban", "beat": "web.9/oban_actors:x", "next": True, "renewed": True}, 7
     ),
     Notification("actors", {"name": "Oban", "pulse": "web.9", "token": "t"}, 7),
     Notification("sonar", {"node": "web.9", "ping": True}, 7),
@@ -60,6 +68,29 @@ def test_any_message_may_come_twice_and_late(cluster: Cluster, message: object) 
         peer.tell(message)
 
     wait_until(node.elect)
+    assert node.peer is peer
+
+
+@pytest.mark.parametrize(
+    "number", [f"1{'0' * 400}", f"-1{'0' * 400}", "1e999", "-1e999", "NaN", "Infinity", "true"]
+)
+def test_a_follower_hears_any_number(pg_cluster: Cluster, number: str) -> None:
+    """In a beat of its leader's, as another program may write it: it follows on."""
+    leader = pg_cluster.start(peer=LONG)
+    assert leader.leads
+    node = pg_cluster.start(peer=LONG)
+    assert not node.leads
+    peer, channel = node.peer, leader.config.channel("actors")
+
+    with listening(node, "actors") as heard:
+        for about in (f'"next": 1, "renewed": {number}', f'"next": {number}, "renewed": 5'):
+            beat = f'{{"name": "Oban", "beat": "{leader.identity}", {about}}}'
+            pg_cluster.execute("SELECT pg_notify(:channel, :beat)", channel=channel, beat=beat)
+        last = '{"name": "Oban", "last": 1}'
+        pg_cluster.execute("SELECT pg_notify(:channel, :last)", channel=channel, last=last)
+        wait_until(lambda: any("last" in payload for payload in heard))
+
+    assert not node.leads
     assert node.peer is peer
 
 
