@@ -37,7 +37,7 @@ from oban_actors.completing import Completion
 from oban_actors.config import Config
 from oban_actors.controlling import Controller
 from oban_actors.engines import make_engine
-from oban_actors.errors import ConfigError, NotStarted, StartFailed
+from oban_actors.errors import AlreadyRegistered, ConfigError, NotStarted, StartFailed
 from oban_actors.estate import Estate
 from oban_actors.inserting import Inserter
 from oban_actors.messages import Watch
@@ -150,7 +150,8 @@ class Oban(SchemaCalls, InsertCalls, AsyncQueueCalls, AsyncJobCalls, DrainCalls)
             this object.
 
         Raises:
-            StartFailed: a part did not start, or the instance runs already.
+            StartFailed: a part did not start, or the instance runs already, be it under a
+                supervisor of the host's.
             SchemaMissing: there is no jobs table; call `migrate`.
             ConfigError: a module of `imports` can't be imported, or the port of the health endpoint
                 is taken.
@@ -216,12 +217,18 @@ class Oban(SchemaCalls, InsertCalls, AsyncQueueCalls, AsyncJobCalls, DrainCalls)
             why it ended, or None when it still runs.
 
         Raises:
-            NotStarted: `start` was not called.
+            NotStarted: `start` was not called; a tree under a supervisor of the host's is that
+                one's to wait for.
             Deadlock: as in `stop`, where there is no limit.
 
         """
         self._refuse_fork()
         if self._root is None:
+            if self.alive:
+                raise NotStarted(
+                    f"{self.config.name} was not started by start, but runs under a supervisor "
+                    "of the host's: wait for that one's end, or monitor whereis('oban')"
+                )
             raise NotStarted(f"{self.config.name} was not started")
         return self._root.wait(timeout)
 
@@ -367,18 +374,29 @@ class Oban(SchemaCalls, InsertCalls, AsyncQueueCalls, AsyncJobCalls, DrainCalls)
 
     def _spawn(self, parent: Parent | None) -> Ref:
         specs = instance.children(self._parts, self._publisher, self._inserter)
-        ref = spawn(
-            instance.Instance,
-            (specs, self.config, self._estate),
-            {},
-            parent=parent,
-            name="oban",
-            runtime=self._runtime,
-            timeout=START_TIMEOUT,
-        )
+        try:
+            ref = spawn(
+                instance.Instance,
+                (specs, self.config, self._estate),
+                {},
+                parent=parent,
+                name="oban",
+                runtime=self._runtime,
+                timeout=START_TIMEOUT,
+            )
+        except StartFailed as error:
+            taken = error.reason
+            if isinstance(taken, AlreadyRegistered) and taken.name == "oban":
+                raise StartFailed(self.config.name, self._runs_already()) from error
+            raise
         if isinstance(ref, Sentinel):
             raise StartFailed(self.config.name, "init returned IGNORE")
         return ref
+
+    def _runs_already(self) -> str:
+        if self._root is not None and self._root.alive:
+            return "it runs already, by start: stop it first, or let its supervisor alone start it"
+        return "it runs already, under a supervisor of the host's, which alone starts and ends it"
 
     def _make_parts(self) -> Parts:
         repo = self.repo

@@ -109,6 +109,24 @@ def test_start_stop_start_again(start_oban: Starter) -> None:
     assert oban.wait(1) == reason
 
 
+def test_what_a_supervisor_runs_is_its_own(start_oban: Starter) -> None:
+    """Neither started nor waited for a second time, and the error says whose it is."""
+    oban = start_oban.make()
+    with Supervisor.start([oban.child_spec()]):
+        with pytest.raises(StartFailed, match="runs already, under a supervisor") as caught:
+            oban.start()
+        assert caught.value.child == oban.config.name
+        with pytest.raises(NotStarted, match="runs under a supervisor of the host's: wait for"):
+            oban.wait()
+        with pytest.raises(StartFailed, match="runs already, under a supervisor"):
+            Supervisor.start([oban.child_spec()])
+        assert oban.ask("peer", IsLeader(), timeout=30) in {True, False}
+    assert not oban.alive
+
+    with oban, pytest.raises(StartFailed, match="runs already, by start"):
+        Supervisor.start([oban.child_spec()])
+
+
 def test_stop_closes_what_was_opened_after_the_tree(start_oban: Starter) -> None:
     """Inserting goes on without a tree, on connections that the next stop closes."""
     oban = start_oban.make()
