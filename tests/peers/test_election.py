@@ -5,10 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from oban_actors import telemetry
-from oban_actors.actors import VirtualClock
+from oban_actors.actors import SYSTEM_CLOCK, VirtualClock
 from oban_actors.messages import Notification
 from oban_actors.peers import DatabasePeer
-from tests.peers.harness import LONG, Cluster, listening, moment
+from oban_actors.peers.lease import FARTHEST
+from tests.peers.harness import LONG, Cluster, Node, listening, moment
 from tests.support.events import Event, Recorder
 from tests.support.waiting import wait_until
 
@@ -70,6 +71,36 @@ def test_a_leader_that_stops_hands_over(cluster: Cluster) -> None:
     leader = cluster.wait_for_leader()
     assert leader in (second, third)
     assert (cluster.holder() or "").removesuffix(":lock") == leader.identity
+
+
+def test_followers_hear_a_leader_that_stops(cluster: Cluster) -> None:
+    """One that would look in half a minute, and has no lock to tell by, leads at once."""
+    options = {**LONG, "advisory_lock": False}
+    first = cluster.start(peer=options)
+    assert first.leads
+    second, third = cluster.start(peer=options), cluster.start(peer=options)
+    wait_until_asleep(second)
+    wait_until_asleep(third)
+
+    cluster.stop(first)
+
+    wait_until(lambda: second.leads or third.leads, timeout=FARTHEST / 3)
+
+
+def wait_until_asleep(node: Node) -> None:
+    """Wait until a follower's notifier listens, and it has looked for that reason too."""
+    with listening(node, "leader"):
+        tree = node.root.tree
+
+        def rests(name: str) -> bool:
+            found = tree().find(name)
+            return found is not None and found.state == "idle" and not found.inbox
+
+        def asleep() -> bool:
+            waits = node.state.next_at(0.0) - SYSTEM_CLOCK.boottime()
+            return rests("notifier") and rests("peer") and waits > FARTHEST * 2 / 3
+
+        wait_until(asleep, message="no election is due soon")
 
 
 def test_a_follower_that_stops_changes_nothing(cluster: Cluster) -> None:
