@@ -1,5 +1,6 @@
 """Time as a parameter."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,6 +17,14 @@ def test_system_clock() -> None:
     assert clock.boottime() >= clock.monotonic() - 1
     assert clock.now().tzinfo is UTC
     assert abs(clock.system_time_ns() / 1e9 - clock.now().timestamp()) < 60
+
+
+def test_boottime_counts_suspends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads the clock that does, where the system has one; no test can suspend it."""
+    shown = {getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC): 7200.5}
+    monkeypatch.setattr(time, "clock_gettime", shown.__getitem__)
+
+    assert SystemClock().boottime() == 7200.5
 
 
 def test_virtual_clock_moves_only_when_moved() -> None:
