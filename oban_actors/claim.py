@@ -103,6 +103,8 @@ class Claim:
         duration_ns: how long it took.
         thread: which thread of this process runs it, None before it begins.
         stuck: it ran out of its time and its thread goes on.
+        lost: others may run its job, now or soon.
+        aborted: its process was killed here.
         handed: it was given to those who run it.
         recorded: its time-out stands among the row's errors already.
         overdue: the element that says so there, None before it was made.
@@ -113,6 +115,7 @@ class Claim:
         "_job",
         "_row",
         "_source",
+        "aborted",
         "ack",
         "attempt",
         "attempted_at",
@@ -120,6 +123,7 @@ class Claim:
         "error",
         "handed",
         "id",
+        "lost",
         "max_attempts",
         "overdue",
         "recorded",
@@ -160,6 +164,8 @@ class Claim:
         self.duration_ns = 0
         self.thread: int | None = None
         self.stuck = False
+        self.lost = False
+        self.aborted = False
         self.handed = False
         self.recorded = False
         self.overdue: dict[str, Any] | None = None

@@ -331,10 +331,19 @@ class StopQueue:
 
 @dataclass(frozen=True, slots=True)
 class CancelClaims:
-    """To a Foreman: tell these runs to end, and why."""
+    """To a Foreman: tell these runs to end, and why.
+
+    Args:
+        claims: whose runs.
+        reason: why.
+        lost: whether others may run their jobs, now or soon: what goes on in a process is killed a
+            second later; default False.
+
+    """
 
     claims: Sequence[Claim]
     reason: EndReason
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

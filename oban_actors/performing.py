@@ -45,7 +45,8 @@ class Performer:
       worker returned then was never committed.
     - When the node stops, a job that ends by itself is acknowledged with what it returned or
       raised. An async one that is cancelled for it has no verdict and no acknowledgement: its
-      row stays `executing`, to be rescued.
+      row stays `executing`, to be given back or rescued. Nor has one whose process is killed for
+      it.
     - A row that can't be read fails without a run.
     - A job that was told to end before it began does not run: cancelled, it ends cancelled, and
       when the node stops it has no acknowledgement, so that it is given back.
@@ -200,7 +201,7 @@ class Performer:
         self._over(claim)
         if claim.running.cancelled and self._was_ended(claim):
             return
-        if claim.running.reason == "shutdown" and isinstance(error, _INTERRUPTED):
+        if self._ended_with_its_node(claim, error):
             return
         if isinstance(error, ProcessDied) and claim.running.reason == "timeout":
             # Killed for that, in the transaction in which its worker had completed it.
@@ -291,6 +292,13 @@ class Performer:
             self._fail(claim, _timeout(claim), element)
             return True
         return False
+
+    def _ended_with_its_node(self, claim: Claim, error: BaseException) -> bool:
+        """Tell whether it came to nothing for what its node met, and not for its own doing."""
+        if claim.running.reason != "shutdown":
+            return False
+        killed = isinstance(error, ProcessDied) and claim.aborted and not claim.running.completed
+        return killed or isinstance(error, _INTERRUPTED)
 
     def _special(self, claim: Claim, result: Any) -> None:
         self._over(claim)

@@ -251,9 +251,9 @@ class Pulse(GenServer):
             logger.error("no beat for %g s: the jobs of this node are told to end", lost_after)
         self._told_lost = True
         for roster in self.rosters():
-            untold = [claim for claim in roster.running() if not claim.running.cancelled]
-            if untold:
-                self.tell(("foreman", roster.queue), CancelClaims(untold, "shutdown"))
+            lost = [claim for claim in roster.running() if _may_run_twice(claim)]
+            if lost:
+                self.tell(("foreman", roster.queue), CancelClaims(lost, "shutdown", lost=True))
 
     def _compare(
         self, rosters: list[Roster], running: dict[str, list[Claim]], report: BeatReport
@@ -263,14 +263,13 @@ class Pulse(GenServer):
             table = {(c.job_id, c.attempted_at) for c in report.claims if c.uuid == uuid}
             lost = [c for c in running[roster.queue] if (c.id, c.attempted_at) not in table]
             lost = [claim for claim in lost if claim.ack is None and not claim.running.completed]
-            # Who was told already, as one that somebody has cancelled is, was not taken from here.
-            lost = [claim for claim in lost if not claim.running.cancelled]
+            lost = [claim for claim in lost if _may_run_twice(claim)]
             if lost:
                 ids = [claim.id for claim in lost]
                 # What a cancel says comes after its commit, and so perhaps after this beat.
                 said = "jobs were cancelled, or taken from this node, and are told to end: %s"
                 logger.warning(said, ids)
-                self.tell(("foreman", roster.queue), CancelClaims(lost, "cancelled"))
+                self.tell(("foreman", roster.queue), CancelClaims(lost, "cancelled", lost=True))
             held = {claim.id for claim in roster.held()}
             if roster.left_over:
                 self.tell("queues", LeftOver(roster.queue))
@@ -317,6 +316,13 @@ class Pulse(GenServer):
             self._status = status
             telemetry.execute("oban.notifier.switch", {}, {"conf": self.config, "status": status})
             self.tell("stager", Switched(status))
+
+
+def _may_run_twice(claim: Claim) -> bool:
+    """Whether a run goes on, once others may take its job, that nobody was told of for that yet."""
+    # One that somebody has cancelled was not taken from here, and nobody else runs it; one out of
+    # time is ended for that.
+    return not claim.lost and claim.running.reason in (None, "shutdown")
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,8 @@ class ProcessSlot:
         with self._lock:
             if self._child is None or (claim is not None and claim is not self._claim):
                 return False
+            if claim is not None:
+                claim.aborted = True
             self._child.process.kill()
             return True
 

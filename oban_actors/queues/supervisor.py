@@ -128,7 +128,8 @@ class Queues(Supervisor):
         Where this one crashed, or gave up over too many crashes of others, the queues don't end:
         its successor goes on with what they have.
         """
-        if not reason.abnormal and not self._intensity.exceeded:
+        ending = not reason.abnormal and not self._intensity.exceeded
+        if ending:
             for queue in self._children:
                 self._begin_end(str(queue))
             self._await_drained()
@@ -136,6 +137,9 @@ class Queues(Supervisor):
         for queue in self._children:
             self.tell(("queue", queue), Exit(SHUTDOWN))
         super().terminate(reason)
+        if ending:
+            # While the Pulse still beats: without it others would run these jobs beside them.
+            self.parts.workforce.abort_all()
 
     def _await_drained(self) -> None:
         # Before anybody is told to end, so that a Producer that crashes meanwhile has a successor.

@@ -1,5 +1,6 @@
 """Workforce: what runs an instance's jobs, and outlives the actors that look after it."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
@@ -15,6 +16,8 @@ from oban_actors.queues.foreign import ForeignCrew
 from oban_actors.queues.loop import AsyncCrew, EventLoop
 from oban_actors.queues.processes import ProcessCrew
 from oban_actors.queues.roster import Roster
+
+logger = logging.getLogger("oban_actors")
 
 CLOSE_TIME = 1.0
 """Seconds that idle threads and processes have to end in."""
@@ -78,6 +81,15 @@ class Post:
     def abort(self, claim: Claim) -> bool:
         """End a run by force; False where its kind can't be."""
         return any(crew.abort(claim) for crew in self._crews(claim))
+
+    def abort_all(self) -> list[int]:
+        """End by force what still runs, where its kind can be; gives the ids of those jobs."""
+        running = [claim for claim in self.roster.running() if not claim.aborted]
+        for claim in running:
+            # Of a tree that gave up nobody may have.
+            if not claim.running.cancelled:
+                claim.running.cancel("shutdown")
+        return sorted(claim.id for claim in running if self.abort(claim))
 
     def place(self, claim: Claim) -> str:
         """Say where a run is that does not end, with its stack where it has one here."""
@@ -259,11 +271,22 @@ class Workforce:
         found = (each.id for each in held if each.ack is None)
         return next((f"job {id_}" for id_ in found), None)
 
+    def abort_all(self) -> None:
+        """End by force what still runs in processes: nobody will beat for it any more."""
+        with self._lock:
+            posts = list(self._posts.values())
+        for post in posts:
+            if killed := post.abort_all():
+                said = "queue %s killed the processes of jobs that did not end: %s"
+                logger.warning(said, post.roster.queue, killed)
+
     def closing(self) -> Iterator[Callable[[float], None]]:
-        """Give the steps that end all threads, processes and the event loop that run no job.
+        """Give the steps that end all threads and the event loop that run no job, and all processes.
 
         Each takes the seconds that it may wait for them; of the loop only whether.
         """
+        # Where Queues ended in order it has done so already.
+        yield lambda _: self.abort_all()
         with self._lock:
             posts = list(self._posts.values())
         for post in posts:

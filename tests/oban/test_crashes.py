@@ -71,7 +71,7 @@ from oban_actors.peers.database import _Wake
 from oban_actors.plugins import Cron, Lifeline, Pruner, Reindexer
 from oban_actors.plugins.actor import PluginActor
 from oban_actors.pulse import _Judge
-from oban_actors.queues.foreman import _Overdue
+from oban_actors.queues.foreman import _Lost, _Overdue
 from oban_actors.queues.parts import Drained, LeftOver
 from oban_actors.queues.producer import _Again, _Ended, _GraceOver, _Unblock
 from oban_actors.queues.supervisor import _Begun, _Deadline, _Listens
@@ -170,6 +170,7 @@ MADE: dict[str, Callable[[Ref], Any]] = {
     "_GraceOver": lambda _: _GraceOver(),
     "_Judge": lambda _: _Judge(),
     "_Listens": lambda _: _Listens("alpha", _Begun()),
+    "_Lost": lambda _: _Lost([OVER]),
     "_Overdue": lambda _: _Overdue(OVER),
     "_Sweep": lambda _: _Sweep(),
     "_TryAgain": lambda _: _TryAgain(NOBODY),
