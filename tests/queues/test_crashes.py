@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +20,12 @@ from oban_actors.queues.producer import Producer
 from oban_actors.queues.roster import Roster
 from oban_actors.queues.turning import Turns
 from oban_actors.queues.workforce import Post
+from tests.queues.test_process_queue import pid_in
 from tests.queues.work import Work, claims, crashes, jobs, read, view, wait_state, without_beats
 from tests.support.events import Recorder
 from tests.support.instances import Starter
 from tests.support.waiting import wait_until
+from tests.workers.jobs import plain
 
 KINDS = pytest.mark.parametrize("kind", ["sync", "async"])
 ALPHA: dict[str, Any] = {"queues": {"alpha": 5}, "stager": None}
@@ -114,6 +117,32 @@ def test_crashed_while_jobs_run(
     after = wait_until(lambda: oban.check_queue("alpha"))
     assert (after.paused, after.limit, after.shutting_down) == (False, 5, False)
     assert after.uuid == before.uuid
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", [*WHO[:2], "queues", "notifier"], ids=str)
+def test_crashed_while_a_job_runs_in_a_process(
+    start_oban: Starter,
+    told: Recorder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    who: Any,
+) -> None:
+    """It goes on where it is, and its end is heard and recorded by the successors."""
+    oban = start_oban(queues={"alpha": {"limit": 1, "executor": "processes"}}, stager=None)
+    file, ready = tmp_path / "pid", tmp_path / "go"
+    args = {"do": "wait", "file": str(file), "until": str(ready)}
+    oban.insert(plain.new(args, queue="alpha"))
+    pid = pid_in(file)
+    crash(monkeypatch, oban.whereis(who))
+    wait_until(lambda: oban.check_queue("alpha") is not None)
+    ready.touch()
+
+    assert told.wait_for("oban.job.stop").metadata["result"] == "not told"
+    assert start_oban.tables.execute("SELECT state, attempt FROM {jobs}") == [("completed", 1)]
+    # Nobody began it anew.
+    assert pid_in(file) == pid
+    assert told.all("oban.job.stale") == []
 
 
 @pytest.mark.parametrize("who", WHO, ids=str)
