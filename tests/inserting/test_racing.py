@@ -83,6 +83,28 @@ def test_batches(oban: Oban, start_oban: Starter) -> None:
     assert rows == [(count,)]
 
 
+def test_batches_in_host_transactions(oban: Oban, start_oban: Starter) -> None:
+    """Nor do they in the host's, where nobody would try again: the locks are taken in order."""
+    count = 20
+    with engine_of(sa.make_url(start_oban.database.url)) as engine:
+
+        def insert(number: int) -> Job:
+            # Some the other way round, so that in the order given each pair would meet.
+            numbers = [(number * 7 + step) % count for step in range(count)][:: 1 - number % 2 * 2]
+            with engine.connect() as connection:
+                if oban.repo.dialect == "sqlite":
+                    connection.exec_driver_sql("PRAGMA busy_timeout = 60000")
+                made = oban.insert_all([job(each) for each in numbers], connection=connection)
+                connection.commit()
+                return made[0]
+
+        for _ in range(ROUNDS):
+            race(insert)
+            rows = start_oban.tables.execute("SELECT count(*) FROM {jobs}")
+            assert rows == [(count,)]
+            start_oban.tables.execute("DELETE FROM {jobs}")
+
+
 def test_batches_beside_single_ones(oban: Oban, start_oban: Starter) -> None:
     """A batch that locks all keys at once and those that lock single ones see each other."""
     count = 150
