@@ -1,6 +1,7 @@
 """Queues told what to do: here, on one node, or on all, and by whatever else comes on the wire."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -89,7 +90,10 @@ def test_pause_and_resume_all_queues(nodes: list[Oban]) -> None:
 
 
 def test_scale_everywhere(nodes: list[Oban], work: Work) -> None:
-    """A higher limit counts at once, for jobs that waited for room; so does a lower one."""
+    """A higher limit counts at once, for jobs that waited for room; so does a lower one.
+
+    What runs already goes on then, and of what is inserted later one runs at a time.
+    """
     oban = nodes[0]
     nodes[1].pause_queue("alpha", local_only=True)
     wait_until(lambda: paused(nodes) == [False, True])
@@ -102,8 +106,21 @@ def test_scale_everywhere(nodes: list[Oban], work: Work) -> None:
     oban.scale_queue("alpha", 1)
     wait_until(lambda: limits(nodes) == [1, 1])
     assert view(oban).updated_at > before
+    first, work.gate, work.most = work.gate, Future(), 0
+    later = oban.insert_all(jobs("sync", 4, "wait"))
+    settled(nodes)
+    assert (work.inside, read_count(oban)) == (8, 8)
+    first.set_result(None)
+    wait_until(lambda: len(work.ran) > 8)
+    settled(nodes)
+    assert view(oban).running == (later[0].id,)
     work.open()
-    wait_until(lambda: read_count(oban) == 0)
+
+    for job in later:
+        wait_state(oban, job, "completed")
+    assert [job.state for job in oban.all_jobs()] == ["completed"] * 12
+    assert work.most == 1
+    assert (work.told, work.again) == ({}, {})
 
 
 def read_count(oban: Oban) -> int:
