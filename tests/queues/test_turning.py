@@ -8,7 +8,7 @@ import pytest
 
 from oban_actors import Beat
 from oban_actors.queues.turning import Turns
-from tests.queues.work import Work, jobs, read, wait_state
+from tests.queues.work import Work, jobs, read, wait_state, without_beats
 from tests.support.databases import Database
 from tests.support.events import Recorder
 from tests.support.instances import Starter
@@ -38,13 +38,26 @@ def counting(patch: pytest.MonkeyPatch, name: str) -> list[int]:
 def test_a_turn_is_one_message(
     start_oban: Starter, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unless it has to give back first what may have been left, as the very first one has."""
-    oban = start_oban(**ALPHA)
-    message, sent = oban.repo.message, []
+    """What has ended and the next claims go in it, and come back by it: in one transaction.
+
+    Unless it has to give back first what may have been left, as the very first ones have.
+    """
+    oban = without_beats(start_oban(**ALPHA))
+    message = oban.repo.message
+    sent: list[tuple[set[int], int, set[int]]] = []
 
     def call(statements: Any, parameters: Any, **options: Any) -> Any:
         found = message(statements, parameters, **options)
-        sent.append(parameters["queue"])
+        if "limit" not in parameters:
+            # The insert's.
+            return found
+        (rows,) = found
+        assert parameters["queue"] == "alpha"
+        ended = {int(each) for each in parameters.get("ids", "{}")[1:-1].split(",") if each}
+        # Without a claim the one row says only how many ends were written.
+        assert rows[0][-2] == len(ended)
+        claimed = {row[0] for row in rows if len(row) > 2 and row[0] is not None}
+        sent.append((ended, parameters["limit"], claimed))
         return found
 
     monkeypatch.setattr(oban.repo, "message", call)
@@ -53,8 +66,12 @@ def test_a_turn_is_one_message(
 
     for one in made:
         wait_state(oban, one, "completed")
-    assert set(sent) == {"alpha"}
+    fused = [(ended, claimed) for ended, limit, claimed in list(sent) if ended and limit > 0]
+    assert any(claimed for _, claimed in fused)
+    assert all(ended.isdisjoint(claimed) for ended, claimed in fused)
     assert judged == []
+    same = "SELECT count(*) FROM {jobs} AS a JOIN {jobs} AS b ON a.completed_at = b.attempted_at"
+    assert start_oban.tables.execute(same)[0][0] > 0
 
 
 @pytest.mark.parametrize("way", ["message", "steps"])
