@@ -77,6 +77,27 @@ class Scene:
         dead.claim()
         return dead
 
+    def watch_beside(self, claimant: str) -> None:
+        """Let two watches pass: a producer beats in each step, and only another one's job returns.
+
+        Args:
+            claimant: the uuid of the producer that lives.
+
+        """
+        self.insert(queue="beta")
+        dead = self.node("beta")
+        dead.beat()
+        dead.claim()
+        latest = "SELECT cast(beat_at AS text) FROM {producers} WHERE uuid = :uuid"
+        beats, rescued = [], 0
+        for _ in range(12):
+            rescued += self.wait(10)[0]
+            ((beat,),) = self.beats(latest, uuid=claimant)
+            beats.append(beat)
+
+        assert sorted(set(beats)) == beats
+        assert rescued == 1
+
     def seconds_until_rescued(self, most: float) -> int:
         """Let time pass second by second, with all that falls due, until no job is claimed.
 

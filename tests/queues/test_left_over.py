@@ -11,6 +11,7 @@ from oban_actors import Beat, DatabaseUnavailable, Job, Oban, worker
 from oban_actors.queues.producer import Producer
 from oban_actors.queues.turning import Turns
 from oban_actors.queues.workforce import Post
+from tests.plugins.rescue import scene
 from tests.queues.test_crashes import crash, once
 from tests.queues.test_refused import refuse, relent
 from tests.queues.work import Work, crashes, jobs, read, view, wait_state
@@ -80,6 +81,30 @@ def test_a_job_that_outlived_its_queue(
     assert len(told.wait_for_count(1, "oban.job.stop")) == 1
     assert work.again == {}
     assert crashes(oban) == []
+
+
+@KINDS
+def test_a_job_that_outlived_its_queue_is_not_rescued(
+    start_oban: Starter, work: Work, events: Recorder, kind: str
+) -> None:
+    """Its queue's claim is beaten for until it ends, so that no Lifeline takes it for dead."""
+    watched = scene(start_oban, events, queues={"alpha": 1}, shutdown_grace_period=0.1)
+    oban = watched.oban
+    one = oban.insert(jobs(kind, 1, "wait" if kind == "sync" else "refuse")[0])
+    work.wait_inside(1)
+    claimant = view(oban).uuid
+    oban.stop_queue("alpha")
+    wait_until(lambda: (watched.clock.advance(0.02), oban.check_queue("alpha") is None)[1])
+    watched.watch_beside(claimant)
+    assert read(oban, one).state == "executing"
+    work.open()
+    roster = oban._parts.workforce.rosters()[0]
+    wait_until(lambda: roster.left_over)
+    beat(oban)
+
+    assert wait_state(oban, one, "completed").attempt == 1
+    wait_forgotten(start_oban, oban)
+    assert work.again == {}
 
 
 def test_a_producer_that_crashes_at_the_end(

@@ -9,6 +9,7 @@ from oban_actors.claim import Claim
 from oban_actors.messages import CancelClaims
 from oban_actors.queues.foreman import Foreman
 from oban_actors.running import EndReason
+from tests.plugins.rescue import scene
 from tests.queues.work import OBEY, Work, claims, job, jobs, read, view, wait_state
 from tests.support.events import Recorder
 from tests.support.instances import Starter
@@ -82,6 +83,27 @@ def test_a_run_that_ignores_its_time_is_stuck(
     assert after.state == "retryable"
     assert after.errors == [error]
     assert view(oban).stuck == ()
+
+
+@pytest.mark.parametrize(("kind", "what"), [("sync", "wait"), ("async", "refuse")])
+def test_a_stuck_run_is_beaten_for_until_it_ends(
+    start_oban: Starter, work: Work, events: Recorder, kind: str, what: str
+) -> None:
+    """However long it goes on, no Lifeline takes it for dead; then its end is written."""
+    one = scene(start_oban, events, queues={"alpha": 1})
+    hung = one.oban.insert(OBEY[kind].new({"do": what, "timeout": 1.0}))
+    work.wait_inside(1)
+    one.clock.advance(1)
+    claim = claims(one.oban)[hung.id or 0]
+    wait_until(lambda: claim.running.reason == "timeout")
+    wait_until(lambda: (one.clock.advance(0.02), view(one.oban).stuck)[1])
+    one.watch_beside(view(one.oban).uuid)
+    assert view(one.oban).stuck == (hung.id,)
+    assert read(one.oban, hung).state == "executing"
+    work.open()
+
+    assert wait_state(one.oban, hung, "retryable").attempt == 1
+    assert work.ran == [hung.id]
 
 
 def test_the_slot_of_a_stuck_run_is_used_at_once(start_oban: Starter, work: Work) -> None:
