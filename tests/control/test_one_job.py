@@ -6,6 +6,7 @@ import pytest
 
 from oban_actors import ConfigError, InvalidJob, Job, JobNotFound, JobState, Oban
 from tests.control.conftest import insert_each_state, job_in
+from tests.queues.work import obey, renew
 from tests.support.events import recording
 from tests.support.instances import Starter, Tables
 from tests.support.waiting import wait_until
@@ -100,6 +101,27 @@ def test_running_jobs_are_told(start_oban: Starter) -> None:
 
     ids = [jobs[0].id, jobs[2].id]
     assert heard.wait_for("signal", 2) == [{"action": "pkill", "job_id": each} for each in ids]
+
+
+@pytest.mark.parametrize("how", ["one", "all"])
+def test_what_a_running_job_is_told(start_oban: Starter, how: str) -> None:
+    """Oban's two keys, and one of ours that says which of the job's runs is meant."""
+    work = renew()
+    oban = start_oban(queues={"alpha": 1}, stager=None)
+    heard = start_oban.hear(oban, "signal")
+    job = oban.insert(obey.new({"do": "heed"}))
+    work.wait_inside(1)
+    row = oban.get_job(job.id or 0)
+    assert row is not None
+    assert row.attempted_at is not None
+
+    assert oban.cancel_job(job) if how == "one" else oban.cancel_all_jobs(queue="alpha") == 1
+
+    (payload,) = heard.wait_for("signal")
+    claimed_at = payload.pop("attempted_at")
+    assert payload == {"action": "pkill", "job_id": job.id}
+    assert claimed_at == row.attempted_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    wait_until(lambda: work.told == {job.id: "cancelled"})
 
 
 def test_a_retry_wakes_its_queue(start_oban: Starter) -> None:
