@@ -127,6 +127,7 @@ def django_connection(database: Database, _driver: str) -> Iterator[Host]:
 SYNC = [
     ("postgresql", sqlalchemy_connection, "postgresql+psycopg"),
     ("postgresql", sqlalchemy_connection, "postgresql+psycopg2"),
+    ("postgresql", sqlalchemy_connection, "postgresql+pg8000"),
     ("postgresql", sqlalchemy_session, "postgresql+psycopg"),
     ("postgresql", sqlalchemy_scoped, "postgresql+psycopg"),
     ("postgresql", bare_psycopg, ""),

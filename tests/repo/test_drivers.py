@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 pytestmark = pytest.mark.db
 
-DRIVERS = ["psycopg", "psycopg2", "asyncpg"]
+DRIVERS = ["psycopg", "psycopg2", "pg8000", "asyncpg"]
 ARGS = {"text": "ä ' \\ \" %s :x", "list": [1, None, {"deep": True}]}
 
 
