@@ -3,7 +3,7 @@
 Walks a folder and schedules one job per file, due in 1 to 5 seconds, on an SQLite file that is
 gone afterwards. Each computes its file's checksum; some fail at first and are tried again, one is
 snoozed and one cancelled. Shows the live tree of actors and the jobs' states, and says how late
-jobs began. Ends with 0 only if every one met the end it should.
+jobs began. Ends with 0 only if every one met the end it should, and every checksum is right.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import NoReturn
 
 from examples.demo_screen import Screen, choose
 from examples.demo_watch import Ear, NewsHandler, Watch
-from examples.demo_work import EARLIEST, LATEST, File, expected, jobs_for, queues_of, walk
+from examples.demo_work import EARLIEST, LATEST, File, checked, expected, jobs_for, queues_of, walk
 from oban_actors import IsLeader, Oban
 from oban_actors.actors import SYSTEM_CLOCK, ServerCrashed, Supervisor
 
@@ -82,7 +82,7 @@ def _run(options: Options, files: Sequence[File], oban: Oban) -> int:
                     _follow(options, oban, watch, screen)
         finally:
             logging.getLogger("oban_actors").removeHandler(handler)
-        return _verdict(watch)
+        return _verdict(options.folder, files, watch)
 
 
 def _follow(options: Options, oban: Oban, watch: Watch, screen: Screen) -> None:
@@ -104,18 +104,23 @@ def _crash(oban: Oban, watch: Watch) -> None:
         oban.ask("stager", IsLeader())
 
 
-def _verdict(watch: Watch) -> int:
-    """Say how it went, as the table has it."""
+def _verdict(folder: Path, files: Sequence[File], watch: Watch) -> int:
+    """Say how it went, as the table and the files have it."""
     unmet, twice = watch.unmet(expected), watch.ended_twice()
+    right = checked(folder, files, watch.results())
+    wrong = len(right) - sum(right.values())
     print(f"late: {watch.lateness()}")
-    if unmet or twice or not watch.done.is_set():
+    if unmet or twice or wrong or not watch.done.is_set():
         print(
             f"FAILED: {len(unmet)} of {watch.total} jobs did not meet the end they should in "
-            f"time, {twice} ended twice"
+            f"time, {twice} ended twice, {wrong} gave a wrong checksum"
         )
         return FAILED
     runs = ", ".join(f"{count} {state}" for state, count in sorted(watch.runs.items()))
-    print(f"OK: {watch.total} jobs met the end they should ({runs}; {watch.passes} passes)")
+    print(
+        f"OK: {watch.total} jobs met the end they should ({runs}; {watch.passes} passes), and "
+        f"{len(right)} checksums are right"
+    )
     return OK
 
 

@@ -73,6 +73,7 @@ class Watch:
         self._jobs: dict[int, Job] = {}
         self._began_at: dict[int, datetime] = {}
         self._ended: Counter[int] = Counter()
+        self._results: dict[int, object] = {}
         self._news: list[str] = []
         self._recent: deque[str] = deque(maxlen=RECENT)
         self._began = SYSTEM_CLOCK.monotonic()
@@ -128,6 +129,11 @@ class Watch:
         with self._lock:
             return sum(count > 1 for count in self._ended.values())
 
+    def results(self) -> dict[str, object]:
+        """What the workers of completed jobs gave, by the path that each had."""
+        with self._lock:
+            return {self._jobs[id_].args["path"]: given for id_, given in self._results.items()}
+
     def unmet(self, expected: Callable[[Job], str]) -> list[Job]:
         """List the jobs that are not in the state that they should be in, as the table has it."""
         with self._tables.connect() as connection:
@@ -179,6 +185,8 @@ class Watch:
             self.runs[state] += 1
             if state in ("success", "cancelled", "discard"):
                 self._ended[metadata["id"]] += 1
+            if state == "success":
+                self._results[metadata["id"]] = metadata["result"]
             over = len(self._ended) == len(self._jobs)
         if state != "success":
             self.note(f"job {metadata['id']} {WORDS[state]}: {metadata['error'] or 'for a while'}")

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -38,12 +38,14 @@ class File:
     Attributes:
         path: below the folder, as text that JSON can hold.
         size: bytes.
+        changed: nanoseconds at which it was written last.
         kind: its ending, `none` without one, `other` for what is no plain word.
 
     """
 
     path: str
     size: int
+    changed: int
     kind: str
 
 
@@ -111,6 +113,36 @@ def expected(job: Job) -> JobState:
     return JobState.CANCELLED if job.args["part"] == "cancelled" else JobState.COMPLETED
 
 
+def checked(folder: Path, files: Sequence[File], told: Mapping[str, object]) -> dict[str, bool]:
+    """Read files anew, and say of which the checksum that a job gave is right.
+
+    Args:
+        folder: where they are.
+        files: as they were found; one that was changed since is left out.
+        told: what the jobs gave, by the files' paths.
+
+    """
+    return {
+        file.path: told[file.path] == _sha256(folder / file.path)
+        for file in files
+        if file.path in told and _unchanged(folder, file)
+    }
+
+
+def _sha256(path: Path) -> str:
+    # Not by what the worker calls, which would be wrong in the same way.
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unchanged(folder: Path, file: File) -> bool:
+    try:
+        found = (folder / file.path).stat()
+    except FileNotFoundError:
+        return False
+    return (found.st_size, found.st_mtime_ns) == (file.size, file.changed)
+
+
 def _files(folder: Path) -> Iterator[File]:
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] != "." and name not in _SKIPPED)
@@ -120,7 +152,8 @@ def _files(folder: Path) -> Iterator[File]:
                 continue
             name_bytes = os.fsencode(path.relative_to(folder))
             try:
-                yield File(name_bytes.decode(), path.stat().st_size, _kind(path))
+                found = path.stat()
+                yield File(name_bytes.decode(), found.st_size, found.st_mtime_ns, _kind(path))
             except UnicodeDecodeError:
                 # A job's arguments are JSON: such a file could not be found again.
                 continue

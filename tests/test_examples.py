@@ -84,6 +84,7 @@ def test_the_demo_runs_a_job_for_each_file(folder: Path, temporary: Path) -> Non
     assert "├─ stager" in done.stdout or "└─ stager" in done.stdout
     ends = "1 cancelled, 1 failure, 1 snoozed, 3 success"
     assert f"OK: 4 jobs met the end they should ({ends}" in done.stdout
+    assert "passes), and 3 checksums are right" in done.stdout
     assert re.search(
         r"^late: p50 \d+\.\d ms  p99 \d+\.\d ms  max \d+\.\d ms$", done.stdout, re.MULTILINE
     )
@@ -133,6 +134,33 @@ def test_the_demo_fails_when_a_job_meets_another_end(folder: Path, temporary: Pa
     assert done.returncode == 1, done.stdout + done.stderr
     assert "failed for good" in done.stdout
     assert "FAILED: 1 of 4 jobs did not meet the end they should in time, 0 ended" in done.stdout
+
+
+BLIND = """
+import sys
+from examples import demo, demo_work
+
+spec = demo_work.checksum.spec
+call = spec.call
+
+
+def blind(job):
+    found = call(job)
+    return None if isinstance(found, str) else found
+
+
+object.__setattr__(spec, "call", blind)
+sys.exit(demo.main(sys.argv[1:]))
+"""
+
+
+def test_the_demo_fails_when_a_checksum_is_wrong(folder: Path, temporary: Path) -> None:
+    """Every job meets the end that it should, but its worker gave no checksum."""
+    done = _finished([sys.executable, "-c", BLIND, str(folder), "--plain"], temporary)
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FAILED: 0 of 4 jobs did not meet the end they should in time, 0 ended" in done.stdout
+    assert "3 gave a wrong checksum" in done.stdout
 
 
 def test_the_demo_refuses_a_folder_without_files(tmp_path: Path, temporary: Path) -> None:
