@@ -204,7 +204,7 @@ def figures_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _fake(report: Report) -> None:
-    report.add_samples("ask", [1.0, 2.0, 3.0], "ms", goal="< 5")
+    report.add_samples("ask", [1.0, 2.0, 3.0], "ms", goal="< 5", median="< 4")
     report.group = "flat"
     for rows, cost in ((10, 0.5), (1_000, 0.6)):
         report.add(f"a fetch, {rows:,} finished, before autovacuum", cost, "ms")
@@ -235,7 +235,7 @@ def test_a_figure_is_shown_with_its_spread(figures_file: Path) -> None:
 
     table = pages._table("switching", given)
 
-    assert "| ask | p50 2; p99 3; max 3 ms | p99 < 5 |" in table
+    assert "| ask | p50 2; p99 3; max 3 ms | p50 < 4; p99 < 5 |" in table
 
 
 @pytest.mark.parametrize(

@@ -56,10 +56,17 @@ class Report:
         """Report one figure, such as `add("tell", 210_000, "1/s", goal="> 150000")`."""
         self.figures.append(Figure(self.group, name, float(value), unit, goal))
 
-    def add_samples(self, name: str, samples: Sequence[float], unit: str, goal: str = "") -> None:
-        """Report median, 99th percentile (which the goal is for) and maximum of many."""
+    def add_samples(
+        self,
+        name: str,
+        samples: Sequence[float],
+        unit: str,
+        goal: str = "",
+        median: str = "",
+    ) -> None:
+        """Report median, with its own goal, 99th percentile (`goal` is for it), and maximum."""
         ranked = sorted(samples)
-        self.add(f"{name}, p50", statistics.median(ranked), unit)
+        self.add(f"{name}, p50", statistics.median(ranked), unit, median)
         self.add(f"{name}, p99", ranked[min(len(ranked) * 99 // 100, len(ranked) - 1)], unit, goal)
         self.add(f"{name}, max", ranked[-1], unit)
         last = len(ranked) - 1
