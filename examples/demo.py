@@ -3,7 +3,7 @@
 Walks a folder and schedules one job per file, due in 1 to 5 seconds, on an SQLite file that is
 gone afterwards. Each computes its file's checksum; some fail at first and are tried again, one is
 snoozed and one cancelled. Shows the live tree of actors and the jobs' states, and says how late
-jobs began. Ends with 0 only if every one met the end it should, and every checksum is right.
+jobs were available and began. Ends with 0 only if every one met the end it should, and every checksum is right.
 """
 
 import argparse
@@ -109,7 +109,8 @@ def _verdict(folder: Path, files: Sequence[File], watch: Watch) -> int:
     unmet, twice = watch.unmet(expected), watch.ended_twice()
     right = checked(folder, files, watch.results())
     wrong = len(right) - sum(right.values())
-    print(f"late: {watch.lateness()}")
+    print(f"late to be available: {watch.staging()}")
+    print(f"late to begin: {watch.lateness()}")
     if unmet or twice or wrong or not watch.done.is_set():
         print(
             f"FAILED: {len(unmet)} of {watch.total} jobs did not meet the end they should in "

@@ -1,4 +1,4 @@
-"""What the demo sees of its jobs: how late each began, how it ended, who was told."""
+"""What the demo sees of its jobs: how late each was, how it ended, who was told."""
 
 import logging
 import math
@@ -30,7 +30,7 @@ _COUNT = sa.text("SELECT queue, state, count(*) FROM oban_jobs GROUP BY queue, s
 
 @dataclass(frozen=True, slots=True)
 class Lateness:
-    """How late jobs began to run, in milliseconds.
+    """How late jobs were, in milliseconds.
 
     Attributes:
         values: each job's, in ascending order.
@@ -55,8 +55,9 @@ class Lateness:
 class Watch:
     """Listens to telemetry, and counts the rows in the table.
 
-    A job is late by the time from its `scheduled_at` to the moment at which its worker begins,
-    counted for its first run. SQLite reads the clock of this machine, as we do here.
+    A job is late by the time from its `scheduled_at` to the moment at which it is available, as
+    the Stager's pass tells when it is over, and to that at which its worker begins, counted for
+    its first run. SQLite reads the clock of this machine, as we do here.
 
     Args:
         oban: the instance whose jobs are watched.
@@ -71,6 +72,7 @@ class Watch:
         self._oban = oban
         self._lock = threading.Lock()
         self._jobs: dict[int, Job] = {}
+        self._available_at: dict[int, datetime] = {}
         self._began_at: dict[int, datetime] = {}
         self._ended: Counter[int] = Counter()
         self._results: dict[int, object] = {}
@@ -116,10 +118,17 @@ class Watch:
 
     def lateness(self) -> Lateness:
         """How late those were that have begun."""
+        return self._late(self._began_at)
+
+    def staging(self) -> Lateness:
+        """How late those were available that are."""
+        return self._late(self._available_at)
+
+    def _late(self, moments: Mapping[int, datetime]) -> Lateness:
         with self._lock:
             late = [
                 (at - due).total_seconds()
-                for id_, at in self._began_at.items()
+                for id_, at in moments.items()
                 if (due := self._jobs[id_].scheduled_at) is not None
             ]
         return Lateness(tuple(sorted(seconds * 1000 for seconds in late)))
@@ -197,9 +206,11 @@ class Watch:
         if not staged:
             return
         queues = ", ".join(sorted({job.queue for job in staged}))
-        took = measurements["duration"] / 1e6
+        took, now = measurements["duration"] / 1e6, SYSTEM_CLOCK.now()
         with self._lock:
             self.passes += 1
+            for job in staged:
+                self._available_at.setdefault(job.id, now)
             self._recent.append(
                 f"{self.elapsed():5.2f} s  staged {len(staged):>3} in {took:5.1f} ms  {queues}"
             )

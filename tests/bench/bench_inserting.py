@@ -85,6 +85,8 @@ def run(report: Report) -> None:
         _finished(oban, FINISHED_ON_POSTGRES)
         _unique(report, "PostgreSQL", oban, ways=("args, queue, worker", "the last minute"))
         _unique(report, "PostgreSQL, bare of GIN", oban, ways=BY_JSON, count=FEW)
+        with _opened(server.url(), unique_keys=["account"]) as other:
+            _unique(report, "PostgreSQL, with an index for its keys", other, ways=("keys",))
         with _opened(server.url(), elixir_indexes=True) as other:
             _unique(report, "PostgreSQL, with Elixir's indexes", other, ways=BY_JSON)
 
