@@ -3,7 +3,8 @@
 Walks a folder and schedules one job per file, due in 1 to 5 seconds, on an SQLite file that is
 gone afterwards. Each computes its file's checksum; some fail at first and are tried again, one is
 snoozed and one cancelled. Shows the live tree of actors and the jobs' states, and says how late
-jobs were available and began. Ends with 0 only if every one met the end it should, and every checksum is right.
+jobs were available and began. Ends with 0 only if every one met the end it should, and every
+checksum is right.
 """
 
 import argparse

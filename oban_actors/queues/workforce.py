@@ -281,7 +281,7 @@ class Workforce:
                 logger.warning(said, post.roster.queue, killed)
 
     def closing(self) -> Iterator[Callable[[float], None]]:
-        """Give the steps that end all threads and the event loop that run no job, and all processes.
+        """Give the steps that end all processes, and threads and the event loop that run no job.
 
         Each takes the seconds that it may wait for them; of the loop only whether.
         """
