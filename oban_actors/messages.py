@@ -331,7 +331,7 @@ class StopQueue:
 
 @dataclass(frozen=True, slots=True)
 class CancelClaims:
-    """To a Foreman: tell these runs to end, and why.
+    """To a Foreman, or to Queues if there is none: tell these runs of a queue to end, and why.
 
     Args:
         claims: whose runs.

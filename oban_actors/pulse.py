@@ -253,7 +253,12 @@ class Pulse(GenServer):
         for roster in self.rosters():
             lost = [claim for claim in roster.running() if _may_run_twice(claim)]
             if lost:
-                self.tell(("foreman", roster.queue), CancelClaims(lost, "shutdown", lost=True))
+                self._lose(roster, CancelClaims(lost, "shutdown", lost=True))
+
+    def _lose(self, roster: Roster, message: CancelClaims) -> None:
+        if not self.tell(("foreman", roster.queue), message):
+            # Its queue has ended, and what it has left goes on.
+            self.tell("queues", message)
 
     def _compare(
         self, rosters: list[Roster], running: dict[str, list[Claim]], report: BeatReport
@@ -269,7 +274,7 @@ class Pulse(GenServer):
                 # What a cancel says comes after its commit, and so perhaps after this beat.
                 said = "jobs were cancelled, or taken from this node, and are told to end: %s"
                 logger.warning(said, ids)
-                self.tell(("foreman", roster.queue), CancelClaims(lost, "cancelled", lost=True))
+                self._lose(roster, CancelClaims(lost, "cancelled", lost=True))
             held = {claim.id for claim in roster.held()}
             if roster.left_over:
                 self.tell("queues", LeftOver(roster.queue))

@@ -173,9 +173,10 @@ _ROOTS: set[Root] = set()
 """Those that run, also where nobody has kept a handle."""
 
 
-def _stop_all() -> None:
+def stop_all() -> None:
+    """Stop all that run, in order, as the interpreter exits."""
     for root in list(_ROOTS):
         root._stop_at_exit()  # noqa: SLF001 (its own module)
 
 
-atexit.register(_stop_all)
+atexit.register(stop_all)

@@ -101,7 +101,7 @@ class Evaluator:
                 return []
         work = partial(self._claim, run, booting=booting)
         # Doing it again would do no harm, but would no longer know which jobs it inserted.
-        outcome = run.transaction(work, idempotent=False, idle_timeout=IDLE_TIME)
+        outcome = run.transaction(work, idempotent=False, idle_timeout=IDLE_TIME, lenient=True)
         self._settle(run, outcome, booting=booting)
         self._plan(run, outcome.now)
         return outcome.jobs

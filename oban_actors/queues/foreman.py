@@ -2,22 +2,19 @@
 
 import logging
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import sqlalchemy as sa
 
 from oban_actors.actors import GenServer, Reason, Timer
 from oban_actors.claim import Claim
 from oban_actors.config import Config
 from oban_actors.engines import JobEngine
 from oban_actors.errors import DatabaseError
-from oban_actors.job import JobState
 from oban_actors.messages import CancelClaims, Dispatch, Watch
+from oban_actors.queues.losses import Losses
 from oban_actors.queues.workforce import Post
 from oban_actors.repo import Repo
-from oban_actors.repo.times import to_text
 from oban_actors.running import EndReason
 
 logger = logging.getLogger("oban_actors")
@@ -27,9 +24,6 @@ MARGIN = 1.0
 
 RECORD_TIME = 5.0
 """Seconds that recording a time-out's error may take; it is tried once."""
-
-LOOK_TIME = 2.0
-"""Seconds that a look whether jobs were cancelled may take."""
 
 SILENCE = 30.0
 """Seconds after one that failed in which none is recorded at once, but when its job ends."""
@@ -75,6 +69,7 @@ class Foreman(GenServer):
         self.repo = repo
         self.engine = engine
         self.post = post
+        self._losses = Losses(post, repo, engine)
         self._timers: dict[Claim, Timer] = {}
         self._thread = 0
         self._silent_until = 0.0
@@ -101,11 +96,10 @@ class Foreman(GenServer):
                 for claim in claims:
                     self._cancel(claim, reason)
             case CancelClaims(claims, reason):
-                for claim in claims:
-                    self._lose(claim, reason)
+                self._losses.tell(claims, reason)
                 self._end_later(claims)
             case _Lost(claims):
-                self._end_lost(claims)
+                self._losses.end(claims)
             case _:
                 super().handle_info(message)
 
@@ -158,45 +152,9 @@ class Foreman(GenServer):
             claim.running.cancel(reason)
             self.post.interrupt(claim)
 
-    def _lose(self, claim: Claim, reason: EndReason) -> None:
-        claim.lost = True
-        if not claim.running.cancelled:
-            self._cancel(claim, reason)
-        elif claim.ack is None:
-            # It did not end when it was told to, and is interrupted once only.
-            claim.running.cancel(reason)
-
     def _end_later(self, claims: Sequence[Claim]) -> None:
         if claims:
             self.send_after(_Lost(claims), MARGIN)
-
-    def _end_lost(self, claims: Sequence[Claim]) -> None:
-        going_on = [claim for claim in claims if claim.ack is None and not claim.aborted]
-        cancelled = self._cancelled([c for c in going_on if c.running.reason == "cancelled"])
-        for claim in going_on:
-            if claim.id not in cancelled and self.post.abort(claim):
-                said = "job %d (%s) went on while others may run it; its process was killed"
-                logger.warning(said, claim.id, claim.job.worker)
-
-    def _cancelled(self, claims: Sequence[Claim]) -> Collection[int]:
-        """Find those that somebody has cancelled, so that nobody else runs them; by their ids."""
-
-        def look(connection: sa.Connection) -> list[int]:
-            of = self.engine.claim_of
-            return [
-                c.id for c in claims if of(connection, c.id) == (state, to_text(c.attempted_at))
-            ]
-
-        state = JobState.CANCELLED.value
-        if not claims:
-            return ()
-        try:
-            return self.repo.transaction(
-                look, attempts=1, statement_timeout=LOOK_TIME, read_only=True
-            )
-        except DatabaseError as failure:
-            logger.warning("whether jobs were cancelled or taken is not known: %s", failure)
-            return ()
 
     def _stuck(self, claim: Claim) -> None:
         # Its row stays claimed until its thread ends, or the job would run twice at once.

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from oban_actors import tracing
 from oban_actors.actors.clock import real_monotonic
+from oban_actors.actors.root import stop_all
 from oban_actors.claim import Claim
 from oban_actors.errors import ProcessDied
 from oban_actors.performing import Performer
@@ -300,7 +301,9 @@ class _Child:
 
 
 @atexit.register
-def _kill_all() -> None:
-    # `multiprocessing` would wait for them, and its own turn comes after this one.
+def _end_all() -> None:
+    # Whose jobs run in them, a tree, has its own turn last: their grace period would be over.
+    stop_all()
+    # `multiprocessing` would wait for them, and its turn comes after this one.
     for child in list(_children):
         child.process.kill()

@@ -1,21 +1,31 @@
 """Queues: the queues that this node runs, each a small tree; started and stopped at any time."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from oban_actors.actors import SHUTDOWN, ChildSpec, Exit, Reason, Sender, Supervisor, Timer, send
+from oban_actors.claim import Claim
 from oban_actors.config import QueueOptions
 from oban_actors.config_options import positive, queue_name
 from oban_actors.config_options import queue as check_queue
 from oban_actors.errors import ConfigError
-from oban_actors.messages import Notification, Reconnected, Shutdown, StartQueue, StopQueue
+from oban_actors.messages import (
+    CancelClaims,
+    Notification,
+    Reconnected,
+    Shutdown,
+    StartQueue,
+    StopQueue,
+)
 from oban_actors.notifiers import listen
-from oban_actors.queues.foreman import Foreman
+from oban_actors.queues.foreman import MARGIN, Foreman
+from oban_actors.queues.losses import Losses
 from oban_actors.queues.parts import Drained, LeftOver, Parts
 from oban_actors.queues.producer import Producer
 from oban_actors.queues.watchman import CANCEL_TIME, SLACK, Watchman
+from oban_actors.running import EndReason
 
 logger = logging.getLogger("oban_actors")
 
@@ -30,6 +40,13 @@ PRODUCER_TIME = 12.0
 @dataclass(frozen=True, slots=True)
 class _Deadline:
     """A queue that was told to stop has had its time."""
+
+    queue: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """Runs of a queue whose claims are lost have had their margin."""
 
     queue: str
 
@@ -89,6 +106,10 @@ class Queues(Supervisor):
         for queue, options in later.items():
             if queue not in self._children:
                 self._start_queue(queue, options)
+        for roster in workforce.rosters():
+            # Of a queue that runs its Foreman does.
+            if roster.queue not in self._children and self._lost(roster.queue):
+                self.send_after(_Lost(roster.queue), MARGIN)
 
     def handle_call(self, message: Any, sender: Sender) -> Any:
         """Start or stop a queue; otherwise what a supervisor is asked."""
@@ -115,6 +136,10 @@ class Queues(Supervisor):
                 self._end_queue(queue)
             case LeftOver(queue):
                 self._end_again(queue)
+            case CancelClaims(claims, reason, lost=True):
+                self._lose(claims, reason)
+            case _Lost(queue):
+                self._end_lost(queue)
             case _Listens(queue, begun):
                 self._go_on_telling(queue, begun)
             case Reconnected() | Notification():
@@ -222,6 +247,28 @@ class Queues(Supervisor):
             return
         self._add(queue_spec(self.parts, queue, options))
         self._limit_end(queue)
+
+    # Runs that outlived their queue
+
+    def _lose(self, claims: Sequence[Claim], reason: EndReason) -> None:
+        for queue in dict.fromkeys(claim.job.queue for claim in claims):
+            if (losses := self._losses(queue)) is not None:
+                losses.tell([claim for claim in claims if claim.job.queue == queue], reason)
+                self.send_after(_Lost(queue), MARGIN)
+
+    def _end_lost(self, queue: str) -> None:
+        if (losses := self._losses(queue)) is not None:
+            losses.end(self._lost(queue))
+
+    def _lost(self, queue: str) -> list[Claim]:
+        post = self.parts.workforce.find(queue)
+        return [] if post is None else [each for each in post.roster.running() if each.lost]
+
+    def _losses(self, queue: str) -> Losses | None:
+        post = self.parts.workforce.find(queue)
+        return None if post is None else Losses(post, self.parts.repo, self.parts.engine)
+
+    # Ends of queues
 
     def _begin_end(self, queue: str) -> None:
         # Noted first: a Producer that just crashed hears nothing, and its successor looks.

@@ -163,6 +163,11 @@ class Workforce:
                 found = self._posts[queue] = self._make(queue, options)
             return found
 
+    def find(self, queue: str) -> Post | None:
+        """Give the post of a queue that was made, None if there is none."""
+        with self._lock:
+            return self._posts.get(queue)
+
     def renew(self, queue: str, options: QueueOptions) -> None:
         """Let a queue that was stopped begin anew, with other options; what still runs goes on."""
         with self._lock:

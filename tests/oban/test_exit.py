@@ -37,6 +37,31 @@ def test_jobs_have_their_grace_period(sqlite: Database) -> None:
     assert Tables(sqlite).states() == {1: "completed"}
 
 
+def test_jobs_in_processes_have_it_too(sqlite: Database) -> None:
+    """Their processes end after the tree, which tells them to end and has what they come to."""
+    done = run_program(
+        """
+        import sys, threading
+        from pathlib import Path
+        from oban_actors import Oban
+        from oban_actors.queues import watchman
+        from tests.workers import jobs
+        watchman.CANCEL_TIME = 30.0
+        queues = {"alpha": {"limit": 1, "executor": "processes"}}
+        oban = Oban(sys.argv[1], queues=queues, shutdown_grace_period=0.2)
+        oban.migrate()
+        oban.start()
+        file = Path(sys.argv[1].removeprefix("sqlite:///") + ".begun")
+        oban.insert(jobs.plain.new({"do": "wait", "file": str(file)}, queue="alpha"))
+        while not file.exists(): threading.Event().wait(0.01)
+        """,
+        sqlite.url,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Tables(sqlite).states() == {1: "completed"}
+
+
 def test_all_instances_of_a_hosts_tree(sqlite: Database) -> None:
     """They end one after the other, so their times are added."""
     obans = [Oban(sqlite.url, name=name, shutdown_grace_period=120) for name in "ab"]

@@ -37,6 +37,11 @@ def only_one(job: Job) -> None:
     """Likewise."""
 
 
+@worker(name="tests.cron.alone", queue="alpha", unique={"period": "infinity", "fields": ["worker"]})
+def alone(job: Job) -> None:
+    """Likewise."""
+
+
 @worker(name="tests.cron.moody", queue="alpha")
 class Moody(Worker):
     """Builds no jobs while it is told not to."""

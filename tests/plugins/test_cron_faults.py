@@ -12,6 +12,7 @@ from tests.plugins.crontabs import (
     Replacing,
     Unstorable,
     Warm,
+    alone,
     clock_at,
     crash,
     crons,
@@ -109,6 +110,19 @@ def test_a_job_that_can_not_be_stored_stops_no_other(
     assert runs(start_oban.tables) == ["02 09:00"]
     assert [each for each in caplog.messages if "was refused" in each] != []
     assert [node.last_crash for node in oban.tree().walk() if node.last_crash] == []
+
+
+def test_a_row_that_is_no_text_stops_no_other(start_sqlite: Starter) -> None:
+    """A unique job that is looked for among such rows stands in the way of its own entry only."""
+    clock = clock_at("2026-03-02 08:59:30")
+    oban = start(start_sqlite, clock, NINE, ("0 9 * * *", alone))
+    oban.insert(alone.new({"a": 1}))
+    start_sqlite.tables.execute("UPDATE {jobs} SET args = cast(x'ff' AS TEXT)")
+
+    clock.advance(31)
+    evaluate(oban)
+
+    assert runs(start_sqlite.tables) == ["02 09:00"]
 
 
 @pytest.mark.db

@@ -212,6 +212,42 @@ def test_a_claim_that_was_taken_is_run_no_longer(
     assert start_oban.tables.states() == {claim.id: "available"}
 
 
+@pytest.mark.parametrize("how", ["no beat", "taken", "taken, and Queues crashes"])
+def test_one_that_outlives_its_queue_is_ended_once_it_is_lost(
+    start_oban: Starter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    how: str,
+) -> None:
+    """Though its Foreman has ended with the queue; and it is said once, not with each beat."""
+    clock = VirtualClock()
+    oban = start_oban(clock=clock, **ALPHA)
+    claim, pid = running(oban, "hang", tmp_path / "pid")
+    oban.stop_queue("alpha", local_only=True)
+    wait_until(lambda: view(oban).shutting_down)
+    clock.advance(0.2)
+    wait_until(lambda: oban.check_queue("alpha") is None)
+    beat(oban)
+    if how == "no beat":
+        mute(monkeypatch, oban)
+        clock.advance(46)
+    else:
+        start_oban.tables.execute("UPDATE {jobs} SET state = 'available'")
+    for _ in range(3):
+        beat(oban)
+    wait_until(lambda: claim.lost)
+    if how.endswith("crashes"):
+        crash(monkeypatch, oban.whereis("queues"))
+    wait_until_idle(oban, "queues")
+    assert is_there(pid)
+    clock.advance(1)
+
+    wait_until(lambda: not is_there(pid))
+    said = "are told to end"
+    assert len([each for each in caplog.messages if said in each]) == 1
+
+
 def test_a_cancel_that_a_beat_tells_of_kills_nobody(
     start_oban: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
