@@ -58,6 +58,15 @@ def proxy(own_server: PostgresServer) -> Iterator[TcpProxy]:
         yield proxy
 
 
+def test_server_whose_port_is_taken_meanwhile_gets_another() -> None:
+    """Two that are made at the same time may have been given the same one."""
+    server = PostgresServer()
+    with socket.create_server((HOST, 0)) as other:
+        taken = server.port = other.getsockname()[1]
+        with server, psycopg.connect(server.conninfo()) as connection:
+            assert connection.info.port == server.port != taken
+
+
 @pytest.mark.parametrize("mode", ["smart", "fast", "immediate"])
 def test_server_restarts_in_every_mode(own_server: PostgresServer, mode: StopMode) -> None:
     """It comes back on the same port, which is never PostgreSQL's own."""

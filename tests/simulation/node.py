@@ -9,6 +9,7 @@ from oban_actors.actors import Exit, Reason, Runtime, StartFailed, send
 from oban_actors.announcing import Announcer
 from oban_actors.claim import Claim
 from oban_actors.config import Config
+from oban_actors.estate import Estate
 from oban_actors.inserting import Inserter
 from oban_actors.messages import Watch
 from oban_actors.notifiers import make_publisher
@@ -157,8 +158,7 @@ class Node:
         instance.Instance.start(
             cast("Any", instance.children(parts, publisher, self.inserter)),
             config,
-            repo,
-            workforce,
+            Estate(config, repo, runtime.timers, workforce),
             name="oban",
             runtime=runtime,
             on_exit=lambda reason: self.ended(self, reason),

@@ -36,6 +36,7 @@ SETTINGS = {
     "wal_level": "minimal",
     "max_wal_senders": "0",
 }
+TAKEN = "Address already in use"
 FORGETFUL = {"fsync": "off", "full_page_writes": "off"}
 
 
@@ -128,12 +129,21 @@ class PostgresServer:
         """
         if self.running:
             return
-        if not self._data.exists():
+        new = not self._data.exists()
+        if new:
             self._initialize()
-        self._master = self._run("postgres", "-D", str(self._data), "-p", str(self.port))
-        wait_until(self._ready, message="PostgreSQL takes connections")
+        self._begin()
+        while new and not self.running and TAKEN in self.log.read_text():
+            # By another server that was being made at the same time.
+            self.log.unlink()
+            self.port = free_port()
+            self._begin()
         if not self.running:
             raise RuntimeError(f"PostgreSQL did not start: {self.log.read_text()}")
+
+    def _begin(self) -> None:
+        self._master = self._run("postgres", "-D", str(self._data), "-p", str(self.port))
+        wait_until(self._ready, message="PostgreSQL takes connections")
 
     def stop(self, mode: StopMode = "fast") -> None:
         """Stop it and wait for its end; nothing if it does not run.
