@@ -13,6 +13,7 @@ from oban_actors.engines.rescue import (
     RescueState,
     sort_rescued,
 )
+from oban_actors.repo.times import to_text
 from tests.simulation.client import SimConnection
 from tests.simulation.database import Row, Transaction
 from tests.simulation.job_store import JOBS, aware, in_order
@@ -67,6 +68,18 @@ class ProducerStore:
 
         def look(made: Transaction) -> list[int]:
             return sorted(row["id"] for row in _claimed(made, claimant.uuid, queue))
+
+        return connection.run(look)  # type: ignore[no-any-return]  # what it gives
+
+    def claim_of(self, connection: SimConnection, job_id: int) -> tuple[str, str | None] | None:
+        """See `JobEngine`."""
+
+        def look(made: Transaction) -> tuple[str, str | None] | None:
+            row = made.get(JOBS, job_id)
+            if row is None:
+                return None
+            at = row["attempted_at"]
+            return row["state"], None if at is None else to_text(aware(at))
 
         return connection.run(look)  # type: ignore[no-any-return]  # what it gives
 

@@ -12,6 +12,7 @@ from oban_actors.engines import JobEngine, ProducerBeat
 from oban_actors.engines.prune import PruneLook
 from oban_actors.job import Job, JobState
 from oban_actors.repo import Repo
+from oban_actors.repo.times import to_text
 from tests.engines.conftest import Store, store_on
 from tests.simulation.both import CLAIMANTS, ERROR, Both, beside
 from tests.support.databases import Database
@@ -129,6 +130,20 @@ class Drawn:
                 *([job.id for job in getattr(each, part)] for each in (done, also))
             )
 
+    def claim(self) -> None:
+        """Ask for a job's latest claim."""
+        ids = self.rng.choice([*self.both.ids, (-1, -1)])
+        fences = {one[0]: (one[1], other[1]) for one, other in self.fences}
+
+        def work(repo: Repo, engine: JobEngine, model: bool) -> Any:  # noqa: FBT001 (its shape)
+            found = self.both.on(repo, engine, "claim_of", ids[model])
+            latest = fences.get(ids[0], (None, None))[model]
+            return found and (found[0], found[1] == (latest and to_text(latest)))
+
+        real, model = self.both.each(work)
+        assert real == model
+        assert real is None or real[1]
+
     def forget(self) -> None:
         """Take a producer's row away, which stays while it has jobs."""
         self.both.call("forget_producer", self.rng.choice(CLAIMANTS))
@@ -207,10 +222,12 @@ def test_the_model_does_what_postgresql_does(pg_store: Store, seed: int) -> None
     """Whatever is called, in whatever order, both stores answer the same."""
     with beside(pg_store, seed) as both:
         drawn = Drawn(both, seed)
-        steps = [drawn.insert, drawn.insert, drawn.stage, drawn.look]
+        steps = [drawn.insert, drawn.insert, drawn.stage, drawn.look, drawn.claim]
         steps += [drawn.turn, drawn.turn, drawn.turn, drawn.release]
         steps += [drawn.beat, drawn.rescue, drawn.forget, drawn.prune_jobs, drawn.prune_jobs]
         steps += [drawn.plant, drawn.mark, drawn.read, drawn.read, drawn.prune, drawn.neighbours]
-        for _ in range(160):
+        for done in range(1_000):
             drawn.rng.choice(steps)()
+            if done >= 160 and drawn.pruned:
+                break
         assert drawn.pruned > 0
