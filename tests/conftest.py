@@ -5,8 +5,9 @@ import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from hypothesis import settings
 
@@ -81,6 +82,13 @@ def pg_url(postgres_server: Server, pg_database: str) -> str:
 def pg_conninfo(postgres_server: Server, pg_database: str) -> str:
     """Address of that database, as psycopg takes it."""
     return postgres_server.conninfo(pg_database)
+
+
+@pytest.fixture
+def admin(pg_conninfo: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection with every right."""
+    with psycopg.connect(pg_conninfo, autocommit=True) as connection:
+        yield connection
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Jobs that are unique by keys, where the table has an index for these keys."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -19,13 +18,6 @@ ODD = ["it's", "a:b", "50%", "%(x)s", "back\\slash", "a\\:b", "{x}", 'q"q', "ä"
 
 
 Admin = psycopg.Connection[Any]
-
-
-@pytest.fixture
-def admin(pg_conninfo: str) -> Iterator[Admin]:
-    """A connection with every right."""
-    with psycopg.connect(pg_conninfo, autocommit=True) as connection:
-        yield connection
 
 
 @pytest.fixture

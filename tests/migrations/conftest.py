@@ -15,13 +15,6 @@ Admin = psycopg.Connection[Any]
 
 
 @pytest.fixture
-def admin(pg_conninfo: str) -> Iterator[Admin]:
-    """A connection with every right."""
-    with psycopg.connect(pg_conninfo, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
 def repo(pg: Database) -> Iterator[Repo]:
     """A repo on an empty schema."""
     with opened_on(pg) as made:
