@@ -48,7 +48,10 @@ UNENDED = """
 SELECT count(*) FROM {jobs} WHERE worker = 'chaos.work'
 AND state IN ('available', 'scheduled', 'executing', 'retryable')
 """
-CRASHED = re.compile(r"crashed|child .* ended|gave up|abandoned")
+# As the tree says it: what it quotes may have such words too, as a pooler's "server conn crashed?".
+CRASHED = re.compile(
+    r" crashed (over|in) |^child \S+ ended: | ended by a fault | gives up: | is abandoned;"
+)
 ENOUGH = 0.98
 WINDOWS = (5, 3.0)
 """How many windows of so many seconds throughput is the median of."""

@@ -8,7 +8,7 @@ import pytest
 from oban_actors import Job
 from tests.chaos import scene, table
 from tests.chaos.cases import Case, Row, no_node, play
-from tests.chaos.scene import LIMIT, Scene
+from tests.chaos.scene import CRASHED, LIMIT, Scene
 from tests.support.databases import Database
 from tests.support.waiting import wait_until
 
@@ -62,6 +62,27 @@ def test_what_is_wrong_is_seen(tmp_path: Path, sqlite: Database) -> None:
     assert "1 jobs ended that never ran" in words
     assert "1 runs again, at most 0 are promised" in words
     assert "crashed: ['Traceback']" in words
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Oban.stager crashed over Stage()",
+        "child Oban.peer ended: crashed: ValueError('x')",
+        "Oban.notifier ended by a fault in what runs it",
+        "Oban.queues gives up: more than 3 restarts within 5 seconds, the last of child alpha",
+        "<Process Oban.peer> did not end and is abandoned; it hangs in",
+    ],
+)
+def test_what_the_tree_says_of_a_crash_counts(said: str) -> None:
+    """Whatever ends an actor against its will."""
+    assert CRASHED.search(said)
+
+
+def test_what_is_quoted_is_no_crash() -> None:
+    """A pooler says so of its server, and a notifier tells why it can't listen."""
+    quoted = "the notifier can't listen and will try again: FATAL: server conn crashed? closed"
+    assert not CRASHED.search(quoted)
 
 
 def test_what_is_not_said_fails(
