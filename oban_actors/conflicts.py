@@ -87,6 +87,27 @@ def settle(
     return _finish(engine, connection, batch, now)
 
 
+def settle_found(
+    engine: JobEngine, connection: Connection, job: Job, job_id: int, now: datetime | None
+) -> Settled:
+    """Settle a single unique job for which another one was found, with others kept out.
+
+    Args:
+        engine: the job store.
+        connection: in the transaction that keeps them out.
+        job: a checked one.
+        job_id: of the other one.
+        now: a virtual clock's time.
+
+    Raises:
+        TransientError: others were in the way for too long.
+
+    """
+    batch = _Batch([job])
+    _read_rows(engine, connection, batch, {0: job_id})
+    return _finish(engine, connection, batch, now)
+
+
 def _key(job: Job) -> str:
     return (job.unique or Unique()).wish(job)
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from oban_actors import telemetry, tracing
 from oban_actors.announcing import Announcer
 from oban_actors.config import Config
-from oban_actors.conflicts import Settled, settle
+from oban_actors.conflicts import Settled, settle, settle_found
 from oban_actors.engines import JobEngine
 from oban_actors.errors import InvalidJob
 from oban_actors.host_connections import adopt, refuse_both, run_on
@@ -21,6 +21,7 @@ from oban_actors.job_secrets import outgoing
 from oban_actors.notifiers import Publisher, note_sent, notify_statement, sends_by_statement
 from oban_actors.repo import Repo
 from oban_actors.repo.commits import UNWRITTEN, leave
+from oban_actors.repo.message import Send
 from oban_actors.testing_mode import mode_of
 
 CHUNK = 5_000
@@ -90,14 +91,18 @@ class Inserter:
         return await run_on(handle, option, self.repo.dialect, work)
 
     def _in_one_message(self, jobs: Sequence[Job]) -> list[Job] | None:
-        """Insert what is new and can run at once with one message, None where that can't be."""
-        if not self._by_statement or not all(map(_at_once, jobs)):
+        """Insert what can run at once by one message, None where that can't be."""
+        if not self._by_statement or any(job.state != JobState.AVAILABLE for job in jobs):
             return None
+        if not any(job.unique for job in jobs):
+            return self._insert_new(jobs)
+        return self._insert_unique(jobs[0]) if len(jobs) == 1 else None
+
+    def _insert_new(self, jobs: Sequence[Job]) -> list[Job] | None:
         message = self.engine.insert_message(jobs)
         if message is None:
             return None
-        name, about = self._about(jobs)
-        with telemetry.span(name, about) as event:
+        with self._span(jobs) as event:
             carrying = tracing.carry(jobs)
             statements, parameters = [message.statement], message.write(carrying, self.repo.now())
             payloads = [{"queue": queue} for queue in dict.fromkeys(job.queue for job in jobs)]
@@ -105,20 +110,48 @@ class Inserter:
                 statement, more = notify_statement(self.config, "insert", payloads)
                 statements.append(statement)
                 parameters = parameters | more
-            rows = self.repo.message(
-                statements, parameters, traced=lambda found: message.trace(found[0])
-            )
-            done = message.read(carrying, rows[0])
-            event.set(**({"job": done[0]} if len(jobs) == 1 else {"jobs": done}))
+
+            def work(connection: sa.Connection, send: Send) -> list[Job]:
+                rows, *_ = send(statements, parameters)
+                leave(connection, message.trace(rows))
+                return message.read(carrying, rows)
+
+            done = self.repo.opened(work)
+            _finish(event, done)
         if self.config.insert_notify:
             note_sent(self.config, "insert", payloads)
         return done
 
-    def _about(self, jobs: Sequence[Job]) -> tuple[str, dict[str, Any]]:
+    def _insert_unique(self, job: Job) -> list[Job] | None:
+        """Insert one unless it is there, and go on in the same transaction if it is."""
+        insert = self.engine.unique_insert(job)
+        if insert is None:
+            return None
+        payloads = [{"queue": job.queue}] if self.config.insert_notify else []
+        with self._span([job]) as event:
+            (carrying,) = tracing.carry([job])
+            _, notification = notify_statement(self.config, "insert", payloads)
+
+            def work(connection: sa.Connection, send: Send) -> Job:
+                now = self.repo.now()
+                done = insert(connection, send, carrying, now, notification)
+                if isinstance(done, Job):
+                    return done
+                settled = settle_found(self.engine, connection, carrying, done, now)
+                self._conclude(connection, [settled], alone=True)
+                return settled.jobs[0]
+
+            done = self.repo.opened(work)
+            _finish(event, [done])
+        if payloads and not done.conflict:
+            note_sent(self.config, "insert", payloads)
+        return [done]
+
+    def _span(self, jobs: Sequence[Job]) -> telemetry.span:
         about: dict[str, Any] = {"conf": self.config, "engine": type(self.engine)}
         if len(jobs) == 1:
-            return "oban.engine.insert_job", about | {"job": jobs[0]}
-        return "oban.engine.insert_all_jobs", about | {"changesets": jobs}
+            return telemetry.span("oban.engine.insert_job", about | {"job": jobs[0]})
+        return telemetry.span("oban.engine.insert_all_jobs", about | {"changesets": jobs})
 
     def _insert(
         self, connection: sa.Connection, chunks: "Chunks", *, host: bool, alone: bool = False
@@ -128,22 +161,26 @@ class Inserter:
             self._insert_chunk(connection, jobs, host=host, more=streamed and len(jobs) == CHUNK)
             for jobs in chunks()
         ]
+        self._conclude(connection, settled, alone=alone)
+        return [job for each in settled for job in each.jobs]
+
+    def _conclude(
+        self, connection: sa.Connection, settled: Sequence[Settled], *, alone: bool
+    ) -> None:
         if alone and not any(each.written for each in settled):
             leave(connection, UNWRITTEN)
         if self.config.insert_notify:
             self._announce(connection, settled)
-        return [job for each in settled for job in each.jobs]
 
     def _insert_chunk(
         self, connection: sa.Connection, jobs: Sequence[Job], *, host: bool, more: bool
     ) -> Settled:
-        name, about = self._about(jobs)
-        with telemetry.span(name, about) as event:
+        with self._span(jobs) as event:
             timeout = self.config.lock_timeout if host else None
             carrying = tracing.carry(jobs)
             now = self.repo.now()
             done = settle(self.engine, connection, carrying, now, timeout, more=more)
-            event.set(**({"job": done.jobs[0]} if len(jobs) == 1 else {"jobs": done.jobs}))
+            _finish(event, done.jobs)
         return done
 
     def _announce(self, connection: sa.Connection, settled: Sequence[Settled]) -> None:
@@ -216,8 +253,8 @@ def _checked(jobs: list[Job]) -> list[Job]:
     return outgoing(jobs)
 
 
-def _at_once(job: Job) -> bool:
-    return job.state == JobState.AVAILABLE and job.unique is None
+def _finish(event: telemetry.span, jobs: Sequence[Job]) -> None:
+    event.set(**({"job": jobs[0]} if len(jobs) == 1 else {"jobs": jobs}))
 
 
 def _handle(session: Any, connection: Any) -> tuple[str, Any]:

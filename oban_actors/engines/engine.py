@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Table
 
 from oban_actors.claim import Ack, Claimant
 from oban_actors.engines.cron import CronEngine
-from oban_actors.engines.inserts import InsertMessage
+from oban_actors.engines.inserts import InsertMessage, UniqueInsert
 from oban_actors.engines.prune import PruneEngine
 from oban_actors.engines.rescue import RescueEngine
 from oban_actors.engines.staging import StagingEngine
@@ -119,6 +119,14 @@ class JobEngine(StagingEngine, CronEngine, PruneEngine, RescueEngine, Protocol):
 
         Args:
             jobs: a few; their meta may change until they are written.
+
+        """
+
+    def unique_insert(self, job: Job) -> UniqueInsert | None:
+        """Give how to insert a unique job by a message, None where step by step is the only way.
+
+        Args:
+            job: its meta may change until it is written.
 
         """
 

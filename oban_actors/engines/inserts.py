@@ -1,12 +1,15 @@
 """What inserting jobs has in common, whatever the store."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Connection
+
 from oban_actors.job import Job
 from oban_actors.repo.commits import Trace
+from oban_actors.repo.message import Send
 
 MOST_AT_ONCE = 20_000
 """Jobs in one INSERT; more are split, so that the statement stays far below PostgreSQL's limits."""
@@ -31,6 +34,14 @@ class InsertMessage:
     write: Callable[[Sequence[Job], datetime | None], dict[str, Any]]
     trace: Callable[[list[Any]], Trace]
     read: Callable[[Sequence[Job], list[Any]], list[Job]]
+
+
+UniqueInsert = Callable[[Connection, Send, Job, datetime | None, Mapping[str, Any]], Job | int]
+"""Inserts a unique job in `Repo.opened`, or gives the id of one that is the same.
+
+It gets the connection, what sends, the job, a virtual clock's time, and the parameters of
+`notify_statement` for what is to be notified if the job is inserted.
+"""
 
 
 def inserted(jobs: Iterable[Job], rows: Iterable[RowTimes]) -> Iterator[Job]:

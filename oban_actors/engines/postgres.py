@@ -11,6 +11,7 @@ from oban_actors.engines.postgres_beats import PostgresBeats
 from oban_actors.engines.postgres_control import PostgresControl
 from oban_actors.engines.postgres_cron import PostgresCron
 from oban_actors.engines.postgres_insert import PostgresInserts
+from oban_actors.engines.postgres_insert_unique import PostgresUniqueInserts
 from oban_actors.engines.postgres_prune import PostgresPrune
 from oban_actors.engines.postgres_rescue import PostgresRescue
 from oban_actors.engines.postgres_staging import PostgresStaging
@@ -42,6 +43,7 @@ class PostgresEngine(
     PostgresControl,
     PostgresInserts,
     PostgresUniques,
+    PostgresUniqueInserts,
     PostgresCron,
     PostgresPrune,
     PostgresRescue,
@@ -65,6 +67,7 @@ class PostgresEngine(
         self.prepare_control(prefix)
         self.prepare_inserts(quoted)
         self.prepare_uniques(quoted)
+        self.prepare_unique_inserts(quoted)
         self.prepare_cron(quoted)
         self.prepare_prune(quoted)
         self.prepare_rescue(quoted)

@@ -44,18 +44,20 @@ _COMMON = """
   cast(coalesce(job.priority, :priority) AS integer)
 """
 
-_PLAIN = f"""
-WITH new AS (
-  INSERT INTO {{jobs}} (
-    state, queue, worker, args, meta, max_attempts, priority,
-    tags, errors, attempt, inserted_at, scheduled_at
-  )
-  SELECT {_COMMON}, cast('{{{{}}}}' AS text[]), cast('{{{{}}}}' AS jsonb[]), 0,
-    moment.now, moment.now
-  FROM {_JOBS}
-  ORDER BY job.position
-  RETURNING id, inserted_at
+_NEW = f"""
+INSERT INTO {{jobs}} (
+  state, queue, worker, args, meta, max_attempts, priority,
+  tags, errors, attempt, inserted_at, scheduled_at
 )
+SELECT {_COMMON}, cast('{{{{}}}}' AS text[]), cast('{{{{}}}}' AS jsonb[]), 0,
+  moment.now, moment.now
+FROM {_JOBS}
+WHERE {{condition}}
+ORDER BY job.position
+RETURNING id, inserted_at
+"""
+_PLAIN = """
+WITH new AS ({new})
 SELECT string_agg(cast(id AS text), ','), max(inserted_at), cast(pg_current_xact_id() AS text)
 FROM new
 """
@@ -113,12 +115,13 @@ class PostgresInserts:
 
         """
         names = {"jobs": f"{schema}.oban_jobs", "schema": schema}
-        self._insert_plain = text(_PLAIN.format(**names))
+        plain = _PLAIN.format(new=plain_insert(schema))
+        self._insert_plain = text(plain)
         self._message = InsertMessage(
-            pyformat(_PLAIN.format(**names)),
-            write=_plain_parameters,
-            trace=lambda rows: trace_of_insert(self.table, rows[0][2], lambda: _times(rows[0])),
-            read=lambda jobs, rows: list(inserted(jobs, _times(rows[0]))),
+            pyformat(plain),
+            write=plain_parameters,
+            trace=lambda rows: trace_of_insert(self.table, rows[0][2], lambda: times_of(rows[0])),
+            read=lambda jobs, rows: list(inserted(jobs, times_of(rows[0]))),
         )
         self._insert_any = text(_ANY.format(**names))
 
@@ -139,14 +142,14 @@ class PostgresInserts:
 
     def insert_message(self, jobs: Sequence[Job]) -> InsertMessage | None:
         """See `JobEngine`."""
-        return None if any(map(_rare, jobs)) else self._message
+        return self._message if all(map(is_plain, jobs)) else None
 
     def _insert_bare(
         self, connection: Connection, parameters: dict[str, Any]
     ) -> Iterator[RowTimes]:
         row = connection.execute(self._insert_plain, {**parameters, "rare_each": "[]"}).one()
-        leave(connection, trace_of_insert(self.table, row[2], lambda: _times(row)))
-        return _times(row)
+        leave(connection, trace_of_insert(self.table, row[2], lambda: times_of(row)))
+        return times_of(row)
 
     def _insert_rare(
         self, connection: Connection, parameters: dict[str, Any], rare: list[dict[str, Any] | None]
@@ -158,13 +161,31 @@ class PostgresInserts:
         return iter(times)
 
 
-def _times(row: Sequence[Any]) -> Iterator[RowTimes]:
+def is_plain(job: Job) -> bool:
+    """Whether a job has nothing in its rare columns."""
+    return not any(_RARE(job))
+
+
+def plain_insert(schema: str, condition: str = "true") -> str:
+    """Write the statement that inserts jobs with no rare columns, and returns id and inserted_at.
+
+    Args:
+        schema: of the tables, quoted.
+        condition: under which it does.
+
+    """
+    return _NEW.format(jobs=f"{schema}.oban_jobs", schema=schema, condition=condition)
+
+
+def times_of(row: Sequence[Any]) -> Iterator[RowTimes]:
+    """Read what rows were given from the ids, with commas between, and the time of them all."""
     at = row[1].replace(tzinfo=UTC)
     # Ids are given in the order of the jobs, which is more than is promised of rows.
     return ((job_id, at, at) for job_id in sorted(map(int, row[0].split(","))))
 
 
-def _plain_parameters(jobs: Sequence[Job], now: datetime | None) -> dict[str, Any]:
+def plain_parameters(jobs: Sequence[Job], now: datetime | None) -> dict[str, Any]:
+    """Give the parameters of `plain_insert`."""
     return _parameters(jobs) | {"rare_each": "[]", "now": parameter("postgresql", now)}
 
 
@@ -180,9 +201,9 @@ def _parameters(jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def _rare(job: Job) -> dict[str, Any] | None:
-    tags, errors, attempt, attempted_by, schedule_in, *moments = _RARE(job)
-    if not (tags or errors or attempt or attempted_by or schedule_in or any(moments)):
+    if is_plain(job):
         return None
+    tags, errors, attempt, attempted_by, schedule_in, *moments = _RARE(job)
     seldom = zip(_SELDOM, (tags, errors, attempt, attempted_by, schedule_in), strict=True)
     found = {name: value for name, value in seldom if value}
     for name, moment in zip(_MOMENTS, moments, strict=True):

@@ -5,11 +5,15 @@ statistics are old, begin with a state or a queue and read a million rows: whate
 start stands within `IS TRUE`, where no index serves it.
 """
 
+import json
+from collections.abc import Iterable
 from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import TextClause, text
 
 from oban_actors.engines.shapes import Shape
+from oban_actors.job import Job
 from oban_actors.repo.key_indexes import hash_of, name_of
 from oban_actors.repo.times import NOW
 
@@ -44,8 +48,8 @@ _MATCHES = {
     "part": "job.{0} @> item.{0}",
 }
 _SINCE = f"""
-WITH moment AS MATERIALIZED (
-  SELECT {NOW["postgresql"]} - make_interval(secs => :period) AS since
+moment AS MATERIALIZED (
+  SELECT {NOW["postgresql"]} - make_interval(secs => cast(:period AS double precision)) AS since
 )
 """
 
@@ -63,10 +67,18 @@ def look(schema: str, shape: Shape) -> TextClause:
         shape: what to look for.
 
     """
+    return text(f"WITH {found_same(schema, shape)} SELECT place, id FROM found")
+
+
+def found_same(schema: str, shape: Shape) -> str:
+    """Write what `look` finds as subqueries of a larger statement, the last of them named `found`.
+
+    That has a row for each item, with its place and the id of a job.
+    """
     ways = [*_ways(schema, shape), *_executing(schema, shape)]
-    found = ways[0] if len(ways) == 1 else f"coalesce({', '.join(ways)})"
-    moment = "" if shape.unique.period is None else _SINCE
-    return text(f"{moment}SELECT item.place, {found} FROM {_ITEM}")
+    same = ways[0] if len(ways) == 1 else f"coalesce({', '.join(ways)})"
+    moment = "" if shape.unique.period is None else f"{_SINCE}, "
+    return f"{moment}found AS MATERIALIZED (SELECT item.place, {same} AS id FROM {_ITEM})"
 
 
 def _ways(schema: str, shape: Shape) -> list[str]:
@@ -85,6 +97,22 @@ def _ways(schema: str, shape: Shape) -> list[str]:
     if shape.keyed:
         anyway = _by_keys(schema, shape, anyway)
     return [_probed(schema, shape, parts, anyway)]
+
+
+def parameters_of(shape: Shape, members: Iterable[tuple[int, Job]]) -> dict[str, Any]:
+    """Give the parameters of a look for jobs of a shape, each with its place, but the time's."""
+    items = [
+        {
+            "place": place,
+            "worker": job.worker,
+            "queue": job.queue,
+            "args": shape.unique.wanted(job, "args"),
+            "meta": shape.unique.wanted(job, "meta"),
+        }
+        for place, job in members
+    ]
+    found: dict[str, Any] = {"items": json.dumps(items, ensure_ascii=False)}
+    return found if shape.unique.period is None else found | {"period": shape.unique.period}
 
 
 def key_names(shape: Shape) -> dict[str, str]:

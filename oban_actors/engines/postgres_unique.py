@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, TextClause, text
 
-from oban_actors.engines.postgres_look import document_of, key_names, look
+from oban_actors.engines.postgres_look import document_of, key_names, look, parameters_of
 from oban_actors.engines.postgres_traces import trace_of_change
 from oban_actors.engines.shapes import by_shape
 from oban_actors.errors import LockTimeout, UnfitTransaction
@@ -21,15 +21,19 @@ from oban_actors.repo.times import NOW, parameter, to_naive
 BUCKETS = 2048
 """Locks that all unique jobs of a schema share, so that no transaction can use up the server's."""
 
+OTHERS = "another transaction inserts the same unique job, or many,"
+"""Who is in the way of a unique insert."""
+
 _TOO_STRICT = ("repeatable read", "serializable")
 
 # In order, so that two batches never wait for each other.
-_LOCK_SOME = text(f"""
+LOCK_SOME = f"""
 SELECT pg_advisory_xact_lock(hashtext(:space), bucket) FROM unnest(ARRAY(
   SELECT DISTINCT cast(hashtextextended(key, 1) & {BUCKETS - 1} AS integer) AS bucket
   FROM json_array_elements_text(cast(:keys AS json)) AS key ORDER BY bucket
 )) AS bucket
-""")
+"""
+_LOCK_SOME = text(LOCK_SOME)
 _LOCK_ALL = text(f"""
 SELECT pg_advisory_xact_lock(hashtext(:space), bucket)
 FROM generate_series(0, {BUCKETS - 1}) AS bucket
@@ -91,7 +95,6 @@ class PostgresUniques:
 
         """
         self._unique_schema = schema
-        self._unique_space = f"oban_actors unique {schema}"
         self._unique_jobs = f"{schema}.oban_jobs"
         self._read = text(_READ.format(jobs=self._unique_jobs))
         self._read_locked = text(_READ.format(jobs=self._unique_jobs) + "ORDER BY id FOR UPDATE")
@@ -108,12 +111,11 @@ class PostgresUniques:
         before = None
         if host_timeout is not None:
             before = _check_host(connection, host_timeout)
-        with _waiting("another transaction inserts the same unique job, or many,"):
+        with waiting(OTHERS):
             if more:
-                connection.execute(_LOCK_ALL, {"space": self._unique_space}).all()
+                connection.execute(_LOCK_ALL, {"space": _space(self._unique_schema)}).all()
             else:
-                values = {"space": self._unique_space, "keys": json.dumps(keys)}
-                connection.execute(_LOCK_SOME, values).all()
+                connection.execute(_LOCK_SOME, lock_parameters(self._unique_schema, keys)).all()
         if before is not None:
             connection.execute(_RESET, {"timeout": before}).all()
 
@@ -123,19 +125,9 @@ class PostgresUniques:
         """See `JobEngine`."""
         found: dict[int, int] = {}
         for shape, members in by_shape(jobs):
-            items = [
-                {
-                    "place": place,
-                    "worker": job.worker,
-                    "queue": job.queue,
-                    "args": shape.unique.wanted(job, "args"),
-                    "meta": shape.unique.wanted(job, "meta"),
-                }
-                for place, job in members
-            ]
-            values: dict[str, Any] = {"items": json.dumps(items, ensure_ascii=False)}
+            values = parameters_of(shape, members)
             if shape.unique.period is not None:
-                values |= {"period": shape.unique.period, "now": parameter("postgresql", now)}
+                values["now"] = parameter("postgresql", now)
             if document_of(shape):
                 values |= key_names(shape)
             statement = look(self._unique_schema, shape)
@@ -149,7 +141,7 @@ class PostgresUniques:
     ) -> dict[int, Job]:
         """See `JobEngine`."""
         statement = self._read_locked if lock else self._read
-        with _waiting("another transaction has locked a job that is to be replaced"):
+        with waiting("another transaction has locked a job that is to be replaced"):
             rows = connection.execute(statement, {"ids": json.dumps(list(ids))}).all()
         jobs = (Job.from_row(_decoded(json.loads(row[0]))) for row in rows)
         return {job.id: job for job in jobs if job.id is not None}
@@ -183,8 +175,17 @@ class PostgresUniques:
             leave_beside(connection, trace_of_change(self.table, row[0], [job_id]))
 
 
+def lock_parameters(schema: str, keys: Sequence[str]) -> dict[str, Any]:
+    """Give the parameters of `LOCK_SOME`, with the keys in any order."""
+    return {"space": _space(schema), "keys": json.dumps(keys)}
+
+
+def _space(schema: str) -> str:
+    return f"oban_actors unique {schema}"
+
+
 @contextmanager
-def _waiting(who: str) -> Iterator[None]:
+def waiting(who: str) -> Iterator[None]:
     """Say who was in the way, and that it is not to be tried again, where a lock took too long."""
     try:
         yield

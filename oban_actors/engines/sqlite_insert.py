@@ -48,6 +48,9 @@ class SqliteInserts:
     def insert_message(self, *_given: object) -> None:
         """See `JobEngine`: there is no server to save a way to."""
 
+    def unique_insert(self, *_given: object) -> None:
+        """See `JobEngine`: as `insert_message`."""
+
     def insert_jobs(
         self, connection: Connection, jobs: Sequence[Job], now: datetime | None
     ) -> list[Job]:

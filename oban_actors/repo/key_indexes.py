@@ -13,7 +13,7 @@ def name_of(keys: Keys) -> str:
 
 def definition_of(keys: Keys) -> str:
     """Define it as SQL: no job without all of these keys has an entry."""
-    hashes = [hash_of("args", _literal(key)) for key in keys]
+    hashes = [hash_of("args", literal(key)) for key in keys]
     there = " AND ".join(f"{each} IS NOT NULL" for each in hashes)
     return f"(worker, {', '.join(hashes)}, inserted_at) WHERE {there}"
 
@@ -29,7 +29,8 @@ def hash_of(args: str, key: str) -> str:
     return f"jsonb_hash_extended({args} -> {key}, 0)"
 
 
-def _literal(key: str) -> str:
+def literal(key: str) -> str:
+    """Write a key as SQL."""
     quoted = "'" + key.replace("'", "''") + "'"
     # What a backslash means is the server's setting, but for a string that says so itself.
     return "E" + quoted.replace("\\", "\\\\") if "\\" in key else quoted

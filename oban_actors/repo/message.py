@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("oban_actors")
 
 Rows = list[tuple[Any, ...]]
+
+Send = Callable[[Sequence[str], Mapping[str, Any]], list[Rows]]
+"""Sends statements with their parameters, and gives the rows of each that has any."""
 
 PREPARED = "oban_prepared"
 """Key of `connection.info` under which stands what its session has prepared, and tried to."""

@@ -16,9 +16,8 @@ from oban_actors.actors.process import CURRENT
 from oban_actors.config import Config
 from oban_actors.errors import DatabaseError, DatabaseUnavailable, ForkedError
 from oban_actors.repo import schema
-from oban_actors.repo.commits import Trace, leave
 from oban_actors.repo.connect import Source, lone_connection, make_engine
-from oban_actors.repo.message import Rows, Sender, message_of
+from oban_actors.repo.message import Message, Rows, Send, Sender, message_of
 from oban_actors.repo.slots import Lane, Slots
 from oban_actors.repo.sqlstates import translate
 from oban_actors.repo.times import NOW, Dialect, parameter
@@ -152,14 +151,13 @@ class Repo:
         statement_timeout: float | None = None,
         lock_timeout: float | None = None,
         durable: bool = True,
-        traced: Callable[[list[Rows]], Trace] | None = None,
     ) -> list[Rows]:
         """Run statements in a transaction of their own that is one message to PostgreSQL.
 
         Its beginning, its settings and its COMMIT go with it, so that it takes one round trip, and
         never waits for this process while it holds locks. What a session is sent again it
         prepares, and neither parses nor plans a third time. It is tried again as in `transaction`,
-        and doing it twice has to be the same as doing it once, unless it is `traced`.
+        and doing it twice has to be the same as doing it once.
 
         Args:
             statements: in psycopg's style: `%(name)s`, and `%%` for a percent sign. Each sees
@@ -172,8 +170,6 @@ class Repo:
             statement_timeout: seconds, for each statement.
             lock_timeout: seconds.
             durable: whether the commit waits for the disk.
-            traced: finds the transaction's trace in the rows. The COMMIT then goes apart, and
-                if that gets no answer, the server is asked what became of it.
 
         Returns:
             the rows of each statement that gives any, in their order.
@@ -186,21 +182,37 @@ class Repo:
             statement_timeout, lock_timeout, None, read_only=False, durable=durable
         )
         terms = Terms(
-            (),
-            traced is None,
-            attempts,
-            patience=while_allowed if patience is None else patience,
+            (), attempts=attempts, patience=while_allowed if patience is None else patience
         )
-        sent = message_of(begin, tuple(statements), commit=traced is None)
+        sent = message_of(begin, tuple(statements), commit=True)
+        return self._run(terms, allowance, lambda c: self._send(c, sent, parameters))
 
-        def work(connection: Connection) -> list[Rows]:
-            self._on_statement()
-            rows = self._sender.send(connection, sent, parameters)
-            if traced is not None:
-                leave(connection, traced(rows))
-            return rows
+    def opened(self, work: Callable[[Connection, Send], T]) -> T:
+        """Run `work` in a transaction that it opens by a message to PostgreSQL.
 
-        return self._run(terms, allowance, work)
+        The COMMIT goes apart, so that the work may go on after what the message found. If the
+        COMMIT gets no answer, the server is asked what became of it: leave a trace.
+
+        Args:
+            work: gets the connection, and what it has to call first and once: with statements
+                and parameters as `message` takes them, it begins the transaction with these and
+                gives the rows of each.
+
+        Raises:
+            DatabaseError: as in `transaction` of work that is not idempotent.
+
+        """
+        begin, allowance, patience = self._terms(None, None, None, read_only=False, durable=True)
+
+        def opening(connection: Connection) -> T:
+            def send(statements: Sequence[str], parameters: Mapping[str, Any]) -> list[Rows]:
+                message = message_of(begin, tuple(statements), commit=False)
+                return self._send(connection, message, parameters)
+
+            return work(connection, send)
+
+        terms = Terms((), idempotent=False, patience=patience)
+        return self._run(terms, allowance, opening)
 
     def cancel(self, thread_ident: int) -> bool:
         """End what a thread does here now, from another thread; its call raises.
@@ -313,6 +325,12 @@ class Repo:
         if not self._used:
             self._pid = os.getpid()
         return not self._used
+
+    def _send(
+        self, connection: Connection, message: Message, parameters: Mapping[str, Any]
+    ) -> list[Rows]:
+        self._on_statement()
+        return self._sender.send(connection, message, parameters)
 
     def _terms(
         self,

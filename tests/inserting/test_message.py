@@ -1,14 +1,19 @@
 """What an insert on PostgreSQL is sent as: one message and its COMMIT, where that is possible."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from oban_actors import Job, Oban
+from oban_actors.engines import PostgresEngine
+from oban_actors.repo.key_indexes import name_of
+from oban_actors.repo.message import Message
 from tests.support.databases import Database
-from tests.support.events import Event, recording
+from tests.support.events import Event, Recorder, recording
 from tests.support.instances import Starter
 
 
@@ -30,7 +35,7 @@ def counted(oban: Oban, patch: pytest.MonkeyPatch, name: str) -> list[str]:
     method: Callable[..., Any] = getattr(oban.repo, name)
 
     def call(*given: Any, **options: Any) -> Any:
-        if "traced" in options or options.get("idempotent") is False:
+        if name == "opened" or options.get("idempotent") is False:
             calls.append(name)
         return method(*given, **options)
 
@@ -38,11 +43,22 @@ def counted(oban: Oban, patch: pytest.MonkeyPatch, name: str) -> list[str]:
     return calls
 
 
+def of(oban: Oban) -> Callable[[Event], bool]:
+    """Tell which events are this instance's."""
+    return lambda event: event.metadata["conf"] is oban.config
+
+
+def notified(told: Recorder, oban: Oban) -> list[Any]:
+    """Give what was sent on the channel `insert`."""
+    events = told.all("oban.notifier.notify.stop", of(oban))
+    return [each.metadata["payload"] for each in events if each.metadata["channel"] == "insert"]
+
+
 def test_new_jobs_that_can_run_go_in_one_message(
     oban: Oban, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are as any others, each queue is told once, and the events are the same."""
-    messages = counted(oban, monkeypatch, "message")
+    messages = counted(oban, monkeypatch, "opened")
     transactions = counted(oban, monkeypatch, "transaction")
     with recording("oban.engine.insert_all_jobs.stop", "oban.notifier.notify.stop") as told:
         jobs = [
@@ -51,27 +67,147 @@ def test_new_jobs_that_can_run_go_in_one_message(
         ]
         made = oban.insert_all(jobs)
 
-    assert messages == ["message"]
+    assert messages == ["opened"]
     assert transactions == []
     assert [oban.get_job(job.id or 0) for job in made] == made
     assert [job.args["n"] for job in made] == [0, 1, 2, 3]
 
-    def ours(event: Event) -> bool:
-        return event.metadata["conf"] is oban.config
+    assert told.all("oban.engine.insert_all_jobs.stop", of(oban))[0].metadata["jobs"] == made
+    assert notified(told, oban) == [[{"queue": "a"}, {"queue": "b"}]]
 
-    def inserted(event: Event) -> bool:
-        return ours(event) and event.metadata["channel"] == "insert"
 
-    assert told.all("oban.engine.insert_all_jobs.stop", ours)[0].metadata["jobs"] == made
-    (event,) = told.all("oban.notifier.notify.stop", inserted)
-    assert event.metadata["payload"] == [{"queue": "a"}, {"queue": "b"}]
+def test_a_unique_job_goes_in_one_message(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for, inserted and told of at once."""
+    messages = counted(oban, monkeypatch, "opened")
+    transactions = counted(oban, monkeypatch, "transaction")
+    with recording("oban.engine.insert_job.stop", "oban.notifier.notify.stop") as told:
+        made = oban.insert(Job.new({"n": 1}, worker="w", queue="a", unique=True))
+
+    assert (messages, transactions) == (["opened"], [])
+    assert not made.conflict
+    assert oban.get_job(made.id or 0) == made
+    assert told.all("oban.engine.insert_job.stop", of(oban))[0].metadata["job"] == made
+    assert notified(told, oban) == [[{"queue": "a"}]]
+
+
+@pytest.mark.parametrize("state", ["available", "completed"])
+def test_one_that_is_there_is_given_in_its_place(oban: Oban, state: str) -> None:
+    """Nothing is written; its own queue is told if it can run."""
+    there = oban.insert(Job.new({"n": 1}, worker="w", queue="there", state=state))
+    unique = {"fields": ["worker", "args"], "period": None}
+    with recording("oban.engine.insert_job.stop", "oban.notifier.notify.stop") as told:
+        found = oban.insert(Job.new({"n": 1}, worker="w", queue="other", unique=unique))
+
+    assert (found.id, found.conflict, found.state) == (there.id, True, state)
+    assert told.all("oban.engine.insert_job.stop", of(oban))[0].metadata["job"] == found
+    assert notified(told, oban) == ([[{"queue": "there"}]] if state == "available" else [])
+    assert len(oban.all_jobs()) == 1
+
+
+def test_one_that_is_there_is_replaced_in_the_same_transaction(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While others are kept out."""
+    there = oban.insert(Job.new({"n": 1}, worker="w", queue="there", priority=1))
+    messages = counted(oban, monkeypatch, "opened")
+    transactions = counted(oban, monkeypatch, "transaction")
+
+    made = oban.insert(
+        Job.new(
+            {"n": 1},
+            worker="w",
+            queue="there",
+            priority=3,
+            unique=True,
+            replace=["priority"],
+        )
+    )
+
+    assert (messages, transactions) == (["opened"], [])
+    assert (made.id, made.conflict, made.priority) == (there.id, True, 3)
+    assert oban.get_job(there.id or 0).priority == 3
+
+
+def test_one_that_goes_between_the_look_and_the_reading_leaves_room(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is inserted after all, in the same transaction."""
+    there = oban.insert(Job.new({"n": 1}, worker="w"))
+    read = PostgresEngine.read_jobs
+
+    def gone(engine: PostgresEngine, connection: Any, ids: Any, *, lock: bool) -> Any:
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(oban.delete_job, there).result()
+        return read(engine, connection, ids, lock=lock)
+
+    monkeypatch.setattr(PostgresEngine, "read_jobs", gone)
+    made = oban.insert(Job.new({"n": 1}, worker="w", unique=True))
+
+    assert not made.conflict
+    assert [job.id for job in oban.all_jobs()] == [made.id]
+
+
+@pytest.mark.parametrize(
+    "unique",
+    [
+        True,
+        {"period": 60},
+        {"keys": ["n"], "period": 60},
+        {"keys": ["it's \\ 100%", "%(items)s :now\n"]},
+        {"fields": ["worker", "meta"]},
+        {"fields": ["queue"], "states": "all"},
+        {"fields": ["args"], "timestamp": "scheduled_at", "period": 3600},
+    ],
+    ids=str,
+)
+def test_what_a_session_has_prepared_finds_the_same(start_oban: Starter, unique: Any) -> None:
+    """From the third time on; and a job that differs is never taken for the same."""
+    keys = unique.get("keys") if isinstance(unique, dict) else None
+    oban = start_oban(stager=None, peer=False, unique_keys=keys or ["n"])
+    for n in range(5):
+        args = dict.fromkeys([*(keys or ["n"])], n)
+        job = Job.new(args, worker="w", queue=f"q{n}", meta={"n": n}, unique=unique)
+
+        made, found = oban.insert(job), oban.insert(job)
+
+        assert (made.conflict, found.conflict) == (False, True)
+        assert found.id == made.id
+    assert len(oban.all_jobs()) == 5
+
+
+def test_an_index_for_keys_serves_what_is_prepared(
+    start_oban: Starter, monkeypatch: pytest.MonkeyPatch, pg_conninfo: str
+) -> None:
+    """A plan for any values uses it, as the keys themselves are none of them."""
+    oban = start_oban(stager=None, peer=False, unique_keys=["it's %"])
+    job = Job.new({"it's %": 1}, worker="w", unique={"keys": ["it's %"]})
+    sent: list[tuple[Message, Any]] = []
+    send = oban.repo._send
+
+    def noted(connection: Any, message: Message, parameters: Any) -> list[Any]:
+        sent.append((message, parameters))
+        return send(connection, message, parameters)
+
+    monkeypatch.setattr(oban.repo, "_send", noted)
+    oban.insert(job)
+
+    ((message, parameters),) = sent
+    explained = "; ".join(
+        f"EXPLAIN {each}" if "%(items)s" in each else each for each in message.short.split("; ")
+    )
+    with psycopg.connect(pg_conninfo, cursor_factory=psycopg.ClientCursor) as connection:
+        connection.execute(message.preparing(sorted(message.names)))
+        cursor = connection.cursor()
+        cursor.execute(explained, parameters)
+        shown = [str(each.fetchall()) for each in cursor.results() if each.description]
+    assert name_of(("it's %",)) in shown[-1]
 
 
 @pytest.mark.parametrize(
     "how",
     [
         {"schedule_in": timedelta(hours=1)},
-        {"unique": True},
+        {"unique": True, "schedule_in": timedelta(hours=1)},
         {"tags": ["rare"]},
         {"state": "scheduled"},
     ],
@@ -81,7 +217,7 @@ def test_others_go_step_by_step(
     oban: Oban, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
 ) -> None:
     """Those that are looked for first, due later, or seldom."""
-    messages = counted(oban, monkeypatch, "message")
+    messages = counted(oban, monkeypatch, "opened")
     transactions = counted(oban, monkeypatch, "transaction")
 
     made = oban.insert(Job.new(worker="w", **how))
@@ -93,7 +229,7 @@ def test_others_go_step_by_step(
 
 def test_many_go_step_by_step(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the ways to the server are no part of it, values are better sent apart."""
-    messages = counted(oban, monkeypatch, "message")
+    messages = counted(oban, monkeypatch, "opened")
 
     assert len(oban.insert_all([Job.new(worker="w") for _ in range(101)])) == 101
     assert messages == []

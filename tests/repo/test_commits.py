@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 from oban_actors.errors import CommitUnknown
 from oban_actors.repo import Repo, commits, transactions
 from oban_actors.repo.commits import Trace, leave
+from oban_actors.repo.message import Send
 from tests.repo.conftest import Notes
 from tests.repo.gate import Gate
 from tests.support.proxy import TcpProxy
@@ -41,12 +42,13 @@ def message(repo: Repo, notes: Notes) -> str:
         "SELECT cast(pg_current_xact_id() AS text)",
     ]
 
-    def trace(found: Any) -> Trace:
+    def work(connection: Connection, send: Send) -> str:
         notes.tries += 1
-        return Trace(str(found[0][0][0]), notes.stand)
+        found = send(statements, {})
+        leave(connection, Trace(str(found[0][0][0]), notes.stand))
+        return f"try {notes.tries}"
 
-    repo.message(statements, {}, traced=trace)
-    return f"try {notes.tries}"
+    return repo.opened(work)
 
 
 Insert = Callable[[Repo, Notes], str]

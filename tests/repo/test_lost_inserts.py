@@ -19,7 +19,9 @@ from tests.support.waiting import wait_until
 
 Admin = psycopg.Connection[Any]
 WAYS = pytest.mark.parametrize(
-    "how", [{}, {"schedule_in": 60}, {"unique": True}], ids=["message", "steps", "unique"]
+    "how",
+    [{}, {"schedule_in": 60}, {"unique": True}, {"unique": True, "schedule_in": 60}],
+    ids=["message", "steps", "unique", "unique steps"],
 )
 
 

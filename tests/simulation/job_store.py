@@ -70,6 +70,9 @@ class JobStore:
     def insert_message(self, *_given: object) -> None:
         """See `JobEngine`: step by step, as a pass."""
 
+    def unique_insert(self, *_given: object) -> None:
+        """See `JobEngine`: as `insert_message`."""
+
     def insert_jobs(
         self, connection: SimConnection, jobs: Sequence[Job], now: datetime | None
     ) -> list[Job]:
