@@ -15,6 +15,7 @@ from tests.support import jitter
 from tests.support.databases import Database, Kind, new_database, new_prefix
 from tests.support.events import Recorder, recording
 from tests.support.leaks import no_leaked_threads
+from tests.support.order import dealt
 from tests.support.postgres import GIVEN, GivenServer, PostgresServer, Server
 from tests.support.scratch import Scratch
 
@@ -159,7 +160,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     The order is shuffled before; what may take minutes would else often be all that still runs
     at the end, on one processor.
     """
-    items.sort(key=_allowed, reverse=True)
+    long = sorted(filter(_allowed, items), key=_allowed, reverse=True)
+    short = [item for item in items if not _allowed(item)]
+    items[:] = dealt(long, short, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
     for item in items:
         if {"postgres_server", "own_server"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.db)

@@ -12,6 +12,7 @@ from tests.support.instances import Tables
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.timeout(300)
 def test_a_day(database: Database) -> None:
     """Tables are made, jobs inserted, looked at, changed and deleted, and the tables dropped."""
 

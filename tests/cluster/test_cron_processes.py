@@ -108,6 +108,7 @@ def tables(start_oban: Starter) -> Tables:
     return found
 
 
+@pytest.mark.timeout(300)
 def test_three_nodes_with_clocks_ten_minutes_apart(start_oban: Starter, tables: Tables) -> None:
     """Each minute has one run, on time by the database's clock, and each run one job that ran."""
     before = mark(tables)

@@ -170,6 +170,7 @@ def no_writes(one: Starter) -> Iterator[None]:
         connection.exec_driver_sql("ROLLBACK")
 
 
+@pytest.mark.timeout(300)
 def test_a_file_that_nobody_can_write_to_kills_nobody(sqlite: Database, hold: Path) -> None:
     """For longer than the watch no beat comes through, but neither does anybody see one missing."""
     with starter(sqlite) as one:
@@ -192,6 +193,7 @@ def test_a_file_that_nobody_can_write_to_kills_nobody(sqlite: Database, hold: Pa
             assert rescued(nodes) == Counter()
 
 
+@pytest.mark.timeout(300)
 def test_a_server_that_is_away_kills_nobody(
     own_server: PostgresServer, own_database: Database, hold: Path
 ) -> None:

@@ -136,7 +136,8 @@ def test_all_others_run(hostile: Starter, caplog: pytest.LogCaptureFixture) -> N
     """What can't run is discarded with the reason or passed over, and no actor crashes."""
     with caplog.at_level(logging.WARNING, "oban_actors"):
         plugins = [Pruner(max_age=60), Lifeline()]
-        oban = hostile.leading(queues={"alpha": 20}, plugins=plugins)
+        grace = {"shutdown_grace_period": 0.2}
+        oban = hostile.leading(queues={"alpha": 20}, plugins=plugins, **grace)
         made = oban.insert_all(jobs("sync", 20, priority=9))
 
         def done() -> bool:

@@ -14,7 +14,8 @@ from tests.support.instances import Starter
 from tests.support.refusing import NO_TABLE, OF_THEIR_OWN, PLAIN, keep_history, refuse
 from tests.support.waiting import wait_until
 
-ALPHA: dict[str, Any] = {"queues": {"alpha": 5}, "stager": None}
+# What is refused for ever is waited for at the end of a test.
+ALPHA: dict[str, Any] = {"queues": {"alpha": 5}, "stager": None, "shutdown_grace_period": 0.2}
 KINDS = pytest.mark.parametrize(
     ("body", "kind"),
     [(OF_THEIR_OWN, "row"), (NO_TABLE, "row"), (PLAIN, "deferred")],

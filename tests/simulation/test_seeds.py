@@ -24,7 +24,7 @@ BOX = 20.0
 """Seconds that a chunk of short stories may take; a slow machine plays fewer of them."""
 
 TINY_SEEDS = 10_000
-TINY_CHUNK = 500
+TINY_CHUNK = 250
 
 
 def test_seeds_hold() -> None:
