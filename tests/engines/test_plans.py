@@ -70,13 +70,15 @@ def available_plan(store: Store) -> str:
     return explained(store, store.engine.check_available, options=SHOWN)
 
 
-def prepared_plan(connection: Connection, statement: str, values: Mapping[str, Any]) -> str:
+def prepared_plan(
+    connection: Connection, statement: str, values: Mapping[str, Any], options: str = SHOWN
+) -> str:
     """Tell how a statement of a message goes where a session has prepared it."""
     one = message_of((), (statement,), commit=False)
     (name,) = one.names
     send(connection, one.preparing([name]).removesuffix("COMMIT"), None)
     setting, call = one.short.split("; ", 1)
-    rows, *_ = send(connection, f"{setting}; EXPLAIN {SHOWN} {call}; DEALLOCATE {name}", values)
+    rows, *_ = send(connection, f"{setting}; EXPLAIN {options} {call}; DEALLOCATE {name}", values)
     return "\n".join(map(str, rows))
 
 

@@ -1,16 +1,18 @@
 """Which way the looks for unique jobs go, whatever the table's state."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from oban_actors.job import Job
 from oban_actors.repo import indexes
 from oban_actors.repo.key_indexes import name_of
+from oban_actors.repo.message import Rows, send
 from tests.engines.conftest import Store
-from tests.engines.test_plans import SHOWN, explained
+from tests.engines.test_plans import SHOWN, explained, prepared_plan
 
 COUNT = 50_000
 FILL = """
@@ -27,6 +29,7 @@ WAYS = {
     "meta": {"period": None, "fields": ["worker", "meta"]},
     "other workers": {"period": None, "fields": ["args"]},
 }
+BUFFERS = "(ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF)"
 MOST_PAGES = 700
 """Of 8 kB; the table has more than 1,500, and two hundred rows of a worker are looked at twice."""
 
@@ -60,6 +63,31 @@ def plan(store: Store, way: str, options: str = SHOWN) -> str:
     return explained(store, lambda c: store.engine.find_same(c, [job(way)], None), options=options)
 
 
+class Undone(Exception):
+    """Nothing is kept of what was explained."""
+
+
+def message_plan(store: Store, way: str, options: str = SHOWN) -> str:
+    """Tell how it is looked for by the one message, where a session has prepared that."""
+    shown: list[str] = []
+
+    def work(connection: Connection) -> None:
+        def explain(statements: Sequence[str], values: Mapping[str, Any]) -> list[Rows]:
+            *before, last = statements
+            send(connection, "; ".join(before), values)
+            shown.append(prepared_plan(connection, last, values, options))
+            raise Undone
+
+        new = job(way)
+        insert = store.engine.unique_insert(new)
+        assert insert is not None
+        insert(connection, explain, new, None, {"channel": "c", "payloads": "[]"})
+
+    with pytest.raises(Undone):
+        store.repo.transaction(work)
+    return shown[0]
+
+
 def done(plan: str) -> Iterator[str]:
     """Leave out what was planned for an index that is not there, and is never done."""
     kept = True
@@ -73,15 +101,17 @@ def done(plan: str) -> Iterator[str]:
 def check(store: Store, *, full: bool) -> None:
     """Each way has its index, and none reads the table."""
     for way in WAYS:
-        found = "\n".join(done(plan(store, way)))
-        for part in ("unfinished", "finished"):
-            assert f"using oban_actors_{part}_index" in found, f"{way}: {found}"
-        assert not re.search(r"using oban_jobs_pkey|Sort Key", found), f"{way}: {found}"
-        if full:
-            assert "Seq Scan" not in found, f"{way}: {found}"
+        for tell in (plan, message_plan):
+            found = "\n".join(done(tell(store, way)))
+            for part in ("unfinished", "finished"):
+                assert f"using oban_actors_{part}_index" in found, f"{way}: {found}"
+            assert not re.search(r"using oban_jobs_pkey|Sort Key", found), f"{way}: {found}"
+            if full:
+                assert "Seq Scan" not in found, f"{way}: {found}"
     if full:
-        assert "oban_jobs_args_index" in plan(store, "keys")
-        assert "oban_jobs_meta_index" in plan(store, "meta")
+        for tell in (plan, message_plan):
+            assert "oban_jobs_args_index" in tell(store, "keys")
+            assert "oban_jobs_meta_index" in tell(store, "meta")
 
 
 @pytest.mark.slow
@@ -117,11 +147,11 @@ def test_costs_are_flat(pg_store: Store, way: str) -> None:
         fill(pg_store, state)
     pg_store.run("ANALYZE {jobs}")
 
-    found = plan(pg_store, way, "(ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF)")
-
-    pages = [int(each) for each in re.findall(r"(?:hit|read)=(\d+)", found)]
-    # Entries that the index on JSON has not sorted in yet stand in a list of up to 4 MB.
-    assert max(pages) < MOST_PAGES + (600 if way in ("keys", "meta") else 0), found
+    for tell in (plan, message_plan):
+        found = tell(pg_store, way, BUFFERS)
+        pages = [int(each) for each in re.findall(r"(?:hit|read)=(\d+)", found)]
+        # Entries that the index on JSON has not sorted in yet stand in a list of up to 4 MB.
+        assert max(pages) < MOST_PAGES + (600 if way in ("keys", "meta") else 0), found
     there = pg_store.repo.transaction(
         lambda c: pg_store.engine.find_same(c, [job(way), job(way, 7)], None)
     )
@@ -137,13 +167,15 @@ def test_an_index_for_keys(pg_store: Store) -> None:
     for state in ("completed", "available"):
         fill(pg_store, state)
         assert name in plan(pg_store, "keys")
+        assert name in message_plan(pg_store, "keys")
         pg_store.run("ANALYZE {jobs}")
 
-    found = plan(pg_store, "keys", "(ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF)")
+    for tell in (plan, message_plan):
+        found = tell(pg_store, "keys", BUFFERS)
 
-    assert name in found
-    pages = [int(each) for each in re.findall(r"(?:hit|read)=(\d+)", found)]
-    assert max(pages) < MOST_PAGES, found
+        assert name in found
+        pages = [int(each) for each in re.findall(r"(?:hit|read)=(\d+)", found)]
+        assert max(pages) < MOST_PAGES, found
     there = pg_store.repo.transaction(
         lambda c: pg_store.engine.find_same(c, [job("keys"), job("keys", 7)], None)
     )
@@ -158,7 +190,7 @@ def test_without_an_index_on_json(pg_store: Store, way: str) -> None:
     fill(pg_store, "completed", "v")
     pg_store.run("ANALYZE {jobs}")
 
-    found = plan(pg_store, way, "(ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF)")
+    found = plan(pg_store, way, BUFFERS)
 
     pages = [int(each) for each in re.findall(r"(?:hit|read)=(\d+)", found)]
     assert max(pages) < 5_000, found
