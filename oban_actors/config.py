@@ -81,6 +81,7 @@ class Config:
         elixir_indexes: whether `migrate()` makes Elixir's two GIN indexes, default False.
         unique_keys: keys of args by which jobs are unique and for which `migrate()` makes an
             index on PostgreSQL, each a key or a list of those that go together; default none.
+        unique_meta_keys: likewise keys of meta.
         testing: `disabled` (default); `manual`: no queues, plugins, peer, stager or health run,
             whatever else was given; `inline`: likewise, and a job runs in the thread that
             inserts it.
@@ -112,6 +113,7 @@ class Config:
     pool_size: int = 4
     elixir_indexes: bool = False
     unique_keys: tuple[tuple[str, ...], ...] = ()
+    unique_meta_keys: tuple[tuple[str, ...], ...] = ()
     testing: TestingMode = "disabled"
 
     @classmethod
@@ -199,5 +201,6 @@ _CHECKS: Mapping[str, check.Check] = {
     "pool_size": check.positive,
     "elixir_indexes": OPTIONS.boolean,
     "unique_keys": check.unique_keys,
+    "unique_meta_keys": check.unique_keys,
     "testing": check.testing,
 }

@@ -172,8 +172,8 @@ def imports(path: str, given: object) -> tuple[str, ...]:
 
 
 def unique_keys(path: str, given: object) -> tuple[tuple[str, ...], ...]:
-    """Check the keys that have an index: each a key of args, or several that go together."""
-    expected = "a list of keys of args, or of lists of keys that go together"
+    """Check the keys that have an index: each one key, or several that go together."""
+    expected = "a list of keys, or of lists of keys that go together"
     if isinstance(given, str) or not isinstance(given, Sequence):
         raise OPTIONS.refusal(path, expected, given)
     return tuple(dict.fromkeys(_keys(f"{path}[{index}]", each) for index, each in enumerate(given)))
@@ -183,7 +183,7 @@ def _keys(path: str, given: object) -> tuple[str, ...]:
     if isinstance(given, str):
         return (OPTIONS.text(path, given, high=_MAX_KEY),)
     if not isinstance(given, Sequence) or not 1 <= len(given) <= _MAX_KEYS:
-        raise OPTIONS.refusal(path, f"a key of args, or a list of 1 to {_MAX_KEYS} of them", given)
+        raise OPTIONS.refusal(path, f"a key, or a list of 1 to {_MAX_KEYS} of them", given)
     keys = (OPTIONS.text(f"{path}[{n}]", key, high=_MAX_KEY) for n, key in enumerate(given))
     return tuple(sorted(set(keys)))
 

@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
     pool_size: int
     elixir_indexes: bool
     unique_keys: Sequence[str | Sequence[str]]
+    unique_meta_keys: Sequence[str | Sequence[str]]
     testing: TestingMode
 
 

@@ -79,6 +79,7 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
         pool_size=4,
         elixir_indexes=False,
         unique_keys=(),
+        unique_meta_keys=(),
         testing="disabled",
     )
 
@@ -219,6 +220,7 @@ def test_the_typed_options_are_the_config() -> None:
         ("pool_size", 1, 1),
         ("elixir_indexes", True, True),
         ("unique_keys", ["id"], (("id",),)),
+        ("unique_meta_keys", ["id"], (("id",),)),
         ("unique_keys", ("id", ["b", "a", "b"], ("a", "b")), (("id",), ("a", "b"))),
     ],
 )

@@ -28,8 +28,8 @@ KINDS = "one of 'auto', 'postgres', 'sqlite', 'isolated'"
 QUEUE = "a non-blank string of at most 127 characters"
 URL = "a URL that begins with 'postgresql://' or None"
 EXECUTOR = "'threads', 'processes' or a concurrent.futures.Executor"
-UNIQUE_KEYS = "a list of keys of args, or of lists of keys that go together"
-SOME_KEYS = "a key of args, or a list of 1 to 8 of them"
+UNIQUE_KEYS = "a list of keys, or of lists of keys that go together"
+SOME_KEYS = "a key, or a list of 1 to 8 of them"
 STORABLE = "text without NUL characters and lone surrogates"
 A_KEY = "a non-blank string of at most 200 characters"
 HOST = "a non-blank string of at most 255 characters"
@@ -179,6 +179,8 @@ REFUSED: list[tuple[dict[str, Any], str, str, str | None]] = [
     ({"elixir_indexes": "no"}, "elixir_indexes", "a boolean", "'no'"),
     ({"unique_keys": "id"}, "unique_keys", UNIQUE_KEYS, "'id'"),
     ({"unique_keys": 7}, "unique_keys", UNIQUE_KEYS, "7"),
+    ({"unique_meta_keys": "id"}, "unique_meta_keys", UNIQUE_KEYS, "'id'"),
+    ({"unique_meta_keys": [[]]}, "unique_meta_keys[0]", SOME_KEYS, "[]"),
     ({"unique_keys": [""]}, "unique_keys[0]", A_KEY, "''"),
     ({"unique_keys": ["id", []]}, "unique_keys[1]", SOME_KEYS, "[]"),
     ({"unique_keys": [list("abcdefghi")]}, "unique_keys[0]", SOME_KEYS, None),

@@ -1,6 +1,7 @@
 """Calls that make the tables, or take them back."""
 
 from oban_actors.calls.base import Calls
+from oban_actors.repo.key_indexes import KeyIndex
 from oban_actors.repo.migrator import migrate, rollback
 
 
@@ -30,7 +31,10 @@ class SchemaCalls(Calls):
         return migrate(
             self.repo,
             elixir_indexes=self.config.elixir_indexes,
-            unique_keys=self.config.unique_keys,
+            key_indexes=[
+                *(KeyIndex("args", keys) for keys in self.config.unique_keys),
+                *(KeyIndex("meta", keys) for keys in self.config.unique_meta_keys),
+            ],
             version=version,
         )
 

@@ -14,7 +14,7 @@ from sqlalchemy import TextClause, text
 
 from oban_actors.engines.shapes import Shape
 from oban_actors.job import Job
-from oban_actors.repo.key_indexes import hash_of, name_of
+from oban_actors.repo.key_indexes import KeyIndex, hash_of
 from oban_actors.repo.times import NOW
 
 PROBED = 200
@@ -95,7 +95,7 @@ def _ways(schema: str, shape: Shape) -> list[str]:
     by_worker = [_by_worker(schema, shape, part) for part in parts]
     anyway = _indexed(schema, shape, column, f"coalesce({', '.join(by_worker)})")
     if shape.keyed:
-        anyway = _by_keys(schema, shape, anyway)
+        anyway = _by_keys(schema, shape, shape.keyed, anyway)
     return [_probed(schema, shape, parts, anyway)]
 
 
@@ -117,7 +117,8 @@ def parameters_of(shape: Shape, members: Iterable[tuple[int, Job]]) -> dict[str,
 
 def key_names(shape: Shape) -> dict[str, str]:
     """Give the keys for which an index may be there, by the names of their parameters."""
-    return {f"key_{number}": key for number, key in enumerate(shape.keyed)}
+    keys = shape.keyed.keys if shape.keyed else ()
+    return {f"key_{number}": key for number, key in enumerate(keys)}
 
 
 def _executing(schema: str, shape: Shape) -> list[str]:
@@ -172,16 +173,17 @@ def _indexed(schema: str, shape: Shape, column: str, otherwise: str) -> str:
     return f"CASE WHEN {index} IS NOT NULL THEN {found} ELSE {otherwise} END"
 
 
-def _by_keys(schema: str, shape: Shape, otherwise: str) -> str:
+def _by_keys(schema: str, shape: Shape, keyed: KeyIndex, otherwise: str) -> str:
     # An index of ours, for just these keys, where the table has it.
     keys = [f"cast(:{name} AS text)" for name in key_names(shape)]
-    hashes = [hash_of("job.args", key) for key in keys]
-    same = [f"{hash_of('job.args', key)} = {hash_of('item.args', key)}" for key in keys]
+    hashes = [hash_of(f"job.{keyed.column}", key) for key in keys]
+    wanted = [hash_of(f"item.{keyed.column}", key) for key in keys]
+    same = [f"{one} = {other}" for one, other in zip(hashes, wanted, strict=True)]
     conditions = ["job.worker = item.worker", *same, *_rest(shape)]
     found = _one(schema, conditions, f"ORDER BY job.worker, {', '.join(hashes)}, job.inserted_at")
     index = (
         "SELECT 1 FROM pg_catalog.pg_index WHERE indisvalid "
-        f"AND indexrelid = to_regclass('{schema}.{name_of(shape.keyed)}')"
+        f"AND indexrelid = to_regclass('{schema}.{keyed.name}')"
     )
     return f"CASE WHEN EXISTS ({index}) THEN {found} ELSE {otherwise} END"
 

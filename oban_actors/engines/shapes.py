@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from oban_actors.job import Job
+from oban_actors.repo.key_indexes import Column, KeyIndex
 from oban_actors.unique import Unique, has_arrays
 
 Match = Literal["any", "equal", "alike", "part"]
@@ -23,15 +24,14 @@ class Shape:
         unique: what the jobs that are looked for have in common.
         args: how args have to match.
         meta: how meta has to match.
-        keyed: keys of args by whose values an index for them can find it; none if there is
-            another way only.
+        keyed: the index for keys that can find it, should the table have that.
 
     """
 
     unique: Unique
     args: Match
     meta: Match
-    keyed: tuple[str, ...] = ()
+    keyed: KeyIndex | None = None
 
     @property
     def worker(self) -> bool:
@@ -59,12 +59,16 @@ def by_shape(jobs: Iterable[Job]) -> Iterator[tuple[Shape, list[tuple[int, Job]]
     yield from groups.items()
 
 
-def _keyed(unique: Unique, job: Job) -> tuple[str, ...]:
-    if not {"args", "worker"} <= set(unique.fields):
-        return ()
-    # Of an object or an array another may hold more, and be the same all the same.
-    plain = all(key in job.args and not _holds_others(job.args[key]) for key in unique.keys)
-    return unique.keys if plain else ()
+def _keyed(unique: Unique, job: Job) -> KeyIndex | None:
+    if not unique.keys or "worker" not in unique.fields:
+        return None
+    documents: dict[Column, dict[str, Any]] = {"args": job.args, "meta": job.meta}
+    for column, document in documents.items():
+        # Of an object or an array another may hold more, and be the same all the same.
+        plain = (key in document and not _holds_others(document[key]) for key in unique.keys)
+        if column in unique.fields and all(plain):
+            return KeyIndex(column, unique.keys)
+    return None
 
 
 def _holds_others(value: object) -> bool:

@@ -11,7 +11,8 @@ from psycopg.sql import SQL, Identifier, Literal
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects import postgresql
 
-from oban_actors.repo import key_indexes, schema
+from oban_actors.repo import schema
+from oban_actors.repo.key_indexes import KeyIndex
 from oban_actors.repo.sqlstates import translate
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def create(connection: Connection, prefix: str) -> None:
         )
 
 
-def ensure(repo: "Repo", prefix: str, unique_keys: Sequence[key_indexes.Keys] = ()) -> None:
+def ensure(repo: "Repo", prefix: str, key_indexes: Sequence[KeyIndex] = ()) -> None:
     """Build those on PostgreSQL that are not there; an invalid leftover is replaced.
 
     Without the right to, or when old transactions don't end, a warning is logged: everything
@@ -65,15 +66,13 @@ def ensure(repo: "Repo", prefix: str, unique_keys: Sequence[key_indexes.Keys] = 
     Args:
         repo: the way to the database.
         prefix: schema of the tables.
-        unique_keys: keys of args that have an index too.
+        key_indexes: those for jobs that are unique by keys.
 
     Raises:
         DatabaseError: the database failed in another way.
 
     """
-    wanted = _DEFINITIONS | {
-        key_indexes.name_of(keys): key_indexes.definition_of(keys) for keys in unique_keys
-    }
+    wanted = _DEFINITIONS | {each.name: each.definition for each in key_indexes}
 
     def build(guard: Connection) -> None:
         # The lock lives in an idle transaction, which the build does not wait for: it has no

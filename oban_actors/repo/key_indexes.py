@@ -1,32 +1,52 @@
-"""The indexes for jobs that are unique by keys of their args, one for each set of keys."""
+"""The indexes for jobs that are unique by keys of a document, one for each set of keys."""
 
+from dataclasses import dataclass
 from hashlib import sha256
+from typing import Literal
+
+Column = Literal["args", "meta"]
+"""A document of a job."""
 
 Keys = tuple[str, ...]
-"""Keys of args that are compared together, in ascending order."""
+"""Keys that are compared together, in ascending order."""
 
 
-def name_of(keys: Keys) -> str:
-    """Name the index for a set of keys, whatever is in those."""
-    return f"oban_actors_keys_{sha256(repr(keys).encode()).hexdigest()[:16]}_index"
+@dataclass(frozen=True, slots=True)
+class KeyIndex:
+    """An index for a set of keys.
+
+    Attributes:
+        column: the document that has them.
+        keys: the set.
+
+    """
+
+    column: Column
+    keys: Keys
+
+    @property
+    def name(self) -> str:
+        """Its name, whatever is in the keys."""
+        what = "keys" if self.column == "args" else "meta_keys"
+        return f"oban_actors_{what}_{sha256(repr(self.keys).encode()).hexdigest()[:16]}_index"
+
+    @property
+    def definition(self) -> str:
+        """Its definition as SQL: no job without all of these keys has an entry."""
+        hashes = [hash_of(self.column, literal(key)) for key in self.keys]
+        there = " AND ".join(f"{each} IS NOT NULL" for each in hashes)
+        return f"(worker, {', '.join(hashes)}, inserted_at) WHERE {there}"
 
 
-def definition_of(keys: Keys) -> str:
-    """Define it as SQL: no job without all of these keys has an entry."""
-    hashes = [hash_of("args", literal(key)) for key in keys]
-    there = " AND ".join(f"{each} IS NOT NULL" for each in hashes)
-    return f"(worker, {', '.join(hashes)}, inserted_at) WHERE {there}"
-
-
-def hash_of(args: str, key: str) -> str:
-    """Write what it has of args: a hash, since an entry of any size would be refused.
+def hash_of(document: str, key: str) -> str:
+    """Write what it has of a document: a hash, since an entry of any size would be refused.
 
     Args:
-        args: the column, as SQL.
+        document: the column, as SQL.
         key: the key, as SQL.
 
     """
-    return f"jsonb_hash_extended({args} -> {key}, 0)"
+    return f"jsonb_hash_extended({document} -> {key}, 0)"
 
 
 def literal(key: str) -> str:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql
 
 from oban_actors.errors import SchemaTooNew
 from oban_actors.repo import indexes, schema
-from oban_actors.repo.key_indexes import Keys
+from oban_actors.repo.key_indexes import KeyIndex
 from oban_actors.validation import OPTIONS
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def migrate(
     prefix: str | None = None,
     *,
     elixir_indexes: bool = False,
-    unique_keys: Sequence[Keys] = (),
+    key_indexes: Sequence[KeyIndex] = (),
     version: int | None = None,
 ) -> int:
     """Create the tables or bring them to a version, in one transaction; safe to repeat.
@@ -53,7 +53,7 @@ def migrate(
         repo: the way to the database.
         prefix: schema of the tables, the config's by default; ignored on SQLite.
         elixir_indexes: whether Elixir's two GIN indexes are made too.
-        unique_keys: keys of args that have an index; ignored on SQLite.
+        key_indexes: those for jobs that are unique by keys; ignored on SQLite.
         version: Oban's version to stop at, the newest known one by default.
 
     Returns:
@@ -74,7 +74,7 @@ def migrate(
         lock_timeout=_patience(repo),
     )
     if repo.dialect == "postgresql":
-        indexes.ensure(repo, name, unique_keys)
+        indexes.ensure(repo, name, key_indexes)
     return found
 
 

@@ -181,4 +181,5 @@ _SPECIAL: Mapping[tuple[str, ...], Callable[[str, str], Any]] = {
     ("queues",): queues,
     ("plugins",): _plugins,
     ("unique_keys",): _unique_keys,
+    ("unique_meta_keys",): _unique_keys,
 }

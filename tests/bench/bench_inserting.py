@@ -26,11 +26,15 @@ WAYS: dict[str, dict[str, Any]] = {
     "args, queue, worker": {"period": None},
     "keys": {"period": None, "keys": ["account"]},
     "meta": {"period": None, "fields": ["worker", "meta"]},
+    "keys of meta": {"period": None, "fields": ["worker", "meta"], "keys": ["order"]},
     "the last minute": {"period": 60},
 }
 
 BY_JSON = ("keys", "meta")
 """Ways that only an index on JSON makes quick, which a table has where it was asked for."""
+
+BY_KEYS = ("keys", "keys of meta")
+"""Ways for which there is one of our own."""
 
 FEW = 10
 """Samples of what takes seconds."""
@@ -85,8 +89,9 @@ def run(report: Report) -> None:
         _finished(oban, FINISHED_ON_POSTGRES)
         _unique(report, "PostgreSQL", oban, ways=("args, queue, worker", "the last minute"))
         _unique(report, "PostgreSQL, bare of GIN", oban, ways=BY_JSON, count=FEW)
-        with _opened(server.url(), unique_keys=["account"]) as other:
-            _unique(report, "PostgreSQL, with an index for its keys", other, ways=("keys",))
+        own = {"unique_keys": ["account"], "unique_meta_keys": ["order"]}
+        with _opened(server.url(), **own) as other:
+            _unique(report, "PostgreSQL, with an index for its keys", other, ways=BY_KEYS)
         with _opened(server.url(), elixir_indexes=True) as other:
             _unique(report, "PostgreSQL, with Elixir's indexes", other, ways=BY_JSON)
 

@@ -10,7 +10,7 @@ import pytest
 
 from oban_actors import Job, Oban
 from oban_actors.engines import PostgresEngine
-from oban_actors.repo.key_indexes import name_of
+from oban_actors.repo.key_indexes import Column, KeyIndex
 from oban_actors.repo.message import Message
 from tests.support.databases import Database
 from tests.support.events import Event, Recorder, recording
@@ -175,12 +175,16 @@ def test_what_a_session_has_prepared_finds_the_same(start_oban: Starter, unique:
     assert len(oban.all_jobs()) == 5
 
 
+@pytest.mark.parametrize("column", ["args", "meta"])
 def test_an_index_for_keys_serves_what_is_prepared(
-    start_oban: Starter, monkeypatch: pytest.MonkeyPatch, pg_conninfo: str
+    start_oban: Starter, monkeypatch: pytest.MonkeyPatch, pg_conninfo: str, column: Column
 ) -> None:
     """A plan for any values uses it, as the keys themselves are none of them."""
-    oban = start_oban(stager=None, peer=False, unique_keys=["it's %"])
-    job = Job.new({"it's %": 1}, worker="w", unique={"keys": ["it's %"]})
+    keys = ("it's %",)
+    oban = start_oban(stager=None, peer=False, unique_keys=[keys], unique_meta_keys=[keys])
+    unique = {"fields": ["worker", column], "keys": keys}
+    document: dict[str, Any] = {column: {"it's %": 1}}
+    job = Job.new(worker="w", unique=unique, **document)
     sent: list[tuple[Message, Any]] = []
     send = oban.repo._send
 
@@ -200,7 +204,7 @@ def test_an_index_for_keys_serves_what_is_prepared(
         cursor = connection.cursor()
         cursor.execute(explained, parameters)
         shown = [str(each.fetchall()) for each in cursor.results() if each.description]
-    assert name_of(("it's %",)) in shown[-1]
+    assert KeyIndex(column, keys).name in shown[-1]
 
 
 @pytest.mark.parametrize(

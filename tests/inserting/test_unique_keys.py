@@ -7,7 +7,7 @@ import pytest
 from psycopg import sql
 
 from oban_actors import Job, Oban
-from oban_actors.repo.key_indexes import name_of
+from oban_actors.repo.key_indexes import Column, KeyIndex
 from tests.support.instances import Starter
 
 MANY = 250
@@ -20,18 +20,33 @@ ODD = ["it's", "a:b", "50%", "%(x)s", "back\\slash", "a\\:b", "{x}", 'q"q', "ä"
 Admin = psycopg.Connection[Any]
 
 
+@pytest.fixture(params=["args", "meta"])
+def column(request: pytest.FixtureRequest) -> Column:
+    """The document that has the keys."""
+    found: Column = request.param
+    return found
+
+
 @pytest.fixture
 def oban(start_oban: Starter) -> Oban:
     """An instance whose tables have the indexes, and many jobs of the worker."""
-    made = start_oban.make(unique_keys=KEYS)
-    made.insert_all([Job.new({"other": n}, worker="w", queue="q") for n in range(MANY)])
-    return made
+    return filled(start_oban.make(unique_keys=KEYS, unique_meta_keys=KEYS))
 
 
-def insert(oban: Oban, args: dict[str, Any], *keys: str, **options: Any) -> Job:
-    """Insert a job that is unique by keys, for ever."""
-    unique = {"keys": keys, "period": None} | options.pop("unique", {})
-    return oban.insert(Job.new(args, worker="w", queue="q", unique=unique, **options))
+def filled(oban: Oban) -> Oban:
+    """Put many jobs of the worker in."""
+    other = [{"other": n} for n in range(MANY)]
+    oban.insert_all([Job.new(each, worker="w", queue="q", meta=each) for each in other])
+    return oban
+
+
+def insert(
+    oban: Oban, document: dict[str, Any], *keys: str, column: str = "args", **unique: Any
+) -> Job:
+    """Insert a job that has a document, and is unique by keys of it, if any, for ever."""
+    by = {"fields": ["worker", "queue", column], "keys": keys, "period": None, **unique}
+    held: dict[str, Any] = {column: document}
+    return oban.insert(Job.new(worker="w", queue="q", unique=by if keys else None, **held))
 
 
 @pytest.mark.parametrize(
@@ -50,12 +65,18 @@ def insert(oban: Oban, args: dict[str, Any], *keys: str, **options: Any) -> Job:
     ],
     ids=str,
 )
-def test_by_one_key(oban: Oban, there: dict[str, Any], new: dict[str, Any], same: bool) -> None:  # noqa: FBT001 (as given)
+def test_by_one_key(
+    oban: Oban,
+    column: Column,
+    there: dict[str, Any],
+    new: dict[str, Any],
+    same: bool,  # noqa: FBT001 (as given)
+) -> None:
     """It is the same by the rules that hold without an index."""
-    first = oban.insert(Job.new(there, worker="w", queue="q"))
+    first = insert(oban, there, column=column)
 
-    assert insert(oban, new, "n").conflict is same
-    assert insert(oban, there, *there).id == first.id
+    assert insert(oban, new, "n", column=column).conflict is same
+    assert insert(oban, there, *there, column=column).id == first.id
 
 
 def test_in_no_state_that_an_inserted_job_has(oban: Oban) -> None:
@@ -63,17 +84,37 @@ def test_in_no_state_that_an_inserted_job_has(oban: Oban) -> None:
     insert(oban, {"n": 1}, "n")
 
     with pytest.warns(UserWarning, match="executing"):
-        assert not insert(oban, {"n": 1}, "n", unique={"states": ["executing"]}).conflict
+        assert not insert(oban, {"n": 1}, "n", states=["executing"]).conflict
 
 
-def test_by_two_keys(oban: Oban) -> None:
+def test_by_two_keys(oban: Oban, column: Column) -> None:
     """All of them count, in whatever order they are given; one that is missing counts not."""
-    first = insert(oban, {"a": 1, "b": 2}, "b", "a")
 
-    assert insert(oban, {"b": 2, "a": 1, "c": 3}, "a", "b").id == first.id
-    assert not insert(oban, {"a": 1, "b": 3}, "a", "b").conflict
-    assert insert(oban, {"a": 1}, "a", "b").conflict
-    assert not insert(oban, {"a": 9}, "a", "b").conflict
+    def put(document: dict[str, Any], *keys: str) -> Job:
+        return insert(oban, document, *keys, column=column)
+
+    first = put({"a": 1, "b": 2}, "b", "a")
+
+    assert put({"b": 2, "a": 1, "c": 3}, "a", "b").id == first.id
+    assert not put({"a": 1, "b": 3}, "a", "b").conflict
+    assert put({"a": 1}, "a", "b").conflict
+    assert not put({"a": 9}, "a", "b").conflict
+
+
+def test_by_keys_of_both_documents(oban: Oban) -> None:
+    """Either document may have them, also each some."""
+    unique = {"fields": ["worker", "args", "meta"], "keys": ["a", "b"], "period": None}
+
+    def put(args: dict[str, Any], meta: dict[str, Any]) -> Job:
+        return oban.insert(Job.new(args, worker="w", queue="q", meta=meta, unique=unique))
+
+    both = put({"a": 1, "b": 2}, {"a": 3, "b": 4})
+    some = put({"a": 7}, {"b": 8})
+
+    assert put({"a": 1, "b": 2, "c": 0}, {"a": 3, "b": 4}).id == both.id
+    assert not put({"a": 1, "b": 2}, {"a": 3, "b": 5}).conflict
+    assert put({"a": 7, "c": 1}, {"b": 8, "d": 1}).id == some.id
+    assert not put({"a": 7}, {"b": 9}).conflict
 
 
 def test_what_else_has_to_be_equal(oban: Oban) -> None:
@@ -85,35 +126,34 @@ def test_what_else_has_to_be_equal(oban: Oban) -> None:
     ]
     oban.insert_all([Job.new({"n": 1}, **other) for other in others])
 
-    first = insert(oban, {"n": 1}, "n", unique={"period": 60})
+    first = insert(oban, {"n": 1}, "n", period=60)
 
     assert not first.conflict
-    assert insert(oban, {"n": 1}, "n", unique={"period": 60}).id == first.id
-    assert insert(oban, {"n": 1}, "n", unique={"fields": ["args"]}).conflict
+    assert insert(oban, {"n": 1}, "n", period=60).id == first.id
+    assert insert(oban, {"n": 1}, "n", fields=["args"]).conflict
 
 
 @pytest.mark.db
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_any_key_may_have_an_index(start_oban: Starter, admin: Admin) -> None:
+def test_any_key_may_have_an_index(start_oban: Starter, admin: Admin, column: Column) -> None:
     """Whatever stands in it, it is a key and no SQL."""
-    oban = start_oban.make(unique_keys=ODD)
+    oban = filled(start_oban.make(unique_keys=ODD, unique_meta_keys=ODD))
     oban.migrate()
-    oban.insert_all([Job.new({"other": n}, worker="w", queue="q") for n in range(MANY)])
     names = "SELECT indexname FROM pg_indexes WHERE schemaname = %s"
     found = {name for (name,) in admin.execute(names, [oban.config.prefix])}
 
-    assert {name_of((key,)) for key in ODD} <= found
+    assert {KeyIndex(column, (key,)).name for key in ODD} <= found
     for key in ODD:
-        first = insert(oban, {key: key}, key)
-        assert insert(oban, {key: key, "more": 1}, key).id == first.id
-        assert not insert(oban, {key: "another"}, key).conflict
+        first = insert(oban, {key: key}, key, column=column)
+        assert insert(oban, {key: key, "more": 1}, key, column=column).id == first.id
+        assert not insert(oban, {key: "another"}, key, column=column).conflict
 
 
 @pytest.mark.db
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_an_index_that_is_invalid(oban: Oban, admin: Admin) -> None:
     """It serves nobody, and the next `migrate` builds it anew."""
-    name = name_of(("n",))
+    name = KeyIndex("args", ("n",)).name
     where = sql.Identifier(oban.config.prefix, name)
     admin.execute(
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass(%s)",

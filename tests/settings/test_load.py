@@ -89,6 +89,7 @@ def test_a_kind_alone_leaves_the_other_options(settings: Load) -> None:
         ({"OBAN_STATEMENT_TIMEOUT": "2.5"}, "statement_timeout", 2.5),
         ({"OBAN_IMPORTS": "shop.mail, shop.media"}, "imports", ("shop.mail", "shop.media")),
         ({"OBAN_UNIQUE_KEYS": "id, tenant"}, "unique_keys", (("id",), ("tenant",))),
+        ({"OBAN_UNIQUE_META_KEYS": "id"}, "unique_meta_keys", (("id",),)),
         ({"OBAN_UNIQUE_KEYS": '[["tenant", "id"]]'}, "unique_keys", (("id", "tenant"),)),
         ({"OBAN_QUEUES": "mailers=10, media=4"}, "queues", {"mailers": 10, "media": 4}),
         ({"OBAN_QUEUES": '{"a": {"limit": 3, "paused": true}}'}, "queues", {"a": 3}),
