@@ -176,7 +176,10 @@ class Checks:
 
     def believe(self) -> None:
         """Check what the nodes believe: two never do that they lead."""
-        leading = [node for node in self._awake() if node.leads]
+        leading = [node for node in self.nodes if node.leads]
+        if len(leading) < 2:
+            return
+        leading = [node for node in leading if node in self._awake()]
         if len(leading) < 2 or self.server.hub.now <= self.confused_until:
             return
         # Whose lock went with its session may be followed at once: it hears of that later, and
