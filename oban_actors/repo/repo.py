@@ -16,6 +16,7 @@ from oban_actors.actors.process import CURRENT
 from oban_actors.config import Config
 from oban_actors.errors import DatabaseError, DatabaseUnavailable, ForkedError
 from oban_actors.repo import schema
+from oban_actors.repo.begin import begin_of
 from oban_actors.repo.connect import Source, lone_connection, make_engine
 from oban_actors.repo.message import Message, Rows, Send, Sender, message_of
 from oban_actors.repo.slots import Lane, Slots
@@ -345,7 +346,7 @@ class Repo:
         seconds = self.config.statement_timeout if statement_timeout is None else statement_timeout
         locks = self.config.lock_timeout if lock_timeout is None else lock_timeout
         idle = seconds if idle_timeout is None else idle_timeout
-        begin = self._begin(seconds, locks, idle, read_only=read_only, durable=durable)
+        begin = begin_of(self.dialect, seconds, locks, idle, read_only=read_only, durable=durable)
         if not seconds:
             return begin, math.inf, math.inf
         # SQLite has no time-out of its own, so that ours takes its place.
@@ -378,35 +379,6 @@ class Repo:
             raise ForkedError("connections can't be shared with a fork: make an Oban of its own")
         # Before any lock is taken: a fork may find it as it is at any moment.
         self._used = True
-
-    def _begin(
-        self, seconds: float, locks: float, idle: float, *, read_only: bool, durable: bool
-    ) -> tuple[str, ...]:
-        if self.dialect == "sqlite":
-            # It can't wait without end for a lock, but for 24 days.
-            waiting = math.ceil(locks * 1000) or 2**31 - 1
-            return (
-                f"PRAGMA busy_timeout = {waiting}",
-                # NORMAL commits to the WAL as FULL does, and leaves waiting to the next that is.
-                f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}",
-                "BEGIN" if read_only else "BEGIN IMMEDIATE",
-            )
-        # One round trip for all of it, and nothing that outlives the transaction.
-        begin = (
-            f"BEGIN ISOLATION LEVEL READ COMMITTED{', READ ONLY' if read_only else ''};"
-            f"SET LOCAL statement_timeout = {math.ceil(seconds * 1000)};"
-            f"SET LOCAL lock_timeout = {math.ceil(locks * 1000)};"
-            f"SET LOCAL idle_in_transaction_session_timeout = {math.ceil(idle * 1000)};"
-            # A client that stopped reading is not idle to it: there only the kernel's word helps.
-            f"SET LOCAL tcp_user_timeout = {math.ceil(idle * 1000)};"
-            "SET LOCAL timezone = 'UTC';"
-            # Every statement here has its index, and reads it in its order to stop early. Left to
-            # itself, a planner that knows of no rows of a state takes any, and sorts a million.
-            "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;"
-            "SET LOCAL enable_sort = off; SET LOCAL jit = off"
-            f"{'' if durable else '; SET LOCAL synchronous_commit = off'}"
-        )
-        return (begin,)
 
     def _on_connect(self, connection: Any, _entry: object) -> None:
         # SQLAlchemy asks a new connection a few things: not without a deadline either.
