@@ -70,7 +70,7 @@ class PostgresUniqueInserts:
         }
         with waiting(OTHERS):
             # What others have committed is seen by a statement that begins with the lock taken.
-            _, (row,) = send(_statements(schema, shape), parameters)
+            _, (row,) = send(_statements(schema, shape.timeless), parameters)
         if row[0] is None:
             return int(row[3])
         leave(connection, trace_of_insert(self.table, row[2], lambda: times_of(row)))

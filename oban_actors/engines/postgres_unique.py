@@ -130,7 +130,7 @@ class PostgresUniques:
                 values["now"] = parameter("postgresql", now)
             if document_of(shape):
                 values |= key_names(shape)
-            statement = look(self._unique_schema, shape)
+            statement = look(self._unique_schema, shape.timeless)
             with _bitmaps(connection) if document_of(shape) else nullcontext():
                 rows = connection.execute(statement, values).all()
             found.update((place, job_id) for place, job_id in rows if job_id is not None)

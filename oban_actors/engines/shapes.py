@@ -1,7 +1,7 @@
 """How the jobs that are the same as a unique one are looked for: one statement for each shape."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from oban_actors.job import Job
@@ -42,6 +42,13 @@ class Shape:
     def queue(self) -> bool:
         """Whether it has to be the same queue."""
         return "queue" in self.unique.fields
+
+    @property
+    def timeless(self) -> "Shape":
+        """It with one period for all that there are: how to look does not depend on which."""
+        if self.unique.period is None:
+            return self
+        return replace(self, unique=replace(self.unique, period=0.0))
 
 
 def shape_of(job: Job) -> Shape:
