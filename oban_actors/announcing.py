@@ -58,6 +58,10 @@ class Announcer:
     def announce(self, connection: sa.Connection, jobs: Sequence[Job]) -> None:
         """Tell of jobs that were just inserted, as their rows stand."""
         self.wake(connection, (job.queue for job in jobs if job.state == JobState.AVAILABLE))
+        self.announce_due(connection, jobs)
+
+    def announce_due(self, connection: sa.Connection, jobs: Sequence[Job]) -> None:
+        """Tell the leader of the first of them that is put off and soon due."""
         moments = (self.moment_ahead(job, job.inserted_at) for job in jobs)
         due = min((moment for moment in moments if moment is not None), default=None)
         if due is not None:

@@ -91,8 +91,8 @@ class Inserter:
         return await run_on(handle, option, self.repo.dialect, work)
 
     def _in_one_message(self, jobs: Sequence[Job]) -> list[Job] | None:
-        """Insert what can run at once by one message, None where that can't be."""
-        if not self._by_statement or any(job.state != JobState.AVAILABLE for job in jobs):
+        """Insert a few that are new, or a single unique one, by one message; None where not."""
+        if not self._by_statement:
             return None
         if not any(job.unique for job in jobs):
             return self._insert_new(jobs)
@@ -105,8 +105,8 @@ class Inserter:
         with self._span(jobs) as event:
             carrying = tracing.carry(jobs)
             statements, parameters = [message.statement], message.write(carrying, self.repo.now())
-            payloads = [{"queue": queue} for queue in dict.fromkeys(job.queue for job in jobs)]
-            if self.config.insert_notify:
+            payloads = self._ready(jobs)
+            if payloads:
                 statement, more = notify_statement(self.config, "insert", payloads)
                 statements.append(statement)
                 parameters = parameters | more
@@ -114,11 +114,13 @@ class Inserter:
             def work(connection: sa.Connection, send: Send) -> list[Job]:
                 rows, *_ = send(statements, parameters)
                 leave(connection, message.trace(rows))
-                return message.read(carrying, rows)
+                done = message.read(carrying, rows)
+                self._announce_due(connection, done)
+                return done
 
             done = self.repo.opened(work)
             _finish(event, done)
-        if self.config.insert_notify:
+        if payloads:
             note_sent(self.config, "insert", payloads)
         return done
 
@@ -127,15 +129,16 @@ class Inserter:
         insert = self.engine.unique_insert(job)
         if insert is None:
             return None
-        payloads = [{"queue": job.queue}] if self.config.insert_notify else []
         with self._span([job]) as event:
             (carrying,) = tracing.carry([job])
+            payloads = self._ready([job])
             _, notification = notify_statement(self.config, "insert", payloads)
 
             def work(connection: sa.Connection, send: Send) -> Job:
                 now = self.repo.now()
                 done = insert(connection, send, carrying, now, notification)
                 if isinstance(done, Job):
+                    self._announce_due(connection, [done])
                     return done
                 settled = settle_found(self.engine, connection, carrying, done, now)
                 self._conclude(connection, [settled], alone=True)
@@ -146,6 +149,17 @@ class Inserter:
         if payloads and not done.conflict:
             note_sent(self.config, "insert", payloads)
         return [done]
+
+    def _ready(self, jobs: Sequence[Job]) -> list[dict[str, str]]:
+        """Give what tells the queues of those that can run at once, each one once."""
+        if not self.config.insert_notify:
+            return []
+        ready = (job.queue for job in jobs if job.state == JobState.AVAILABLE)
+        return [{"queue": queue} for queue in dict.fromkeys(ready)]
+
+    def _announce_due(self, connection: sa.Connection, jobs: Sequence[Job]) -> None:
+        if self.config.insert_notify:
+            self.announcer.announce_due(connection, jobs)
 
     def _span(self, jobs: Sequence[Job]) -> telemetry.span:
         about: dict[str, Any] = {"conf": self.config, "engine": type(self.engine)}

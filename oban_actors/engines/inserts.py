@@ -32,8 +32,8 @@ class InsertMessage:
 
     statement: str
     write: Callable[[Sequence[Job], datetime | None], dict[str, Any]]
-    trace: Callable[[list[Any]], Trace]
-    read: Callable[[Sequence[Job], list[Any]], list[Job]]
+    trace: Callable[[Sequence[Any]], Trace]
+    read: Callable[[Sequence[Job], Sequence[Any]], list[Job]]
 
 
 UniqueInsert = Callable[[Connection, Send, Job, datetime | None, Mapping[str, Any]], Job | int]

@@ -19,6 +19,7 @@ _NOW = NOW["postgresql"]
 
 # A column comes as one JSON array, which Python writes and PostgreSQL reads faster than an array of
 # its own. Where all jobs have the same value the array is empty, and the value comes once.
+_NONE = "[]"
 _SHARED = ("state", "queue", "worker", "meta", "max_attempts", "priority")
 
 _JOBS = f"""
@@ -44,7 +45,7 @@ _COMMON = """
   cast(coalesce(job.priority, :priority) AS integer)
 """
 
-_NEW = f"""
+_NEW_PLAIN = f"""
 INSERT INTO {{jobs}} (
   state, queue, worker, args, meta, max_attempts, priority,
   tags, errors, attempt, inserted_at, scheduled_at
@@ -54,7 +55,7 @@ SELECT {_COMMON}, cast('{{{{}}}}' AS text[]), cast('{{{{}}}}' AS jsonb[]), 0,
 FROM {_JOBS}
 WHERE {{condition}}
 ORDER BY job.position
-RETURNING id, inserted_at
+RETURNING id, inserted_at, scheduled_at
 """
 _PLAIN = """
 WITH new AS ({new})
@@ -62,7 +63,7 @@ SELECT string_agg(cast(id AS text), ','), max(inserted_at), cast(pg_current_xact
 FROM new
 """
 
-_ANY = f"""
+_NEW = f"""
 INSERT INTO {{jobs}} (
   state, queue, worker, args, meta, max_attempts, priority,
   tags, errors, attempt, attempted_by,
@@ -85,8 +86,13 @@ CROSS JOIN LATERAL json_to_record(coalesce(job.rare, '{{{{}}}}')) AS rare (
   inserted_at timestamp, scheduled_at timestamp, schedule_in double precision,
   attempted_at timestamp, completed_at timestamp, discarded_at timestamp, cancelled_at timestamp
 )
+WHERE {{condition}}
 ORDER BY job.position
-RETURNING id, inserted_at, scheduled_at, cast(pg_current_xact_id() AS text)
+RETURNING id, inserted_at, scheduled_at
+"""
+_ANY = """
+WITH new AS ({new})
+SELECT id, inserted_at, scheduled_at, cast(pg_current_xact_id() AS text) FROM new
 """
 
 _MOMENTS = (
@@ -114,16 +120,11 @@ class PostgresInserts:
             schema: of the tables, quoted.
 
         """
-        names = {"jobs": f"{schema}.oban_jobs", "schema": schema}
-        plain = _PLAIN.format(new=plain_insert(schema))
-        self._insert_plain = text(plain)
-        self._message = InsertMessage(
-            pyformat(plain),
-            write=plain_parameters,
-            trace=lambda rows: trace_of_insert(self.table, rows[0][2], lambda: times_of(rows[0])),
-            read=lambda jobs, rows: list(inserted(jobs, times_of(rows[0]))),
-        )
-        self._insert_any = text(_ANY.format(**names))
+        plain = _PLAIN.format(new=insert_of(schema, plain=True))
+        seldom = _ANY.format(new=insert_of(schema, plain=False))
+        self._insert_plain, self._insert_any = text(plain), text(seldom)
+        self._message_plain = self._message(plain, _times_of_all)
+        self._message_any = self._message(seldom, _times_of_each)
 
     def insert_jobs(
         self, connection: Connection, jobs: Sequence[Job], now: datetime | None
@@ -131,34 +132,28 @@ class PostgresInserts:
         """See `JobEngine`; leaves the transaction's trace for `Repo.transaction`."""
         done: list[Job] = []
         for batch in batches(jobs):
-            parameters = {**_parameters(batch), "now": parameter("postgresql", now)}
-            rare = [_rare(job) for job in batch]
-            if any(rare):
-                times = self._insert_rare(connection, parameters, rare)
-            else:
-                times = self._insert_bare(connection, parameters)
-            done += inserted(batch, times)
+            parameters = insert_parameters(batch, now)
+            plain = parameters["rare_each"] == _NONE
+            statement = self._insert_plain if plain else self._insert_any
+            rows = connection.execute(statement, parameters).all()
+            message = self._message_plain if plain else self._message_any
+            leave(connection, message.trace(rows))
+            done += message.read(batch, rows)
         return done
 
     def insert_message(self, jobs: Sequence[Job]) -> InsertMessage | None:
         """See `JobEngine`."""
-        return self._message if all(map(is_plain, jobs)) else None
+        return self._message_plain if all(map(is_plain, jobs)) else self._message_any
 
-    def _insert_bare(
-        self, connection: Connection, parameters: dict[str, Any]
-    ) -> Iterator[RowTimes]:
-        row = connection.execute(self._insert_plain, {**parameters, "rare_each": "[]"}).one()
-        leave(connection, trace_of_insert(self.table, row[2], lambda: times_of(row)))
-        return times_of(row)
-
-    def _insert_rare(
-        self, connection: Connection, parameters: dict[str, Any], rare: list[dict[str, Any] | None]
-    ) -> Iterator[RowTimes]:
-        parameters["rare_each"] = _json([each or {} for each in rare])
-        rows = sorted(tuple(row) for row in connection.execute(self._insert_any, parameters))
-        times = [(r[0], r[1].replace(tzinfo=UTC), r[2].replace(tzinfo=UTC)) for r in rows]
-        leave(connection, trace_of_insert(self.table, rows[0][3], lambda: times))
-        return iter(times)
+    def _message(
+        self, statement: str, times: Callable[[Sequence[Any]], Iterator[RowTimes]]
+    ) -> InsertMessage:
+        return InsertMessage(
+            pyformat(statement),
+            write=insert_parameters,
+            trace=lambda rows: trace_of_insert(self.table, rows[0][-1], lambda: times(rows)),
+            read=lambda jobs, rows: list(inserted(jobs, times(rows))),
+        )
 
 
 def is_plain(job: Job) -> bool:
@@ -166,38 +161,49 @@ def is_plain(job: Job) -> bool:
     return not any(_RARE(job))
 
 
-def plain_insert(schema: str, condition: str = "true") -> str:
-    """Write the statement that inserts jobs with no rare columns, and returns id and inserted_at.
+def insert_of(schema: str, *, plain: bool, condition: str = "true") -> str:
+    """Write the statement that inserts jobs, and returns id, inserted_at and scheduled_at.
 
     Args:
         schema: of the tables, quoted.
+        plain: whether none of them has anything in its rare columns.
         condition: under which it does.
 
     """
-    return _NEW.format(jobs=f"{schema}.oban_jobs", schema=schema, condition=condition)
+    new = _NEW_PLAIN if plain else _NEW
+    return new.format(jobs=f"{schema}.oban_jobs", schema=schema, condition=condition)
 
 
-def times_of(row: Sequence[Any]) -> Iterator[RowTimes]:
-    """Read what rows were given from the ids, with commas between, and the time of them all."""
-    at = row[1].replace(tzinfo=UTC)
-    # Ids are given in the order of the jobs, which is more than is promised of rows.
-    return ((job_id, at, at) for job_id in sorted(map(int, row[0].split(","))))
-
-
-def plain_parameters(jobs: Sequence[Job], now: datetime | None) -> dict[str, Any]:
-    """Give the parameters of `plain_insert`."""
-    return _parameters(jobs) | {"rare_each": "[]", "now": parameter("postgresql", now)}
-
-
-def _parameters(jobs: Sequence[Job]) -> dict[str, Any]:
-    parameters: dict[str, Any] = {"args_each": _json(list(map(_COLUMNS["args"], jobs)))}
+def insert_parameters(jobs: Sequence[Job], now: datetime | None) -> dict[str, Any]:
+    """Give the parameters of `insert_of`."""
+    parameters: dict[str, Any] = {
+        "args_each": _json(list(map(_COLUMNS["args"], jobs))),
+        "now": parameter("postgresql", now),
+    }
     for name in _SHARED:
         values = list(map(_COLUMNS[name], jobs))
         first = values[0]
         same = values.count(first) == len(values)
-        parameters[f"{name}_each"] = "[]" if same else _json(values)
+        parameters[f"{name}_each"] = _NONE if same else _json(values)
         parameters[name] = _json(first) if name == "meta" else str(first)
+    rare = list(map(_rare, jobs))
+    parameters["rare_each"] = _json([each or {} for each in rare]) if any(rare) else _NONE
     return parameters
+
+
+def row_times(job_id: int, inserted_at: datetime, scheduled_at: datetime) -> RowTimes:
+    """Read what a row was given."""
+    return job_id, inserted_at.replace(tzinfo=UTC), scheduled_at.replace(tzinfo=UTC)
+
+
+def _times_of_all(rows: Sequence[Any]) -> Iterator[RowTimes]:
+    ((ids, at, _),) = rows
+    # Ids are given in the order of the jobs, which is more than is promised of rows.
+    return (row_times(job_id, at, at) for job_id in sorted(map(int, ids.split(","))))
+
+
+def _times_of_each(rows: Sequence[Any]) -> Iterator[RowTimes]:
+    return (row_times(*row[:3]) for row in sorted(map(tuple, rows)))
 
 
 def _rare(job: Job) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Table
 
 from oban_actors.engines.inserts import UniqueInsert, inserted
-from oban_actors.engines.postgres_insert import is_plain, plain_insert, plain_parameters, times_of
+from oban_actors.engines.postgres_insert import insert_of, insert_parameters, is_plain, row_times
 from oban_actors.engines.postgres_look import document_of, found_same, key_names, parameters_of
 from oban_actors.engines.postgres_traces import trace_of_insert
 from oban_actors.engines.postgres_unique import LOCK_SOME, OTHERS, lock_parameters, waiting
@@ -25,7 +25,7 @@ _BITMAPS_ON = "SET LOCAL enable_bitmapscan = on"
 _UNLESS_SAME = "NOT EXISTS (SELECT 1 FROM found WHERE id IS NOT NULL)"
 _EITHER = """
 WITH {same}, new AS ({new})
-SELECT string_agg(cast(new.id AS text), ','), max(new.inserted_at),
+SELECT max(new.id), max(new.inserted_at), max(new.scheduled_at),
   CASE WHEN count(*) > 0 THEN cast(pg_current_xact_id() AS text) END,
   (SELECT id FROM found),
   (SELECT count(pg_notify(:channel, payload))
@@ -49,9 +49,9 @@ class PostgresUniqueInserts:
         """
         self._unique_inserts_schema = schema
 
-    def unique_insert(self, job: Job) -> UniqueInsert | None:
+    def unique_insert(self, *_given: object) -> UniqueInsert:
         """See `JobEngine`."""
-        return self._insert_unless_same if is_plain(job) else None
+        return self._insert_unless_same
 
     def _insert_unless_same(
         self,
@@ -65,23 +65,27 @@ class PostgresUniqueInserts:
         parameters = {
             **lock_parameters(schema, [shape.unique.wish(job)]),
             **parameters_of(shape, [(0, job)]),
-            **plain_parameters([job], now),
+            **insert_parameters([job], now),
             **notification,
         }
         with waiting(OTHERS):
             # What others have committed is seen by a statement that begins with the lock taken.
-            _, (row,) = send(_statements(schema, shape.timeless), parameters)
-        if row[0] is None:
-            return int(row[3])
-        leave(connection, trace_of_insert(self.table, row[2], lambda: times_of(row)))
-        (done,) = inserted([job], times_of(row))
+            statements = _statements(schema, shape.timeless, plain=is_plain(job))
+            _, ((job_id, inserted_at, scheduled_at, transaction, same, _),) = send(
+                statements, parameters
+            )
+        if job_id is None:
+            return int(same)
+        times = row_times(job_id, inserted_at, scheduled_at)
+        leave(connection, trace_of_insert(self.table, transaction, lambda: [times]))
+        (done,) = inserted([job], [times])
         return done
 
 
 @lru_cache(maxsize=256)
-def _statements(schema: str, shape: Shape) -> tuple[str, ...]:
-    same, new = found_same(schema, shape), plain_insert(schema, _UNLESS_SAME)
-    either = pyformat(_EITHER.format(same=same, new=new))
+def _statements(schema: str, shape: Shape, *, plain: bool) -> tuple[str, ...]:
+    new = insert_of(schema, plain=plain, condition=_UNLESS_SAME)
+    either = pyformat(_EITHER.format(same=found_same(schema, shape), new=new))
     # As it stands, since a plan for any key could use the index for none.
     for name, key in key_names(shape).items():
         either = either.replace(f"%({name})s", literal(key).replace("%", "%%"))

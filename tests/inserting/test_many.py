@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from oban_actors import Job, Notify, Oban
 from oban_actors.errors import InvalidJob
+from oban_actors.inserting import FEW
 from tests.support.instances import Starter, available
 from tests.support.waiting import wait_until
 
@@ -30,17 +31,17 @@ def statements(oban: Oban, jobs: list[Job]) -> list[str]:
 
 
 def test_one_statement_for_thousands(start_oban: Starter) -> None:
-    """They cost as many statements as two do, and only one of them inserts."""
+    """They cost as many statements as hundreds do, and only one of them inserts."""
     oban = start_oban.make()
 
-    few = statements(oban, [available(), Job.new(worker="w", schedule_in=60)])
+    few = statements(oban, [*[available()] * 2 * FEW, Job.new(worker="w", schedule_in=60)])
     many = [available(f"q{n % 9}") for n in range(COUNT)]
     many[7] = Job.new(worker="w", schedule_in=60)
     said = statements(oban, many)
 
     assert len([one for one in said if "INSERT INTO" in one and "oban_jobs" in one]) == 1
     assert len(said) == len(few)
-    assert start_oban.tables.count("available") == COUNT
+    assert start_oban.tables.count("available") == COUNT + 2 * FEW - 1
 
 
 def test_one_that_is_there_already(start_oban: Starter) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -52,6 +52,13 @@ def notified(told: Recorder, oban: Oban) -> list[Any]:
     """Give what was sent on the channel `insert`."""
     events = told.all("oban.notifier.notify.stop", of(oban))
     return [each.metadata["payload"] for each in events if each.metadata["channel"] == "insert"]
+
+
+def told_due(told: Recorder, oban: Oban) -> list[datetime]:
+    """Give when the leader was told to look."""
+    events = told.all("oban.notifier.notify.stop", of(oban))
+    payloads = [payload for event in events for payload in event.metadata["payload"]]
+    return [datetime.fromisoformat(each["due"]) for each in payloads if "due" in each]
 
 
 def test_new_jobs_that_can_run_go_in_one_message(
@@ -207,28 +214,61 @@ def test_an_index_for_keys_serves_what_is_prepared(
     assert KeyIndex(column, keys).name in shown[-1]
 
 
+@pytest.mark.parametrize("unique", [None, True], ids=["new", "unique"])
 @pytest.mark.parametrize(
-    "how",
+    ("how", "due"),
     [
-        {"schedule_in": timedelta(hours=1)},
-        {"unique": True, "schedule_in": timedelta(hours=1)},
-        {"tags": ["rare"]},
-        {"state": "scheduled"},
+        ({"schedule_in": timedelta(hours=1)}, 0),
+        ({"schedule_in": 1}, 1),
+        ({"scheduled_at": datetime(2026, 1, 1, tzinfo=UTC)}, 1),
+        ({"tags": ["rare"]}, 0),
+        ({"state": "scheduled"}, 1),
+        ({"state": "completed"}, 0),
     ],
     ids=str,
 )
-def test_others_go_step_by_step(
-    oban: Oban, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any]
+def test_any_job_goes_in_one_message(
+    oban: Oban, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], due: int, unique: Any
 ) -> None:
-    """Those that are looked for first, due later, or seldom."""
+    """Those due later too, of which the leader is told in the same transaction if they soon are."""
+    messages = counted(oban, monkeypatch, "opened")
+    transactions = counted(oban, monkeypatch, "transaction")
+    with recording("oban.notifier.notify.stop") as told:
+        made = oban.insert(Job.new(worker="w", unique=unique, **how))
+
+    assert (messages, transactions) == (["opened"], [])
+    assert oban.get_job(made.id or 0) == made
+    ready = made.state == "available"
+    assert notified(told, oban) == ([[{"queue": "default"}]] if ready else [])
+    assert told_due(told, oban) == [made.scheduled_at] * due
+
+
+def test_a_few_of_all_kinds_go_in_one_message(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each queue is told of what can run at once, and the leader of what is due first."""
+    messages = counted(oban, monkeypatch, "opened")
+    jobs = [
+        Job.new({"n": n}, worker="w", queue=f"q{n}", schedule_in=delay, tags=list("abcd"[:n]))
+        for n, delay in enumerate([None, 30, 20, None, 3600])
+    ]
+    with recording("oban.notifier.notify.stop") as told:
+        made = oban.insert_all(jobs)
+
+    assert messages == ["opened"]
+    assert [oban.get_job(job.id or 0) for job in made] == made
+    assert [job.tags for job in made] == [list("abcd"[:n]) for n in range(5)]
+    assert notified(told, oban) == [[{"queue": "q0"}, {"queue": "q3"}]]
+    assert told_due(told, oban) == [made[2].scheduled_at]
+
+
+def test_several_unique_ones_go_step_by_step(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They may be the same as each other."""
     messages = counted(oban, monkeypatch, "opened")
     transactions = counted(oban, monkeypatch, "transaction")
 
-    made = oban.insert(Job.new(worker="w", **how))
+    made = oban.insert_all([Job.new(worker="w", unique=True), Job.new(worker="w")])
 
-    assert messages == []
-    assert transactions == ["transaction"]
-    assert oban.get_job(made.id or 0) == made
+    assert (messages, transactions) == ([], ["transaction"])
+    assert len(made) == 2
 
 
 def test_many_go_step_by_step(oban: Oban, monkeypatch: pytest.MonkeyPatch) -> None:
