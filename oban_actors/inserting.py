@@ -113,8 +113,8 @@ class Inserter:
 
             def work(connection: sa.Connection, send: Send) -> list[Job]:
                 rows, *_ = send(statements, parameters)
-                leave(connection, message.trace(rows))
                 done = message.read(carrying, rows)
+                leave(connection, message.trace(rows))
                 self._announce_due(connection, done)
                 return done
 

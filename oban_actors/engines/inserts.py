@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from oban_actors.errors import DatabaseError
 from oban_actors.job import Job
 from oban_actors.repo.commits import Trace
 from oban_actors.repo.message import Send
@@ -44,9 +45,19 @@ It gets the connection, what sends, the job, a virtual clock's time, and the par
 """
 
 
-def inserted(jobs: Iterable[Job], rows: Iterable[RowTimes]) -> Iterator[Job]:
-    """Complete copies of jobs with the id and the times that their rows were given."""
-    for job, (job_id, inserted_at, scheduled_at) in zip(jobs, rows, strict=True):
+def inserted(jobs: Sequence[Job], rows: Iterable[RowTimes]) -> Iterator[Job]:
+    """Complete copies of jobs with the id and the times that their rows were given.
+
+    Raises:
+        DatabaseError: there are fewer rows than jobs.
+
+    """
+    found = list(rows)
+    if len(found) != len(jobs):
+        raise DatabaseError(
+            f"of {len(jobs)} jobs the table took {len(found)}: does a trigger keep rows away?"
+        )
+    for job, (job_id, inserted_at, scheduled_at) in zip(jobs, found, strict=True):
         done = job.copy()
         done.id = job_id
         done.inserted_at = inserted_at

@@ -137,8 +137,8 @@ class PostgresInserts:
             statement = self._insert_plain if plain else self._insert_any
             rows = connection.execute(statement, parameters).all()
             message = self._message_plain if plain else self._message_any
-            leave(connection, message.trace(rows))
             done += message.read(batch, rows)
+            leave(connection, message.trace(rows))
         return done
 
     def insert_message(self, jobs: Sequence[Job]) -> InsertMessage | None:
@@ -199,7 +199,8 @@ def row_times(job_id: int, inserted_at: datetime, scheduled_at: datetime) -> Row
 def _times_of_all(rows: Sequence[Any]) -> Iterator[RowTimes]:
     ((ids, at, _),) = rows
     # Ids are given in the order of the jobs, which is more than is promised of rows.
-    return (row_times(job_id, at, at) for job_id in sorted(map(int, ids.split(","))))
+    given = sorted(map(int, ids.split(","))) if ids else ()
+    return (row_times(job_id, at, at) for job_id in given)
 
 
 def _times_of_each(rows: Sequence[Any]) -> Iterator[RowTimes]:

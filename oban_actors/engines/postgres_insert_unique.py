@@ -1,5 +1,6 @@
 """Inserting one unique job into PostgreSQL's table, or finding the same one, by one message."""
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
@@ -22,6 +23,7 @@ _LOCK = pyformat(LOCK_SOME)
 # An index on JSON is read no other way.
 _BITMAPS_ON = "SET LOCAL enable_bitmapscan = on"
 
+_KEY = re.compile(r"%\((key_\d+)\)s")
 _UNLESS_SAME = "NOT EXISTS (SELECT 1 FROM found WHERE id IS NOT NULL)"
 _EITHER = """
 WITH {same}, new AS ({new})
@@ -74,11 +76,11 @@ class PostgresUniqueInserts:
             _, ((job_id, inserted_at, scheduled_at, transaction, same, _),) = send(
                 statements, parameters
             )
-        if job_id is None:
+        if same is not None:
             return int(same)
-        times = row_times(job_id, inserted_at, scheduled_at)
-        leave(connection, trace_of_insert(self.table, transaction, lambda: [times]))
-        (done,) = inserted([job], [times])
+        rows = [] if job_id is None else [row_times(job_id, inserted_at, scheduled_at)]
+        (done,) = inserted([job], rows)
+        leave(connection, trace_of_insert(self.table, transaction, lambda: rows))
         return done
 
 
@@ -86,7 +88,11 @@ class PostgresUniqueInserts:
 def _statements(schema: str, shape: Shape, *, plain: bool) -> tuple[str, ...]:
     new = insert_of(schema, plain=plain, condition=_UNLESS_SAME)
     either = pyformat(_EITHER.format(same=found_same(schema, shape), new=new))
-    # As it stands, since a plan for any key could use the index for none.
-    for name, key in key_names(shape).items():
-        either = either.replace(f"%({name})s", literal(key).replace("%", "%%"))
+    keys = key_names(shape)
+
+    def written(name: re.Match[str]) -> str:
+        # As it stands, since a plan for any key could use the index for none.
+        return literal(keys[name[1]]).replace("%", "%%")
+
+    either = _KEY.sub(written, either)
     return (_LOCK, *((_BITMAPS_ON,) if document_of(shape) else ()), either)

@@ -62,7 +62,7 @@ class SqliteInserts:
             values = [_values(job, *both) for job, both in zip(batch, times, strict=True)]
             ids = connection.execute(_INSERT, {"jobs": json.dumps(values)}).scalars()
             # Ids are given in the order of the jobs, which is more than is promised of rows.
-            rows = ((job_id, *both) for job_id, both in zip(sorted(ids), times, strict=True))
+            rows = ((job_id, *both) for job_id, both in zip(sorted(ids), times, strict=False))
             done += inserted(batch, rows)
         return done
 

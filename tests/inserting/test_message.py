@@ -160,7 +160,7 @@ def test_one_that_goes_between_the_look_and_the_reading_leaves_room(
         True,
         {"period": 60},
         {"keys": ["n"], "period": 60},
-        {"keys": ["it's \\ 100%", "%(items)s :now\n"]},
+        {"keys": ["it's \\ 100%", "%(key_1)s %(items)s :now\n"]},
         {"fields": ["worker", "meta"]},
         {"fields": ["queue"], "states": "all"},
         {"fields": ["args"], "timestamp": "scheduled_at", "period": 3600},
