@@ -17,7 +17,7 @@ from tests.support.events import Recorder, recording
 from tests.support.leaks import no_leaked_threads
 from tests.support.order import dealt
 from tests.support.postgres import GIVEN, GivenServer, PostgresServer, Server
-from tests.support.scratch import Scratch
+from tests.support.scratch import HOME, Scratch
 
 if TYPE_CHECKING:
     from tests.support.instances import Starter
@@ -42,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None:
         scratch = config.stash[SCRATCH] = Scratch()
         config.option.basetemp = scratch.path / "tests"
+        os.environ[HOME] = str(scratch.path)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

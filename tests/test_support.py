@@ -35,11 +35,19 @@ ROOT = Path(__file__).parent.parent
 TEST_RUN = """
 import os
 from pathlib import Path
-from typing import LiteralString
 from threading import Event
 
-def test_waits(own_server, tmp_path):
-    Path(os.environ["TOLD"]).write_text(f"{own_server.directory}\\n{tmp_path}")
+from oban_actors import Oban
+from tests.support.nodes import Node
+from tests.support.waiting import wait_until
+
+def test_waits(own_server, sqlite, tmp_path):
+    Oban(sqlite.url).migrate()
+    node = Node(sqlite, {})
+    wait_until(node.began, 60)
+    assert node.process.poll() is None
+    told = f"{node.process.pid}\\n{own_server.directory}\\n{tmp_path}"
+    Path(os.environ["TOLD"]).write_text(told)
     Event().wait()
 """
 SERVER_RUN = """
@@ -163,7 +171,7 @@ def test_server_runs_for_an_unprivileged_user() -> None:
     "number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name
 )
 def test_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
-    """A test run that is interrupted, ended or killed takes its server and its files with it."""
+    """A test run that is interrupted, ended or killed takes all of its programs and files along."""
     program, told = tmp_path / "test_waits.py", tmp_path / "told"
     program.write_text(TEST_RUN)
     command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"]
@@ -175,8 +183,13 @@ def test_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Path) 
     )
     try:
         # It makes a server's data first, and may share the machine with many.
-        wait_until(told.exists, 100, message="the run has its server")
-        directories = [Path(line) for line in told.read_text().splitlines()]
+        wait_until(
+            lambda: told.exists() and told.read_text().count("\n") == 2,
+            100,
+            message="the run has its server",
+        )
+        node, *lines = told.read_text().splitlines()
+        directories = [Path(line) for line in lines]
 
         run.send_signal(number)
 
@@ -187,6 +200,16 @@ def test_interrupted_run_leaves_nothing(number: signal.Signals, tmp_path: Path) 
         run.wait()
     for directory in directories:
         _assert_gone(directory)
+    wait_until(lambda: not _runs(node), 30, message="the node is gone")
+
+
+def _runs(pid: str) -> bool:
+    try:
+        stat = Path("/proc", pid, "stat").read_text()
+    except FileNotFoundError:
+        return False
+    # Whoever is to know of its end may take its time.
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def test_scratch_is_removed_with_all_in_it() -> None:

@@ -1,7 +1,6 @@
 """Nodes as seen from outside: their processes, and what they said in their files."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 from oban_actors.actors.clock import real_monotonic
 from tests.chaos.node import TOLD
+from tests.support.scratch import at_home
 from tests.support.waiting import wait_until
 
 
@@ -70,13 +70,15 @@ class Node:
         self.leads = False
         self.started = False
         self._position = 0
+        home = at_home()
+        home["env"][TOLD] = str(self.told)
         with self.stderr.open("wb") as errors:
             self.process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-m", module, url, prefix, json.dumps(given)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                env=os.environ | {TOLD: str(self.told)},
+                **home,
             )
 
     @property

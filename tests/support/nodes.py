@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.support.databases import Database
 from tests.support.instances import Starter
+from tests.support.scratch import at_home
 from tests.support.waiting import wait_until
 
 
@@ -26,7 +27,7 @@ class Node:
         module = given.pop("module", "tests.cluster.node")
         command = [sys.executable, "-W", "error", "-m", module, database.url, database.prefix]
         self.process = subprocess.Popen(
-            [*command, json.dumps(given)], stdout=subprocess.PIPE, text=True
+            [*command, json.dumps(given)], stdout=subprocess.PIPE, text=True, **at_home()
         )
         self.said: list[dict[str, Any]] = []
         self._reader = threading.Thread(target=self._read, daemon=True)

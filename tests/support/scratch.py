@@ -8,9 +8,14 @@ import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from tests.support import keeper
+
+HOME = "OBAN_TEST_SCRATCH"
+"""Variable that tells the programs of a test run where its scratch directory is."""
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LONGEST = 60
 """A longer path could not hold a unix socket, whose address has 107 bytes."""
@@ -67,6 +72,15 @@ class Scratch:
         if self._keeper.returncode is None:
             # Not the end of input alone: a forked child may still hold the pipe open.
             self._keeper.communicate("close\n", timeout=60)
+
+
+def at_home() -> dict[str, Any]:
+    """Give what lets a program that knows our modules end with the run, however that ends.
+
+    They are options of `Popen`. Outside of a test run nobody looks after it.
+    """
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {"cwd": os.environ.get(HOME), "env": os.environ | {"PYTHONPATH": path}}
 
 
 def unprivileged() -> tuple[int, int]:
