@@ -162,6 +162,7 @@ def test_one_that_goes_between_the_look_and_the_reading_leaves_room(
         {"keys": ["n"], "period": 60},
         {"keys": ["it's \\ 100%", "%(key_1)s %(items)s :now\n"]},
         {"fields": ["worker", "meta"]},
+        {"fields": ["worker", "meta"], "keys": ["n"], "period": 60},
         {"fields": ["queue"], "states": "all"},
         {"fields": ["args"], "timestamp": "scheduled_at", "period": 3600},
     ],
@@ -170,7 +171,9 @@ def test_one_that_goes_between_the_look_and_the_reading_leaves_room(
 def test_what_a_session_has_prepared_finds_the_same(start_oban: Starter, unique: Any) -> None:
     """From the third time on; and a job that differs is never taken for the same."""
     keys = unique.get("keys") if isinstance(unique, dict) else None
-    oban = start_oban(stager=None, peer=False, unique_keys=keys or ["n"])
+    oban = start_oban(
+        stager=None, peer=False, unique_keys=keys or ["n"], unique_meta_keys=keys or ["n"]
+    )
     for n in range(5):
         args = dict.fromkeys([*(keys or ["n"])], n)
         job = Job.new(args, worker="w", queue=f"q{n}", meta={"n": n}, unique=unique)
@@ -182,15 +185,19 @@ def test_what_a_session_has_prepared_finds_the_same(start_oban: Starter, unique:
     assert len(oban.all_jobs()) == 5
 
 
+@pytest.mark.parametrize("keys", [("it's %",), ("b", "it's %")], ids=len)
 @pytest.mark.parametrize("column", ["args", "meta"])
 def test_an_index_for_keys_serves_what_is_prepared(
-    start_oban: Starter, monkeypatch: pytest.MonkeyPatch, pg_conninfo: str, column: Column
+    start_oban: Starter,
+    monkeypatch: pytest.MonkeyPatch,
+    pg_conninfo: str,
+    column: Column,
+    keys: tuple[str, ...],
 ) -> None:
     """A plan for any values uses it, as the keys themselves are none of them."""
-    keys = ("it's %",)
     oban = start_oban(stager=None, peer=False, unique_keys=[keys], unique_meta_keys=[keys])
     unique = {"fields": ["worker", column], "keys": keys}
-    document: dict[str, Any] = {column: {"it's %": 1}}
+    document: dict[str, Any] = {column: dict.fromkeys(keys, 1)}
     job = Job.new(worker="w", unique=unique, **document)
     sent: list[tuple[Message, Any]] = []
     send = oban.repo._send
