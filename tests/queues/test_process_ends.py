@@ -84,7 +84,7 @@ def test_one_that_ignores_the_stop_is_killed(
     monkeypatch.setattr(Workforce, "abort_all", seen)
     oban.stop()
 
-    assert not is_there(pid)
+    wait_until(lambda: not is_there(pid))
     assert beating == [True, False]
     assert claim.running.reason == "shutdown"
     assert told.wait_for("oban.queue.shutdown").metadata["orphaned"] == [claim.id]
@@ -119,7 +119,7 @@ def test_one_that_heeds_the_stop_is_not_killed(
     assert told.wait_for("oban.queue.shutdown").metadata["orphaned"] == []
     assert start_oban.tables.states() == {claim.id: "completed"}
     assert "killed" not in caplog.text
-    assert not is_there(pid)
+    wait_until(lambda: not is_there(pid))
 
 
 def test_one_that_outlives_its_queue_goes_on_until_the_node_stops(
@@ -135,7 +135,7 @@ def test_one_that_outlives_its_queue_goes_on_until_the_node_stops(
     assert is_there(pid)
     oban.stop()
 
-    assert not is_there(pid)
+    wait_until(lambda: not is_there(pid))
     assert start_oban.tables.states() == {claim.id: "executing"}
 
 
@@ -208,7 +208,7 @@ def test_a_claim_that_was_taken_is_run_no_longer(
     lost(oban, clock, claim)
 
     assert told.wait_for("oban.job.stale").metadata["id"] == claim.id
-    assert not is_there(pid)
+    wait_until(lambda: not is_there(pid))
     assert start_oban.tables.states() == {claim.id: "available"}
 
 
