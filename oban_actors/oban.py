@@ -12,26 +12,21 @@ from typing import Any, Self
 from oban_actors import instance
 from oban_actors.actors import (
     ChildSpec,
-    Name,
-    Node,
-    NoProcess,
     Parent,
     Reason,
     Ref,
     Root,
     Runtime,
-    send,
 )
 from oban_actors.actors.lifecycle import spawn
 from oban_actors.actors.messages import Sentinel
-from oban_actors.actors.process import process_of
-from oban_actors.actors.tree import look
 from oban_actors.announcing import Announcer
 from oban_actors.calls.async_jobs import AsyncJobCalls
 from oban_actors.calls.async_queues import AsyncQueueCalls
 from oban_actors.calls.draining import DrainCalls
 from oban_actors.calls.inserts import InsertCalls
 from oban_actors.calls.schema import SchemaCalls
+from oban_actors.calls.tree import TreeCalls
 from oban_actors.claim import Claim
 from oban_actors.completing import Completion
 from oban_actors.config import Config
@@ -57,7 +52,7 @@ START_TIMEOUT = 300.0
 """Seconds that a tree may take to start; its actors put slow work off."""
 
 
-class Oban(SchemaCalls, InsertCalls, AsyncQueueCalls, AsyncJobCalls, DrainCalls):
+class Oban(SchemaCalls, InsertCalls, AsyncQueueCalls, AsyncJobCalls, DrainCalls, TreeCalls):
     """One instance: durable jobs on a database, staged by a supervised tree of actors.
 
     The object stays valid however often its tree is restarted. It can be used without a
@@ -295,71 +290,6 @@ class Oban(SchemaCalls, InsertCalls, AsyncQueueCalls, AsyncJobCalls, DrainCalls)
         trace: TracebackType | None,
     ) -> None:
         await asyncio.to_thread(self.stop)
-
-    # Talking to the tree
-
-    def whereis(self, name: Name) -> Ref:
-        """Find the living actor of a name: `stager`, `peer`, `notifier`, `pulse`, `oban`.
-
-        A queue's are `("producer", queue)`, `("foreman", queue)` and `("watchman", queue)`, a
-        plugin's `("plugin", id)`. Mirrors `Oban.Registry.whereis/2`.
-
-        Raises:
-            NoProcess: nobody has the name now.
-            ForkedError: this process is a fork of the one that has used this object.
-
-        """
-        self._refuse_fork()
-        ref = self._runtime.registry.whereis(name)
-        if ref is None:
-            raise NoProcess(name)
-        return ref
-
-    def ask(self, name: Name, message: object, timeout: float | None = None) -> Any:
-        """Ask whoever has a name now, and wait for the answer.
-
-        Args:
-            name: as in `whereis`.
-            message: what to ask.
-            timeout: seconds; 5 by default.
-
-        Raises:
-            NoProcess: nobody has the name now.
-            ServerCrashed: it died over the question.
-            CallTimeout: no answer came in time.
-            Deadlock: it would wait for itself, directly or through others.
-            ForkedError: this process is a fork of the one that has used this object.
-
-        """
-        return self.whereis(name).ask(message, timeout=timeout)
-
-    def tell(self, name: Name, message: object) -> bool:
-        """Send whoever has a name now a message; False when nobody has."""
-        self._refuse_fork()
-        ref = self._runtime.registry.whereis(name)
-        return ref is not None and send(ref, message)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the tree runs, under whichever supervisor."""
-        return self._runtime.registry.whereis("oban") is not None
-
-    @property
-    def abandoned(self) -> int:
-        """How many actors of its trees would not end, and were left to themselves.
-
-        The thread of each goes on, and holds what it held, until it ends by itself.
-        """
-        return self._runtime.abandoned
-
-    def tree(self) -> Node:
-        """Look at all actors of the tree, sending them no message.
-
-        Raises:
-            NoProcess: the tree does not run.
-
-        """
-        return look(process_of(self.whereis("oban")))
 
     # Helpers
 

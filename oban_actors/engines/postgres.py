@@ -16,7 +16,6 @@ from oban_actors.engines.postgres_prune import PostgresPrune
 from oban_actors.engines.postgres_rescue import PostgresRescue
 from oban_actors.engines.postgres_staging import PostgresStaging
 from oban_actors.engines.postgres_turns import PostgresTurns
-from oban_actors.engines.postgres_unique import PostgresUniques
 from oban_actors.job import Job
 from oban_actors.job_row import MOMENTS, UNREADABLE
 from oban_actors.repo.times import NOW, READABLE, parameter, to_moment
@@ -42,7 +41,6 @@ class PostgresEngine(
     PostgresBeats,
     PostgresControl,
     PostgresInserts,
-    PostgresUniques,
     PostgresUniqueInserts,
     PostgresCron,
     PostgresPrune,
@@ -67,7 +65,6 @@ class PostgresEngine(
         self.prepare_control(prefix)
         self.prepare_inserts(quoted)
         self.prepare_uniques(quoted)
-        self.prepare_unique_inserts(quoted)
         self.prepare_cron(quoted)
         self.prepare_prune(quoted)
         self.prepare_rescue(quoted)

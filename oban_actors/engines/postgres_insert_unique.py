@@ -6,13 +6,19 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection
 
 from oban_actors.engines.inserts import UniqueInsert, inserted
 from oban_actors.engines.postgres_insert import insert_of, insert_parameters, is_plain, row_times
 from oban_actors.engines.postgres_look import document_of, found_same, key_names, parameters_of
 from oban_actors.engines.postgres_traces import trace_of_insert
-from oban_actors.engines.postgres_unique import LOCK_SOME, OTHERS, lock_parameters, waiting
+from oban_actors.engines.postgres_unique import (
+    LOCK_SOME,
+    OTHERS,
+    PostgresUniques,
+    lock_parameters,
+    waiting,
+)
 from oban_actors.engines.shapes import Shape, shape_of
 from oban_actors.job import Job
 from oban_actors.repo.commits import leave
@@ -37,19 +43,8 @@ FROM new
 """
 
 
-class PostgresUniqueInserts:
-    """Inserts single unique jobs, for `PostgresEngine`, which has the table."""
-
-    table: Table
-
-    def prepare_unique_inserts(self, schema: str) -> None:
-        """Learn where the tables are.
-
-        Args:
-            schema: of the tables, quoted.
-
-        """
-        self._unique_inserts_schema = schema
+class PostgresUniqueInserts(PostgresUniques):
+    """Inserts single unique jobs as well, for `PostgresEngine`."""
 
     def unique_insert(self, *_given: object) -> UniqueInsert:
         """See `JobEngine`."""
@@ -63,7 +58,7 @@ class PostgresUniqueInserts:
         now: datetime | None,
         notification: Mapping[str, Any],
     ) -> Job | int:
-        schema, shape = self._unique_inserts_schema, shape_of(job)
+        schema, shape = self._unique_schema, shape_of(job)
         parameters = {
             **lock_parameters(schema, [shape.unique.wish(job)]),
             **parameters_of(shape, [(0, job)]),

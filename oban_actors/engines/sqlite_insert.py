@@ -61,7 +61,8 @@ class SqliteInserts:
             times = [_times(job, at) for job in batch]
             values = [_values(job, *both) for job, both in zip(batch, times, strict=True)]
             ids = connection.execute(_INSERT, {"jobs": json.dumps(values)}).scalars()
-            # Ids are given in the order of the jobs, which is more than is promised of rows.
+            # Ids are given in the order of the jobs, which is more than is promised of rows. That
+            # there are as many is seen below.
             rows = ((job_id, *both) for job_id, both in zip(sorted(ids), times, strict=False))
             done += inserted(batch, rows)
         return done
