@@ -20,7 +20,7 @@ JOBS = 20_000
 FEWER = {"procrastinate": 2_000}
 """Jobs for a library that would take a minute for them all."""
 LIMIT = 2_000
-ROUNDS = 5
+ROUNDS = 9
 STARTS = COUNT
 LOST = -1.0
 
